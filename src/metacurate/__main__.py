@@ -1,0 +1,3 @@
+from metacurate.cli import main
+
+main()

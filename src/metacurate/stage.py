@@ -1,0 +1,207 @@
+"""Stages: pure functions over shards, with a manifest to resume from and to refuse mix-ups by.
+
+A run's folder holds ``manifest.json`` with one section per stage: its configuration (options, input
+fingerprints, versions, seed), its state, its per-shard statistics and their totals. While a stage
+runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after the
+shard's own files: its presence is what "done" means, so a killed run loses only shards under way.
+Nothing in these files depends on time, workers or restarts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from metacurate import __version__
+from metacurate.engines import Engine, Task
+from metacurate.errors import UserError
+from metacurate.progress import meter
+from metacurate.storage import Folder, is_local, local_path
+
+MANIFEST = "manifest.json"
+Statistics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is called, what it leaves in the run's folder, and which stages build on it."""
+
+    name: str
+    outputs: tuple[str, ...]
+    downstream: tuple[Stage, ...] = ()
+
+    def shard_state(self, position: int) -> str:
+        """The name of the file that marks a shard as done."""
+        return f"state/{self.name}/{shard_name(position)}.json"
+
+
+def shard_name(position: int) -> str:
+    """The stem of a shard's files."""
+    return f"part-{position:06d}"
+
+
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """The run's manifest, empty if there is none yet."""
+    return folder.read_json(MANIFEST) or {"metacurate": __version__, "stages": {}}
+
+
+def begin(
+    folder: Folder, stage: Stage, config: dict[str, Any], *, overwrite: bool
+) -> Statistics | None:
+    """Open a stage: record its configuration, or resume it if the folder has the same one.
+
+    ``config`` must be plain JSON values. Returns the stage's totals if it is already complete, else
+    None. Raises UserError naming what differs if the folder holds the stage with another
+    configuration, unless ``overwrite``: then this stage and those downstream are removed.
+    """
+    manifest = read_manifest(folder)
+    config = {"metacurate": __version__, **json.loads(json.dumps(config))}
+    section = manifest["stages"].get(stage.name)
+    if section is not None and section["config"] != config:
+        if not overwrite:
+            raise UserError(
+                f"{folder.url} holds a run with other settings: "
+                f"{'; '.join(differences(section['config'], config))}; "
+                "use --overwrite to redo it or another --out"
+            )
+        section = None
+        for name in _forget(folder, stage):
+            manifest["stages"].pop(name, None)
+    if section is None:
+        manifest["stages"][stage.name] = {"config": config, "state": "running"}
+        folder.write_json(MANIFEST, manifest)
+        return None
+    return section["totals"] if section["state"] == "done" else None
+
+
+def _forget(folder: Folder, stage: Stage) -> Iterator[str]:
+    for later in stage.downstream:
+        yield from _forget(folder, later)
+    # State goes first: an interruption here leaves shards that count as not done.
+    folder.remove(f"state/{stage.name}")
+    for output in stage.outputs:
+        folder.remove(output)
+    yield stage.name
+
+
+def finish(
+    folder: Folder, stage: Stage, totals: Statistics, shards: Sequence[Statistics] = ()
+) -> Statistics:
+    """Close a stage: put its totals and per-shard statistics into the manifest."""
+    manifest = read_manifest(folder)
+    section = {"config": manifest["stages"][stage.name]["config"], "state": "done"}
+    manifest["stages"][stage.name] = {**section, "totals": totals, "shards": list(shards)}
+    folder.write_json(MANIFEST, manifest)
+    return totals
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, one phrase a setting."""
+    found = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key} was {_short(a)}, is now {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True)
+class _RecordedShard(Generic[Task]):
+    """A task with the place where its statistics go."""
+
+    function: Callable[[Task], Statistics]
+    task: Task
+    folder: Folder
+    state: str
+
+
+def _run_recorded(shard: _RecordedShard[Task]) -> Statistics:
+    statistics = shard.function(shard.task)
+    shard.folder.write_json(shard.state, statistics)
+    return statistics
+
+
+def run_shards(
+    folder: Folder,
+    stage: Stage,
+    function: Callable[[Task], Statistics],
+    tasks: Sequence[Task],
+    engine: Engine,
+    *,
+    unit: str,
+    show_progress: bool = True,
+) -> list[Statistics]:
+    """Run a stage's shard function over those tasks that are not done; statistics in task order.
+
+    ``function`` writes the shard's files through ``Folder.create`` and returns plain JSON
+    statistics; the value under the key ``unit`` (for example ``"texts"``) drives the progress rate.
+    """
+    states = [stage.shard_state(position) for position in range(len(tasks))]
+    there = set(folder.list(f"state/{stage.name}"))
+    done = {p: folder.read_json(s) for p, s in enumerate(states) if s in there}
+    missing = [p for p in range(len(tasks)) if p not in done]
+    calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
+    with meter(stage.name, len(tasks), unit, show=show_progress) as progress:
+        progress.advance(items=0, shards=len(done))
+        for position, statistics in engine.map_shards(_run_recorded, calls):
+            done[missing[position]] = statistics
+            progress.advance(items=int(statistics.get(unit, 0)))
+    return [done[position] for position in range(len(tasks))]
+
+
+def add_statistics(shards: Sequence[Statistics]) -> Statistics:
+    """Sum numbers and nested tables of numbers over shards; other values are left out."""
+    totals: Statistics = {}
+    for statistics in shards:
+        for key, value in statistics.items():
+            if isinstance(value, dict):
+                totals[key] = add_statistics([totals.get(key, {}), value])
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                totals[key] = totals.get(key, 0) + value
+    return totals
+
+
+@contextmanager
+def exclusive(folder: Folder) -> Iterator[None]:
+    """Hold a run's folder for this process; UserError naming the holder if another one has it.
+
+    The lock is the kernel's (it ends with the process, kill -9 included). Object stores have no
+    locks: there the caller sees to it.
+    """
+    if not is_local(folder.url):
+        yield
+        return
+    import fcntl
+
+    path = local_path(folder.url)
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(
+                f"{folder.url} is in use by {holder}; wait for it to end or use another --out"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)

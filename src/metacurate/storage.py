@@ -1,0 +1,122 @@
+"""Files and folders, local or on any fsspec filesystem, with all-or-nothing writes.
+
+A file appears under its final name only when it is complete: locally by a rename in the same
+folder, on object stores by one upload of a finished temporary file. A killed run therefore leaves
+whole files or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+
+from metacurate.errors import UserError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def is_local(url: str) -> bool:
+    """True for plain paths and ``file://`` addresses."""
+    return "://" not in url or url.startswith("file://")
+
+
+def local_path(url: str) -> Path:
+    """The path of a local address."""
+    return Path(url.removeprefix("file://"))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that holds one run's output, addressed by relative names with ``/`` between parts."""
+
+    url: str
+
+    def address(self, name: str) -> str:
+        """The full address of a file in this folder."""
+        return f"{self.url.rstrip('/')}/{name}"
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[IO[bytes]]:
+        """A binary file to write that gets its name only if the block ends without an error."""
+        address = self.address(name)
+        if is_local(address):
+            final = local_path(address)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}.{os.getpid()}")
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                temporary.replace(final)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
+            spooled = Path(scratch) / "file"
+            with spooled.open("wb") as file:
+                yield file
+            filesystem, path = fsspec.core.url_to_fs(address)
+            filesystem.put_file(str(spooled), path)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON with a fixed key order (as given)."""
+        with self.create(name) as file:
+            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file; None if there is no such file."""
+        try:
+            with self.open(name) as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{self.address(name)} is damaged ({error}); use --overwrite to start anew"
+            ) from None
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file for reading (FileNotFoundError if there is none)."""
+        address = self.address(name)
+        if is_local(address):
+            return local_path(address).open("rb")
+        filesystem, path = fsspec.core.url_to_fs(address)
+        return filesystem.open(path, "rb")
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name is there."""
+        address = self.address(name)
+        if is_local(address):
+            return local_path(address).exists()
+        filesystem, path = fsspec.core.url_to_fs(address)
+        return bool(filesystem.exists(path))
+
+    def list(self, name: str = "") -> list[str]:
+        """The sorted names (relative to this folder) of the files directly in a sub-folder."""
+        address = self.address(name) if name else self.url
+        if is_local(address):
+            path = local_path(address)
+            if not path.is_dir():
+                return []
+            found = [p.name for p in path.iterdir() if p.is_file()]
+        else:
+            filesystem, remote = fsspec.core.url_to_fs(address)
+            if not filesystem.isdir(remote):
+                return []
+            listing = filesystem.ls(remote, detail=True, refresh=True)
+            found = [entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"]
+        prefix = f"{name}/" if name else ""
+        return sorted(prefix + n for n in found if not n.startswith(TEMPORARY_PREFIX))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a whole sub-folder; nothing happens if there is none."""
+        filesystem, path = fsspec.core.url_to_fs(self.address(name))
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
