@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,21 @@ from metacurate.matching.reference import match_text
 from metacurate.text import spaced
 
 # Few distinct pieces make matches, shared prefixes and runs of separators likely.
-PIECES = ["a", "b", "st", "st.", "john", "the", "é", "日本", "\u2028", "\x00", "😀", "x" * 17, "y" * 40]
+PIECES = [
+    "a",
+    "b",
+    "st",
+    "st.",
+    "john",
+    "the",
+    "é",
+    "日本",
+    "\u2028",
+    "\x00",
+    "😀",
+    "x" * 17,
+    "y" * 40,
+]
 SEPARATORS = [" ", "  ", ",", ".", ";", ":", "?", "!", "`", "\t", "\n", "\r", "-", "'"]
 pieced = st.lists(st.sampled_from(PIECES + SEPARATORS * 2), max_size=40).map("".join)
 strings = pieced | st.text(max_size=80)
@@ -29,7 +44,7 @@ def as_lists(result: tuple[np.ndarray, np.ndarray]) -> list[list[int]]:
     offsets, ids = result
     assert offsets.dtype == np.int64
     assert ids.dtype == np.uint32
-    return [ids[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [ids[a:b].tolist() for a, b in pairwise(offsets)]
 
 
 def expected(texts: Sequence[str | None], entries: Sequence[str]) -> list[list[int]]:
@@ -122,7 +137,7 @@ def test_arrow_arrays_sliced_chunked_and_with_nulls(kind: pa.DataType) -> None:
 def test_threads_give_the_same_arrays() -> None:
     rng = random.Random(7)
     words = [f"word{i}" for i in range(300)] + ["a", "of"]
-    entries = [*words, *(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))]
+    entries = [*words, *(f"{a} {b}" for a, b in pairwise(words))]
     texts = [" ".join(rng.choices(words, k=rng.randrange(30))) for _ in range(20_000)]
     matcher = Matcher(entries)
     one = matcher.match(texts)

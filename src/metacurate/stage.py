@@ -2,9 +2,9 @@
 
 A run's folder holds ``manifest.json`` with one section per stage: its configuration (options, input
 fingerprints, versions, seed), its state, its per-shard statistics and their totals. While a stage
-runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after the
-shard's own files: its presence is what "done" means, so a killed run loses only shards under way.
-Nothing in these files depends on time, workers or restarts.
+runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after
+the shard's own files: its presence is what "done" means, so a killed run loses only shards under
+way. Nothing in these files depends on time, workers or restarts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Normalisation of texts for matching ("spacing"), the single place that defines it.
 
-After spacing, an entry matches a text iff the entry between two spaces is a sub-string of the spaced
-text (MetaCLIP, arXiv 2309.16671, section 3.2). Nothing else happens to a text: no lower-casing, no
-collapsing of runs of spaces, no Unicode normalisation.
+After spacing, an entry matches a text iff the entry between two spaces is a sub-string of the
+spaced text (MetaCLIP, arXiv 2309.16671, section 3.2). Nothing else happens to a text: no
+lower-casing, no collapsing of runs of spaces, no Unicode normalisation.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ _SPACING = str.maketrans(
 
 
 def spaced(text: str) -> str:
-    """The text between two spaces, punctuation isolated, tabs and line breaks turned into spaces."""
+    """The text between two spaces, punctuation isolated, tabs and line breaks made spaces."""
     return f" {text} ".translate(_SPACING)

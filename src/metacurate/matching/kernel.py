@@ -7,8 +7,8 @@ an isolated punctuation character ends the token before it, is a token itself, a
 Two open-addressing tables make up the matcher:
 
 * the vocabulary, ``uint64[rows, 4]``: a token's first 8 bytes, its next 8 bytes (of a token longer
-  than 16 bytes: its hash), ``length << 32 | token id + 1``, and ``node << 32 | entry id + 1`` of the
-  trie's first level. A token of up to 16 bytes is thus compared whole within one cache line; a
+  than 16 bytes: its hash), ``length << 32 | token id + 1``, and ``node << 32 | entry id + 1`` of
+  the trie's first level. A token of up to 16 bytes is thus compared whole within one cache line; a
   longer one is compared with its bytes in ``blob`` too. No hash collision can yield a wrong match.
 * the edges, ``uint64[rows, 2]``: ``node << 32 | token id + 1`` and ``child << 32 | entry id + 1``.
   A bitmap in front of them turns most misses away without touching them.
@@ -47,10 +47,10 @@ _PUNCTUATION_RANGES = ((0x2C, 1), (0x2E, 1), (0x3A, 2), (0x3F, 1), (0x21, 1), (0
 
 
 @intrinsic
-def _load64(_typing, address):  # type: ignore[no-untyped-def]
+def _load64(_typing, address):
     """The 8 bytes at an address, unaligned."""
 
-    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(_context, builder, _signature, args):
         pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
         return builder.load(pointer, align=1)
 
@@ -58,20 +58,20 @@ def _load64(_typing, address):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _load8(_typing, address):  # type: ignore[no-untyped-def]
+def _load8(_typing, address):
     """The byte at an address."""
 
-    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(_context, builder, _signature, args):
         return builder.load(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
 
     return types.uint8(types.int64), codegen
 
 
 @intrinsic
-def _prefetch(_typing, array, index):  # type: ignore[no-untyped-def]
+def _prefetch(_typing, array, index):
     """Ask for the cache line of element ``array[index]`` of a flat uint64 array."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
         i32 = ir.IntType(32)
@@ -87,17 +87,17 @@ def _prefetch(_typing, array, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _trailing_zeros(_typing, bits):  # type: ignore[no-untyped-def]
+def _trailing_zeros(_typing, bits):
     """The position of the lowest set bit."""
 
-    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+    def codegen(_context, builder, _signature, args):
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.uint64(types.uint64), codegen
 
 
-def _range_mask_codegen(ranges):  # type: ignore[no-untyped-def]
-    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+def _range_mask_codegen(ranges):
+    def codegen(_context, builder, _signature, args):
         vector = ir.VectorType(ir.IntType(8), 64)
         block = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=1)
         found = None
@@ -114,19 +114,19 @@ def _range_mask_codegen(ranges):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _white_mask(_typing, address):  # type: ignore[no-untyped-def]
+def _white_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is a space, tab or line break."""
     return types.uint64(types.int64), _range_mask_codegen(_WHITE_RANGES)
 
 
 @intrinsic
-def _punctuation_mask(_typing, address):  # type: ignore[no-untyped-def]
+def _punctuation_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is isolated punctuation."""
     return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
 
 
 @njit(cache=True, inline="always")
-def _masks_near_end(address, count):  # type: ignore[no-untyped-def]
+def _masks_near_end(address, count):
     """Both masks for fewer than 64 readable bytes."""
     white, punctuation = _U0, _U0
     for i in range(count):
@@ -142,7 +142,7 @@ def _masks_near_end(address, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _word(address, length, readable):  # type: ignore[no-untyped-def]
+def _word(address, length, readable):
     """Up to 8 bytes of a token as a little-endian number, zero beyond ``length``."""
     if length <= 0:
         return _U0
@@ -158,14 +158,14 @@ def _word(address, length, readable):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _mix(a, b, length):  # type: ignore[no-untyped-def]
+def _mix(a, b, length):
     h = (a ^ (np.uint64(length) * _K2)) * _K1
     h = (h ^ (h >> _U32) ^ b) * _K2
     return h ^ (h >> _U29)
 
 
 @njit(cache=True)
-def _hash_long(address, length, readable):  # type: ignore[no-untyped-def]
+def _hash_long(address, length, readable):
     """Hash of a token of more than 16 bytes."""
     h = np.uint64(length)
     for start in range(0, length, 8):
@@ -174,7 +174,7 @@ def _hash_long(address, length, readable):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _token_key(address, length, readable):  # type: ignore[no-untyped-def]
+def _token_key(address, length, readable):
     """The two comparison words and the hash of a token."""
     if length <= 16:
         if readable >= 16:
@@ -190,7 +190,7 @@ def _token_key(address, length, readable):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _same_bytes(address, blob, start, length):  # type: ignore[no-untyped-def]
+def _same_bytes(address, blob, start, length):
     for i in range(length):
         if _load8(address + i) != blob[start + i]:
             return False
@@ -198,13 +198,13 @@ def _same_bytes(address, blob, start, length):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _edge_hash(key):  # type: ignore[no-untyped-def]
+def _edge_hash(key):
     h = key * _K1
     return (h ^ (h >> _U32)) * _K2
 
 
 @njit(cache=True)
-def _find_token(vocabulary, blob, starts, first, second, h, address, length):  # type: ignore[no-untyped-def]
+def _find_token(vocabulary, blob, starts, first, second, h, address, length):
     """The row that holds a token, or the empty row where it would go."""
     last_row = np.uint64(vocabulary.size // 4 - 1)
     row = h & last_row
@@ -217,17 +217,14 @@ def _find_token(vocabulary, blob, starts, first, second, h, address, length):  #
             vocabulary[at] == first
             and vocabulary[at + _U1] == second
             and meta >> _U32 == np.uint64(length)
-            and (
-                length <= 16
-                or _same_bytes(address, blob, starts[(meta & _LOW32) - _U1], length)
-            )
+            and (length <= 16 or _same_bytes(address, blob, starts[(meta & _LOW32) - _U1], length))
         ):
             return row
         row = (row + _U1) & last_row
 
 
 @njit(cache=True)
-def _grow_vocabulary(vocabulary, hashes, size):  # type: ignore[no-untyped-def]
+def _grow_vocabulary(vocabulary, hashes, size):
     """Move the rows to a table of ``size`` rows; ``hashes`` are by token id."""
     grown = aligned_zeros(size * 4)
     last_row = np.uint64(size - 1)
@@ -243,7 +240,7 @@ def _grow_vocabulary(vocabulary, hashes, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def aligned_zeros(size):  # type: ignore[no-untyped-def]
+def aligned_zeros(size):
     """uint64 zeros that start at a cache line."""
     padded = np.zeros(size + 8, dtype=np.uint64)
     skip = (8 - np.int64(padded.ctypes.data) // 8 % 8) % 8
@@ -251,7 +248,7 @@ def aligned_zeros(size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _find_edge(edges, key, hash_mask):  # type: ignore[no-untyped-def]
+def _find_edge(edges, key, hash_mask):
     """The row that holds an edge, or the empty row where it would go."""
     last_row = np.uint64(edges.size // 2 - 1)
     row = (_edge_hash(key) & hash_mask) & last_row
@@ -263,7 +260,7 @@ def _find_edge(edges, key, hash_mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def build_tables(data, offsets, hash_mask):  # type: ignore[no-untyped-def]
+def build_tables(data, offsets, hash_mask):
     """Build the trie of the entries given as UTF-8 ``data`` (uint8) and ``offsets`` (int64[n+1]).
 
     ``hash_mask`` is all ones; tests weaken the hash with it. Returns (vocabulary, edges, filter
@@ -294,9 +291,7 @@ def build_tables(data, offsets, hash_mask):  # type: ignore[no-untyped-def]
             length = stop - start
             first, second, h = _token_key(base + start, length, data.size - start)
             h &= hash_mask
-            row = _find_token(
-                vocabulary, data, starts, first, second, h, base + start, length
-            )
+            row = _find_token(vocabulary, data, starts, first, second, h, base + start, length)
             at = row * np.uint64(4)
             if vocabulary[at + np.uint64(2)] == _U0:
                 if (tokens + 1) * 3 > vocabulary.size // 4 * 2:
@@ -341,7 +336,7 @@ def build_tables(data, offsets, hash_mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _fit_edges(edges, count, hash_mask):  # type: ignore[no-untyped-def]
+def _fit_edges(edges, count, hash_mask):
     rows = 16
     while rows * 2 < count * 3:
         rows *= 2
@@ -355,7 +350,7 @@ def _fit_edges(edges, count, hash_mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _edge_filter(edges, count, hash_mask):  # type: ignore[no-untyped-def]
+def _edge_filter(edges, count, hash_mask):
     """A bitmap of 16 to 32 bits an edge, indexed by the hash's upper half."""
     words = 8
     while words * 64 < count * 16:
@@ -369,7 +364,7 @@ def _edge_filter(edges, count, hash_mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _long_tokens(vocabulary, data, starts):  # type: ignore[no-untyped-def]
+def _long_tokens(vocabulary, data, starts):
     """The bytes of the tokens that need them, and where each starts (by token id)."""
     size = 0
     for row in range(vocabulary.size // 4):
@@ -391,7 +386,7 @@ def _long_tokens(vocabulary, data, starts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def match_texts(  # type: ignore[no-untyped-def]
+def match_texts(
     address, size, offsets, valid, vocabulary, edges, bits, blob, starts, hash_mask, max_depth
 ):
     """Match the texts at ``address`` (``size`` readable bytes; ``offsets`` int64[n+1] into them).
@@ -485,7 +480,7 @@ def match_texts(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _match_block(  # type: ignore[no-untyped-def]
+def _match_block(
     tokens, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
     blob, starts, hash_mask, active, state, row_offsets, out, found,
 ):  # fmt: skip
@@ -557,14 +552,14 @@ def _match_block(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _grown(array, size):  # type: ignore[no-untyped-def]
+def _grown(array, size):
     grown = np.empty(max(size, 2 * array.size), dtype=array.dtype)
     grown[: array.size] = array
     return grown
 
 
 @njit(cache=True)
-def _append_unique(found, matches, out, written):  # type: ignore[no-untyped-def]
+def _append_unique(found, matches, out, written):
     """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size."""
     if matches <= 32:
         for i in range(1, matches):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from metacurate.matching import kernel
 
-Texts = Sequence[str | None] | pa.Array | pa.ChunkedArray
-Tables = tuple[npt.NDArray[np.uint64], ...]
+Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
+Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
 # Below this many bytes a text batch is not worth a thread of its own.
@@ -100,7 +100,9 @@ class Matcher:
         offsets, valid, data = _parts(array)
         address, size = data.ctypes.data, data.size
 
-        def match_range(start: int, stop: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        def match_range(
+            start: int, stop: int
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
             return kernel.match_texts(
                 address,
                 size,
