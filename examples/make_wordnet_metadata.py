@@ -2,9 +2,9 @@
 
     python examples/make_wordnet_metadata.py [FOLDER [TARGET]]
 
-FOLDER is /usr/share/wordnet if not given, TARGET the package's own data file. The same files give the
-same bytes (with the same release of liblzma; the text inside is the same with any). Debian's
-package wordnet-base holds the files.
+FOLDER is /usr/share/wordnet if not given (from Debian's package wordnet-base), TARGET the package's
+own data file. The same files give the same bytes with the same release of liblzma; the text inside
+is the same with any.
 """
 
 from __future__ import annotations
