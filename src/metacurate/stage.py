@@ -213,3 +213,20 @@ def exclusive(folder: Folder) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def status(folder: Folder) -> dict[str, dict[str, Any]]:
+    """How far each stage is: ``{stage: {state, shards, shards_done}}``."""
+    stages = read_manifest(folder)["stages"]
+    if not stages:
+        raise UserError(f"{folder.url} holds no run; give the folder named by --out")
+    found = {}
+    for name, section in stages.items():
+        done = section["state"] == "done"
+        there = section["planned"] if done else len(folder.list(f"state/{name}"))
+        found[name] = {
+            "state": section["state"],
+            "shards": section["planned"],
+            "shards_done": there,
+        }
+    return found
