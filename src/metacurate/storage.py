@@ -111,7 +111,9 @@ class Folder:
             if not filesystem.isdir(remote):
                 return []
             listing = filesystem.ls(remote, detail=True, refresh=True)
-            found = [entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"]
+            found = [
+                entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"
+            ]
         prefix = f"{name}/" if name else ""
         return sorted(prefix + n for n in found if not n.startswith(TEMPORARY_PREFIX))
 
