@@ -10,7 +10,6 @@ import hashlib
 import re
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
@@ -119,7 +118,7 @@ _R32, _R24, _R40, _R16, _R48, _R63, _R1 = (_U(n) for n in (32, 24, 40, 16, 48, 6
 
 
 @njit(cache=True, nogil=True)
-def _mix(a, b, c, d, x, y):  # type: ignore[no-untyped-def]
+def _mix(a, b, c, d, x, y):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     a = a + b + x
     d = d ^ a
     d = (d >> _R32) | (d << _R32)
@@ -231,7 +230,7 @@ def _first_hash_sign(words, size):  # type: ignore[no-untyped-def]
 def _ends_with_port(block, host, path, port):  # type: ignore[no-untyped-def]
     if path - host < len(port):
         return False
-    for digit in range(len(port)):
+    for digit in range(len(port)):  # noqa: SIM110 (compiled)
         if block[path - len(port) + digit] != port[digit]:
             return False
     return True
@@ -278,7 +277,7 @@ def _lower_host(block, size):  # type: ignore[no-untyped-def]
 @njit("void(Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), boolean,"
       " uint64[:, ::1], boolean[::1])", cache=True, nogil=True)  # fmt: skip
 def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-untyped-def]
-    """Fill ``digests`` (uint64[n, 2]) with the uids of n byte strings, and clear ``valid`` of blanks.
+    """Fill ``digests`` (uint64[n, 2]) with the uids of n byte strings; blanks turn ``valid`` false.
 
     ``data`` and ``offsets`` (int64[n + 1]) are Arrow's buffers; only rows whose ``valid`` is true
     are looked at. ``are_urls`` chooses between the rules of ``url_uid`` and ``key_uid``.
@@ -327,7 +326,7 @@ def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-unt
         blocks = (size + _BLOCK - 1) // _BLOCK
         for position in range(_U(size), _U(blocks * _BLOCK)):
             block[position] = 0
-        i0, i1, i2, i3, i4, i5, i6, i7 = _IV
+        _, i1, i2, i3, i4, i5, i6, i7 = _IV
         h = (_H0, i1, i2, i3, i4, i5, i6, i7)
         for number in range(blocks - 1):
             h = _compress(h, words, 16 * number, _U(_BLOCK * (number + 1)), _U(0))
