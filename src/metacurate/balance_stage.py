@@ -18,11 +18,12 @@ from metacurate.balancing import Counts, Probabilities
 from metacurate.errors import UserError
 from metacurate.index import MATCHED_TYPE, read_index
 from metacurate.pool.schema import UID_TYPE, PoolConfig
-from metacurate.pool.sources import Pool, Unit
+from metacurate.pool.sources import Pool, Unit, open_pool
 from metacurate.pool.tabular import read_unit
 from metacurate.progress import note
 from metacurate.run import (
     BALANCE,
+    COUNT,
     MATCH,
     THRESHOLD_FILE,
     Balance,
@@ -64,14 +65,22 @@ class BalanceTask:
     position: int
     unit: Unit
     pool_config: PoolConfig
-    schema: pa.Schema
     t: float
     seed: int
 
 
-def balance(run: Run, pool: Pool, pool_config: PoolConfig, settings: Balance) -> Statistics:
-    """Draw the balanced subset and write it. Returns the totals."""
-    match_totals = finished_section(run.folder, MATCH)["totals"]
+def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics:
+    """Draw the balanced subset and write it. Returns the totals.
+
+    ``pool`` is the matched pool if it is open already; its files must not have changed.
+    """
+    matched = finished_section(run.folder, MATCH)
+    finished_section(run.folder, COUNT)
+    pool_config = PoolConfig.from_json(matched["config"]["pool_config"])
+    if pool is None:
+        pool = open_pool(list(matched["config"]["pool"]), pool_config)
+    if pool.fingerprints != matched["config"]["pool"]:
+        raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
     counts = load_counts(run.folder)
     config = settings.as_json()
     units = pool.units
@@ -85,7 +94,7 @@ def balance(run: Run, pool: Pool, pool_config: PoolConfig, settings: Balance) ->
     else:
         t = float(solved["t"])
     tasks = [
-        BalanceTask(run.folder, i, unit, pool_config, pool.schema, t, settings.seed)
+        BalanceTask(run.folder, i, unit, pool_config, t, settings.seed)
         for i, unit in enumerate(units)
     ]
     shards = run_shards(
@@ -96,8 +105,6 @@ def balance(run: Run, pool: Pool, pool_config: PoolConfig, settings: Balance) ->
     totals |= {"seed": settings.seed, **add_statistics(shards)}
     # The number of pairs expected is summed exactly, whatever the order of the shards.
     totals["pairs_expected"] = math.fsum(shard["pairs_expected"] for shard in shards)
-    if totals["pairs_matched"] != match_totals["pairs_matched"]:
-        raise UserError("the pool has changed since it was matched; use --overwrite to start anew")
     return finish(run.folder, BALANCE, totals, shards)
 
 
@@ -147,7 +154,7 @@ def balance_shard(task: BalanceTask) -> Statistics:
     totals: Statistics = dict.fromkeys(("pairs_matched", "pairs_kept", "texts_kept"), 0)
     expected: list[float] = []
     added = {field.name for field in CURATED_FIELDS}
-    own = [field for field in task.schema if field.name not in added]
+    own = [field for field in task.unit.columns.carried if field.name not in added]
     schema = pa.schema([*own, *CURATED_FIELDS])
     skipped: Counter[str] = Counter()
     with (
@@ -157,7 +164,7 @@ def balance_shard(task: BalanceTask) -> Statistics:
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
-        for batch in read_unit(task.unit, task.pool_config, skipped, all_columns=True):
+        for batch in read_unit(task.unit, task.pool_config, all_columns=True, skipped=skipped):
             kept = kept_batches.take_below(batch.first_row + batch.rows)
             if not kept.num_rows:
                 continue

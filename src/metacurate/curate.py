@@ -63,5 +63,5 @@ def curate_run(
     with exclusive(run.folder):
         match(run, pool, pool_config, metadata)
         count(run)
-        balance(run, pool, pool_config, settings)
+        balance(run, settings, pool)
         return write_datacard(run)

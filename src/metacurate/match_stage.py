@@ -43,7 +43,7 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
     totals = begin(run.folder, MATCH, config, shards=len(units), overwrite=run.overwrite)
     if totals is not None:
         return totals
-    save_parquet(metadata, run.folder, METADATA_FILE)
+    save_parquet(metadata, run.folder.address(METADATA_FILE))
     if is_local(run.folder.url):
         Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
     tasks = [MatchTask(run.folder, i, unit, pool_config) for i, unit in enumerate(units)]
@@ -71,7 +71,7 @@ def match_shard(task: MatchTask) -> Statistics:
     skipped: Counter[str] = Counter()
 
     def index_batches() -> Iterator[pa.RecordBatch]:
-        for batch in read_unit(task.unit, task.pool_config, skipped, all_columns=False):
+        for batch in read_unit(task.unit, task.pool_config, all_columns=False, skipped=skipped):
             offsets, entry_ids = matcher.match(batch.texts)
             index = select_matched(batch, offsets, entry_ids)
             totals["pairs"] += batch.rows

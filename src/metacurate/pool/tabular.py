@@ -93,7 +93,7 @@ def _row_group(
     yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
 
 
-def _salvage(  # noqa: PLR0917
+def _salvage(
     file: pq.ParquetFile,
     source: Source,
     unit: Unit,
