@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,6 +84,12 @@ def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
             f"run 'metacurate {stage.name}' or 'metacurate curate' first"
         )
     return section
+
+
+def digest(*configs: Any) -> str:
+    """A short name for settings: workers keep what they derived from a folder under it."""
+    text = json.dumps(configs, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def matched_run(folder: Folder) -> tuple[int, int]:
