@@ -91,10 +91,9 @@ def _candidates(given: str) -> tuple[set[str], bool]:
         found = _below(filesystem, path)
     elif any(character in given for character in "*?["):
         for name, entry in filesystem.glob(path, detail=True).items():
-            if entry["type"] == "directory":
-                found += _below(filesystem, name)
-            elif not _is_hidden(name.rsplit("/", 1)[-1]):
-                found.append(name)
+            if _is_hidden(name.rsplit("/", 1)[-1]):
+                continue
+            found += _below(filesystem, name) if entry["type"] == "directory" else [name]
     if not is_local(given):
         return {filesystem.unstrip_protocol(name) for name in found}, False
     if local_path(given).is_absolute():
