@@ -256,6 +256,11 @@ def test_keys(tmp_path: Path) -> None:
     rows, _, skipped = read(open_pool([str(path)], PoolConfig()))
     assert [uid for uid, _ in rows] == [*uids, None]
     assert skipped["no_url"] == 1
+    # Bytes of another width are hashed.
+    wide = pa.array([b"x" * 20] * 7, pa.binary(20))
+    pq.write_table(pa.table({"key": wide, "text": TEXTS}), path)
+    rows, _, _ = read(open_pool([str(path)], PoolConfig()))
+    assert {uid for uid, _ in rows} == {key_uid(b"x" * 20)}
     # Integers by their decimal digits.
     numbers = pa.array([-1, 0, 2, 3, 4, 5, None], pa.int64())
     pq.write_table(pa.table({"id": numbers, "text": TEXTS}), path)
@@ -291,6 +296,8 @@ def test_what_is_ambiguous_or_missing_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "x.txt", b"text")
     with pytest.raises(UserError, match="is of no known format"):
         open_pool([str(tmp_path / "x.txt")], PoolConfig())
+    with pytest.raises(UserError, match="nosuch"):
+        open_pool(["nosuch://bucket/a.parquet"], PoolConfig())
     with pytest.raises(UserError, match="no input"):
         open_pool([], PoolConfig())
     pq.write_table(pa.table({"url": URLS, "caption": range(7)}), path)
@@ -662,15 +669,16 @@ def test_columns_agree_over_files(tmp_path: Path) -> None:
     one = pa.table({"url": ["http://a"], "caption": ["x"], "n": numbers, "s": [1]})
     two = pa.table({"n": pa.array([2.5]), "url": ["http://b"], "caption": ["y"], "s": ["t"]})
     three = pa.table({"url": ["http://c"], "caption": ["z"], "extra": [[1]]})
-    for name, table in (("1", one), ("2", two), ("3", three)):
+    four = pa.table({"url": ["http://d"], "caption": ["z"], "extra": ["no list"], "s": [b"\xff"]})
+    for name, table in (("1", one), ("2", two), ("3", three), ("4", four)):
         pq.write_table(table, tmp_path / f"{name}.parquet")
     pool = open_pool([str(tmp_path)], PoolConfig())
     _, columns, skipped = read(pool)
     assert pool.schema.names == ["url", "caption", "n", "s", "extra"]
-    assert [row["n"] for row in columns] == [1.0, 2.5, None]
-    assert [row["s"] for row in columns] == ["1", "t", None]
-    assert [row["extra"] for row in columns] == [None, None, [1]]
-    assert not skipped
+    assert [row["n"] for row in columns] == [1.0, 2.5, None, None]
+    assert [row["s"] for row in columns] == ["1", "t", None, None]
+    assert [row["extra"] for row in columns] == [None, None, [1], None]
+    assert skipped == {"unconvertible_value": 1, "undecodable_value": 1}
 
 
 def test_fingerprints_follow_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,10 @@ def _candidates(given: str) -> tuple[set[str], bool]:
     """The files that one input names, and whether it names a single file itself."""
     if "::" in given:  # a chained fsspec address: the file itself, with all its parts
         return {given}, True
-    filesystem, path = fsspec.core.url_to_fs(given)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(given)
+    except (ImportError, ValueError) as error:  # a protocol unknown, or its package not installed
+        raise UserError(f"{given}: {one_line(error)}") from None
     if filesystem.isfile(path):
         return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
     found: list[str] = []
