@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from metacurate.errors import UserError
 from metacurate.pool import files, jsonlines, tabular
+from metacurate.pool.columns import carried_type
 from metacurate.pool.files import find
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
 from metacurate.pool.sources import Pool, open_pool
@@ -148,7 +149,8 @@ TEXT_ARRAYS = {
 }
 
 
-@pytest.mark.parametrize("kind", TEXT_ARRAYS)
+# Not every Arrow that this package supports writes views to Parquet; see the next test.
+@pytest.mark.parametrize("kind", [kind for kind in TEXT_ARRAYS if not kind.endswith("view")])
 @pytest.mark.parametrize("batch_rows", [2, 100])
 def test_parquet_text_types(tmp_path: Path, kind: str, batch_rows: int) -> None:
     table = pa.table({"URL": pa.array(URLS), "TEXT": TEXT_ARRAYS[kind], "WIDTH": range(7)})
@@ -170,6 +172,10 @@ def test_text_arrays_in_memory(kind: str) -> None:
         texts.validate(full=True)
         assert texts.type == pa.large_string()
         assert texts.to_pylist() == TEXTS[start:stop]
+        part = TEXT_ARRAYS[kind][start:stop]
+        carried = tabular._converted(part, carried_type(part.type), Counter())
+        assert carried.type == carried_type(part.type)
+        assert carried.to_pylist() == part.to_pylist()
 
 
 def test_lists_and_several_columns(tmp_path: Path) -> None:
@@ -502,7 +508,7 @@ def test_page_checksums_are_verified(tmp_path: Path) -> None:
     assert skipped == {"unreadable_row_group": 7}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.data())
 def test_flipped_bytes_never_crash(data: st.DataObject) -> None:
     """Any damage to a Parquet file's pages gives rows or counted losses, no exception."""

@@ -166,7 +166,7 @@ def _look_at(address: str, config: PoolConfig) -> _Looked:
                 if form == "jsonl":
                     schema = jsonlines.infer_schema(sample)
                     if not schema.names:
-                        raise UnusableFile("has no JSON object in its lines")
+                        raise UnusableFile("has no JSON object in the lines of its first MiB")
                     resolved = columns.resolve(address, schema, config)
                 else:
                     names, has_header = _csv_names(sample, form)
