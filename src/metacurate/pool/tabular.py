@@ -15,7 +15,7 @@ import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool import jsonlines
-from metacurate.pool.columns import ResolvedColumns, is_list
+from metacurate.pool.columns import ResolvedColumns, is_list, is_text
 from metacurate.pool.files import Source, TextStream, format_of, open_source
 from metacurate.pool.schema import UID_TYPE, PoolBatch, PoolConfig
 from metacurate.pool.sources import DELIMITERS, Unit
@@ -80,6 +80,8 @@ def _read_parquet(
                 done += rows.num_rows
         except Exception as error:
             source.raise_unless_damage(error)
+        # Some damage shows only in that there are fewer rows than there should be.
+        if done < size:
             for at, rows in _salvage(file, source, unit, group, all_columns, batch_rows, skipped):
                 given = max(done - at, 0)  # of these rows, before the damage showed
                 if given < rows.num_rows:
@@ -107,13 +109,18 @@ def _salvage(
     Any other column that is damaged is null throughout the row group.
     """
     needed = unit.columns.needed
+    size = file.metadata.row_group(group).num_rows
     others: dict[str, pa.ChunkedArray] = {}
     for name in unit.columns.file.names if all_columns else ():
         if name not in needed:
             try:
-                others[name] = file.read_row_group(group, columns=[name], use_threads=False)[name]
+                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
             except Exception as error:
                 source.raise_unless_damage(error)
+                column = None
+            if column is not None and len(column) == size:
+                others[name] = column
+            else:
                 skipped["unreadable_column"] += 1
     done = 0
     try:
@@ -126,7 +133,8 @@ def _salvage(
             done += rows.num_rows
     except Exception as error:
         source.raise_unless_damage(error)
-        skipped["unreadable_row_group"] += file.metadata.row_group(group).num_rows - done
+    if done < size:
+        skipped["unreadable_row_group"] += size - done
 
 
 def _read_text_file(
@@ -337,7 +345,7 @@ def _carried(
 
 
 def _converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
-    if pat.is_string(kind) and (pat.is_binary(array.type) or pat.is_binary_view(array.type)):
+    if pat.is_string(kind) and is_text(array.type) and not pat.is_string(array.type):
         strings = _valid_strings(_as_large_string(array), skipped, "undecodable_value")
         return strings.cast(kind)
     if not array.type.equals(kind):
