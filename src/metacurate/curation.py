@@ -8,7 +8,7 @@ from typing import Any
 from metacurate.balance_stage import balance
 from metacurate.count_stage import count
 from metacurate.datacard import write_datacard
-from metacurate.engines.local import LocalEngine, available_cores
+from metacurate.engines import make_engine
 from metacurate.errors import UserError
 from metacurate.match_stage import match
 from metacurate.metadata.store import Metadata, load_metadata
@@ -31,6 +31,8 @@ def curate(
     seed: int = 0,
     pool_config: PoolConfig | None = None,
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -38,14 +40,18 @@ def curate(
 
     ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
     :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
-    ``target_size`` (expected pairs) is given. The subset is ``out/curated/*.parquet``. Returns the
+    ``target_size`` (expected pairs) is given. ``engine`` is "local" or "ray", ``address`` that of a
+    Ray cluster. The subset is ``out/curated/*.parquet``. Returns the
     data card without its entry counts. Raises UserError for what the caller can mend.
     """
     settings = Balance(t, p, target_size, seed)
     folder = Folder(out)
-    with exclusive(folder), LocalEngine(workers or available_cores()) as engine:
+    with (
+        exclusive(folder),
+        make_engine(engine, folder, workers=workers, address=address) as running,
+    ):
         return curate_run(
-            Run(folder, engine, overwrite, show_progress),
+            Run(folder, running, overwrite, show_progress),
             [pool] if isinstance(pool, str) else pool,
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),

@@ -21,7 +21,7 @@ from metacurate import __version__
 from metacurate.engines import Engine, Task
 from metacurate.errors import UserError
 from metacurate.progress import meter
-from metacurate.storage import TEMPORARY_PREFIX, Folder, is_local, local_path
+from metacurate.storage import LOCK, TEMPORARY_PREFIX, Folder, is_local, local_path
 
 MANIFEST = "manifest.json"
 SHOWN_DIFFERENCES = 5
@@ -199,7 +199,7 @@ def exclusive(folder: Folder) -> Iterator[None]:
 
     path = local_path(folder.url)
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a+") as lock:
+    with (path / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -21,6 +21,8 @@ import fsspec
 from metacurate.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
+# Held by the process that runs in a local folder; says which process that is.
+LOCK = ".lock"
 
 
 def is_local(url: str) -> bool:

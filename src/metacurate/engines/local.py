@@ -10,13 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pyarrow as pa
 
-from metacurate.engines import Result, Task
-from metacurate.errors import UserError
-
-# A worker that dies (out of memory, kill -9) takes the whole pool of processes with it; the tasks
-# then under way are tried again in a new pool. A task that was under way at this many deaths stops
-# the run.
-MAX_DEATHS_PER_TASK = 3
+from metacurate.engines import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 
 
 def available_cores() -> int:
@@ -78,15 +72,12 @@ class LocalEngine:
                         remaining.discard(position)
                         yield position, result
             except BrokenProcessPool:
+                # One death ends the whole pool of processes: what was under way is tried again.
                 self.close()
                 for position in under_way.values():
                     deaths[position] += 1
                     if deaths[position] >= MAX_DEATHS_PER_TASK:
-                        raise UserError(
-                            f"a worker process died {MAX_DEATHS_PER_TASK} times while shard "
-                            f"{position} was under way (out of memory?); run the same command "
-                            "again with fewer --workers or more memory: it resumes"
-                        ) from None
+                        raise died_too_often(position) from None
             except BaseException:
                 self.close()
                 raise
