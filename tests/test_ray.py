@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 
 from conftest import Command, digests
 from metacurate.engines import MAX_DEATHS_PER_TASK, make_engine
-from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.match_stage import MatchTask, match_shard
 from metacurate.stage import Statistics, exclusive
@@ -154,22 +154,31 @@ def test_deaths_are_counted_by_task(tmp_path: Path) -> None:
 # Errors -----------------------------------------------------------------------------------------
 
 
+def complain(task: MatchTask) -> Statistics:
+    raise UserError(f"shard {task.position} is no good")
+
+
+def fill_the_disk(task: MatchTask) -> Statistics:
+    raise OSError(errno.ENOSPC, "No space left on device", f"/out/{task.position}")
+
+
 @pytest.mark.usefixtures("cluster")
 def test_errors_of_tasks_are_one_line(
     metacurate: Command,
     pool: Path,  # noqa: F811
     entries_file: Path,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = tmp_path / "out"
-    arguments = ("--engine", "ray", "--metadata", entries_file, *OPTIONS, "--out", out)
-    assert metacurate("match", pool, *arguments).returncode == 0
-    assert metacurate("count", out, "--engine", "ray").returncode == 0
-    (out / "index" / "part-000004.arrow").unlink()
-    (out / "index" / "part-000004.arrow").mkdir()
-    run = metacurate("balance", out, "--t", 40, "--engine", "ray")
-    assert run.returncode != 0
-    assert "Is a directory" in run.stderr
+    match = ("match", pool, "-m", entries_file, *OPTIONS, "--engine", "ray", "--out", tmp_path)
+    for function, said in (
+        (complain, ("is no good",)),
+        (fill_the_disk, ("disk is full", "(/out/", "run the same command again")),
+    ):
+        monkeypatch.setattr("metacurate.match_stage.match_shard", function)
+        run = metacurate(*match)
+        fails(run, *said)
+        assert len(run.stderr.splitlines()) == 1
 
 
 def measure_load(task: tuple[str, int]) -> int:
@@ -205,9 +214,10 @@ def test_tasks_are_handed_over_a_few_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_workers_must_see_the_run(tmp_path: Path) -> None:
     """A machine that has a folder of the same name, but not the same folder, is of no use."""
-    folder = Folder(str(tmp_path / "out"))
+    folder = Folder(str(tmp_path / "shared"))
     with exclusive(folder), make_engine("ray", folder) as engine:
         assert dict(engine.map_shards(abs, [-1])) == {0: 1}
+    folder = Folder(str(tmp_path / "out"))
     with exclusive(folder), make_engine("ray", folder) as engine:
         (tmp_path / "out" / ".lock").write_text("process 1 on another machine")
         with pytest.raises(UserError, match=r"does not see .*out; give --out on storage"):
@@ -232,11 +242,6 @@ def test_without_ray(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
     fails(metacurate(*common, "--engine", "ray"), "metacurate[ray]")
-    local = make_engine("local", Folder(str(tmp_path)), workers=1)
-    assert isinstance(local, LocalEngine)
-    json.dumps(MAX_DEATHS_PER_TASK)

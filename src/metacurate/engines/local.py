@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 
 import pyarrow as pa
 
@@ -88,7 +90,23 @@ class LocalEngine:
             self._pool = ProcessPoolExecutor(
                 self.workers,
                 multiprocessing.get_context("spawn"),
-                initializer=pa.set_cpu_count,
+                initializer=_start_worker,
                 initargs=(max(1, available_cores() // self.workers),),
             )
         return self._pool.submit(function, task)
+
+
+def _start_worker(arrow_threads: int) -> None:
+    pa.set_cpu_count(arrow_threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that drives the run is gone, by whatever way.
+
+    The run's folder is then free for the next run; nobody else may still write to it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

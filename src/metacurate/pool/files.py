@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from metacurate.errors import UserError
-from metacurate.storage import is_local, local_path
+from metacurate.storage import is_local, local_path, resolve
 
 FORMATS = {
     ".parquet": "parquet",
@@ -83,10 +82,7 @@ def _candidates(given: str) -> tuple[set[str], bool]:
     """The files that one input names, and whether it names a single file itself."""
     if "::" in given:  # a chained fsspec address: the file itself, with all its parts
         return {given}, True
-    try:
-        filesystem, path = fsspec.core.url_to_fs(given)
-    except (ImportError, ValueError) as error:  # a protocol unknown, or its package not installed
-        raise UserError(f"{given}: {one_line(error)}") from None
+    filesystem, path = resolve(given)
     if filesystem.isfile(path):
         return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
     found: list[str] = []
@@ -126,7 +122,7 @@ class Source:
         if is_local(address):
             self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
         else:
-            filesystem, path = fsspec.core.url_to_fs(address)
+            filesystem, path = resolve(address)
             self._remote = filesystem.open(path, "rb")
             self.arrow = pa.PythonFile(self, mode="r")
 
