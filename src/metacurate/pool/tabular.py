@@ -22,6 +22,7 @@ from metacurate.pool.sources import DELIMITERS, Unit
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20
+BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
 CSV_BLOCK_BYTES = 32 << 20  # also the bound on a CSV row
 PARQUET_BUFFER_BYTES = 8 << 20
 
@@ -103,6 +104,9 @@ def _read_parquet(
 def _row_group(
     file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
+    metadata = file.metadata.row_group(group)
+    row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
+    batch_rows = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
     yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
 
 
