@@ -111,10 +111,11 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
 
 
 def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
+    # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
     if settings.t is not None:
-        return settings.t
+        return settings.t / settings.expect_survival
     if settings.p is not None:
-        return balancing.solve_threshold(counts, settings.p)
+        return balancing.solve_threshold(counts, settings.p) / settings.expect_survival
     assert settings.target_size is not None
     passes = 0
 
@@ -129,7 +130,8 @@ def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: st
         return size
 
     try:
-        return balancing.solve_threshold_for_size(counts, expected_size, settings.target_size)
+        wanted = settings.target_size / settings.expect_survival
+        return balancing.solve_threshold_for_size(counts, expected_size, wanted)
     except ValueError as error:
         raise UserError(f"--target-size: {error}; use --t inf to keep all") from None
 

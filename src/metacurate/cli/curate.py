@@ -64,6 +64,13 @@ TailProportion = Annotated[
 TargetSize = Annotated[
     int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
 ]
+ExpectSurvival = Annotated[
+    float,
+    typer.Option(
+        help="Share of the images that will survive the download: t is made so much larger that "
+        "the target is met after it."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
@@ -89,11 +96,11 @@ def _pool_config(
 
 
 def _balance_settings(
-    t: float | None, p: float | None, target_size: int | None, seed: int
+    t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
 ) -> Balance:
     from metacurate.run import Balance
 
-    return Balance(t, p, target_size, seed)
+    return Balance(t, p, target_size, seed, expect_survival)
 
 
 @app.command("curate")
@@ -105,6 +112,7 @@ def curate_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
@@ -123,7 +131,7 @@ def curate_command(
     from metacurate.curation import curate_run
     from metacurate.metadata.store import load_metadata
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
@@ -187,6 +195,7 @@ def balance_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -198,7 +207,7 @@ def balance_command(
     from metacurate.balance_stage import balance
     from metacurate.datacard import write_datacard
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     with _run(run_folder, workers, overwrite) as run:
         balance(run, settings)
