@@ -1,14 +1,13 @@
 """Reading large compressed files in bounded blocks: gzip, bzip2 (many streams, in parts) and plain.
 
 Wikipedia's *multistream* dumps are a row of independent bzip2 streams of 100 pages each. A part of
-such a file is read by starting at the first stream that begins in it, so parts need no index. Damage
-costs the stream it is in; the next one is found by its magic number.
+such a file is read by starting at the first stream that begins in it, so parts need no index.
+Damage costs the stream it is in; the next one is found by its magic number.
 """
 
 from __future__ import annotations
 
 import bz2
-import hashlib
 import re
 import zlib
 from collections import Counter
@@ -65,17 +64,6 @@ def expand(patterns: list[str]) -> list[str]:
             raise UserError(f"there is no file {pattern}")
         found.update(filesystem.unstrip_protocol(m).removeprefix("file://") for m in matches)
     return sorted(found)
-
-
-def fingerprint(address: str) -> dict[str, str | int]:
-    """Name, size and a SHA-256 of the first and last MiB: tells dump files apart without a pass."""
-    with open_binary(address) as file:
-        size = file.seek(0, 2)
-        digest = hashlib.sha256()
-        for start in (0, max(0, size - BLOCK_BYTES)):
-            file.seek(start)
-            digest.update(file.read(BLOCK_BYTES))
-    return {"name": address.rsplit("/", 1)[-1], "bytes": size, "ends_sha256": digest.hexdigest()}
 
 
 def split(address: str, part_bytes: int) -> list[Part]:
@@ -149,9 +137,7 @@ def _gzip_blocks(file: IO[bytes], losses: Counter[str]) -> Iterator[Block]:
                     losses["truncated_streams"] += 1
                     return
                 data = stream.decompress(stored, BLOCK_BYTES)
-                stored = stream.unconsumed_tail or (
-                    b"" if stream.eof else file.read(BLOCK_BYTES)
-                )
+                stored = stream.unconsumed_tail or (b"" if stream.eof else file.read(BLOCK_BYTES))
                 if data:
                     yield Block(data)
         except zlib.error:

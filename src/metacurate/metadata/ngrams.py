@@ -76,7 +76,9 @@ class RunCounter:
 
     def _reset(self) -> None:
         self._ids = array("I")
-        self._vocabulary: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+        self._vocabulary: defaultdict[str, int] = defaultdict(
+            itertools.count(_NO_WORD + 1).__next__
+        )
         self._vocabulary[""] = _NO_WORD
 
     def add(self, text: str) -> None:

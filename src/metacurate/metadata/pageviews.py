@@ -18,12 +18,10 @@ MAX_LINE_BYTES = 8192
 MAX_TITLE_BYTES = 255
 _ILLEGAL = re.compile(r"[#<>\[\]{|}\x00-\x1f\x7f\ufffd]")
 _NAMESPACES = (
-    "book category draft file help image mediawiki media module mos portal project special "
-    "talk template timedtext topic user wikipedia wp"
-).split()
-_NOT_ARTICLE = re.compile(
-    rf"(?:{'|'.join(_NAMESPACES)})(?: talk)?:", re.IGNORECASE
+    "book|category|draft|file|help|image|mediawiki|media|module|mos|portal|project|special|talk|"
+    "template|timedtext|topic|user|wikipedia|wp"
 )
+_NOT_ARTICLE = re.compile(rf"(?:{_NAMESPACES})(?: talk)?:", re.IGNORECASE)
 
 
 def title_of(text: str) -> str:

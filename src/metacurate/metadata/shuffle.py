@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
+import pyarrow.parquet as pq
 
 from metacurate.storage import Folder
 
@@ -39,7 +40,7 @@ def write_run(
     """Write a table's rows by partition; ``hashes`` is uint32, one a row."""
     partition = hashes % np.uint32(partitions)
     order = np.argsort(partition, kind="stable")
-    table = table.take(pa.array(order)).combine_chunks()
+    table = table.take(pa.array(order))
     ends = np.searchsorted(partition[order], np.arange(partitions), side="right")
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with (
@@ -53,8 +54,7 @@ def write_run(
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    columns = [pa.concat_arrays(c.chunks) if c.chunks else pa.array([], c.type) for c in table]
-    return pa.record_batch(columns, schema=table.schema)
+    return pa.record_batch([_flat(column) for column in table], schema=table.schema)
 
 
 def read_runs(folder: Folder, names: Sequence[str], partition: int) -> Iterator[pa.Table]:
@@ -64,12 +64,13 @@ def read_runs(folder: Folder, names: Sequence[str], partition: int) -> Iterator[
             yield pa.Table.from_batches([reader.get_batch(partition)])
 
 
-def sum_by(tables: Iterable[pa.Table], keys: Sequence[str], value: str) -> pa.Table | None:
-    """Sum ``value`` (uint64) over equal keys; sorted by the keys. None if there are no tables.
+def sum_by(tables: Iterable[pa.Table], keys: Sequence[str], value: str) -> pa.Table:
+    """Sum ``value`` (uint64) over equal keys (strings); sorted by the keys in code point order.
 
     Memory: the distinct keys and ``_ROWS_TO_COMPACT`` rows.
     """
-    held: list[pa.Table] = []
+    schema = pa.schema([*((key, pa.string()) for key in keys), (value, pa.uint64())])
+    held = [schema.empty_table()]
     rows = limit = 0
     for table in tables:
         held.append(table)
@@ -77,8 +78,6 @@ def sum_by(tables: Iterable[pa.Table], keys: Sequence[str], value: str) -> pa.Ta
         if rows >= limit + _ROWS_TO_COMPACT:
             held = [_sum(held, keys, value)]
             rows = limit = held[0].num_rows
-    if not held:
-        return None
     return _sum(held, keys, value).sort_by([(key, "ascending") for key in keys])
 
 
@@ -89,14 +88,22 @@ def _sum(tables: list[pa.Table], keys: Sequence[str], value: str) -> pa.Table:
     return summed.rename_columns({f"{value}_sum": value}).select(columns)
 
 
-def look_up(values: pa.ChunkedArray, keys: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
-    """For each wanted key the value beside it in ``keys``; null if it is not there."""
-    keys, values = _flat(keys), _flat(values)
-    return values.take(pc.index_in(_flat(wanted), value_set=keys))
+def look_up(wanted: pa.ChunkedArray, keys: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.Array:
+    """For each wanted key the value beside its first occurrence in ``keys``; null if none."""
+    return _flat(values).take(_flat(pc.index_in(wanted, value_set=_flat(keys))))
 
 
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        combined = column.combine_chunks()
-        return combined if isinstance(combined, pa.Array) else combined.chunk(0)
-    return column
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+
+
+def write_table(folder: Folder, name: str, table: pa.Table) -> None:
+    """Write a table as Parquet."""
+    with folder.create(name) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def read_table(folder: Folder, name: str) -> pa.Table:
+    """Read a table that :func:`write_table` wrote."""
+    with folder.open(name) as file:
+        return pq.read_table(file)

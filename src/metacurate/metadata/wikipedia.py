@@ -1,8 +1,8 @@
 """Wikipedia's ``pages-articles`` XML dumps: pages, one by one, in bounded memory.
 
 Format: MediaWiki's XML export. Each ``<page>`` is cut out of the stream by its tags (inside a page
-``<`` only occurs as markup, so the tags are unambiguous) and parsed on its own: memory is bounded by
-a page, and there is no document type and so no entity that could be declared or expanded.
+``<`` only occurs as markup, so the tags are unambiguous) and parsed on its own: memory is bounded
+by a page, and there is no document type and so no entity that could be declared or expanded.
 """
 
 from __future__ import annotations

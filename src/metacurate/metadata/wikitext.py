@@ -2,14 +2,14 @@
 
 What a reader of the article sees as running text is kept: paragraphs, headings, list items, link
 labels, the text inside HTML elements. Dropped: comments, templates, tables, references, the
-elements of ``DROPPED_TAGS``, file links with their captions, category and interlanguage links, bare
+elements of ``DROPPED_ELEMENTS``, file links with their captions, category and interlanguage links, bare
 addresses and behaviour switches.
 
 Two passes. The first removes, in one linear scan, what is dropped as a whole (these constructs
-span lines, nest, and make up much of an article), and all HTML tags. The second gives the lines that
-are left, each at most ``MAX_PIECE`` characters, to mwparserfromhell. Given a whole page, it takes
-time quadratic in the number of unclosed brackets or tags (20 s for 20 kB of ``<ref name=``); in
-bounded pieces the time is bounded too, and real articles take much less time.
+span lines, nest, and make up much of an article), and all HTML tags. The second gives the lines
+that are left, each at most ``MAX_PIECE`` characters, to mwparserfromhell. Given a whole page, it
+takes time quadratic in the number of unclosed brackets or tags (20 s for 20 kB of
+``<ref name=``); in bounded pieces the time is bounded too, and real articles take much less.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mwparserfromhell.parser import ParserError
 from mwparserfromhell.wikicode import Wikicode
 
 # Stands for dropped content that a reader sees in the middle of a sentence (a template, a
-# formula): the words on its two sides are no neighbours. It is neither a word character nor a space.
+# formula): the words on its two sides are no neighbours. Neither a word character nor a space.
 GAP = "\ufffc"
 
 # Elements dropped with their content.
-DROPPED_TAGS = (
-    "ce chem code gallery graph hiero imagemap inputbox mapframe maplink math pre score section "
-    "source syntaxhighlight templatedata templatestyles timeline"
-).split()
+DROPPED_ELEMENTS = (
+    "ce|chem|code|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|pre|score|section|"
+    "source|syntaxhighlight|templatedata|templatestyles|timeline"
+)
 # A footnote mark does not part the words around it.
-_FOOTNOTE_TAGS = ("ref", "references")
+_FOOTNOTES = "ref|references"
 
 MAX_PIECE = 4096
 
-_ELEMENTS = "|".join((*DROPPED_TAGS, *_FOOTNOTE_TAGS, "nowiki"))
+_ELEMENTS = f"{DROPPED_ELEMENTS}|{_FOOTNOTES}|nowiki"
 _TOKEN = re.compile(
     r"(?P<comment><!--)"
     rf"|<(?P<element>{_ELEMENTS})\b(?P<attributes>[^<>]*)>"
@@ -44,9 +44,8 @@ _TOKEN = re.compile(
     r"|(?P<close>\}\}|^[ \t]*\|\}(?!\}))",
     re.MULTILINE | re.IGNORECASE,
 )
-_CLOSING_TAG = {
-    name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _ELEMENTS.split("|")
-}
+_TRANSPARENT = frozenset(f"{_FOOTNOTES}|nowiki".split("|"))
+_CLOSING_TAG = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _ELEMENTS.split("|")}
 _BLOCK_TAG = re.compile(
     r"</?(?:blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|ul)\b[^<>]*>", re.IGNORECASE
 )
@@ -85,7 +84,7 @@ def drop_blocks(text: str) -> str:
             removed.append((start, position, ""))
         elif token["element"]:
             name = token["element"].lower()
-            replacement = "" if name in _FOOTNOTE_TAGS or name == "nowiki" else GAP
+            replacement = "" if name in _TRANSPARENT else GAP
             if token["attributes"].rstrip().endswith("/"):
                 removed.append((start, position, replacement))
                 continue
