@@ -205,6 +205,7 @@ def test_multistream_and_single_stream_dumps_agree(inputs: Path, tmp_path: Path)
         assert other["fingerprint"] == first["fingerprint"]
 
 
+SOURCE = Path(__file__).parents[1] / "src"
 COMMAND = [sys.executable, "-m", "metacurate", "metadata", "build"]
 
 
@@ -325,7 +326,7 @@ def test_mistakes_end_in_one_line(tmp_path: Path, options: list[str], message: s
     default = [] if "--out" in options else ["--out", "m.json"]
     done = subprocess.run(
         [*COMMAND, *default, *options], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "WN_DATA_DIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
     )  # fmt: skip
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

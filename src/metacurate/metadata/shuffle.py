@@ -34,6 +34,12 @@ def hash_texts(texts: Iterable[str]) -> np.ndarray:
     return np.fromiter((zlib.crc32(text.encode()) for text in texts), np.uint32)
 
 
+def hash_column(column: pa.ChunkedArray) -> np.ndarray:
+    """uint32 hash of each string of a column, each distinct string hashed once."""
+    encoded = _flat(column).dictionary_encode()
+    return hash_texts(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
+
+
 def write_run(
     folder: Folder, name: str, table: pa.Table, hashes: np.ndarray, partitions: int
 ) -> None:

@@ -20,6 +20,7 @@ from metacurate.metadata.dumpfile import Part, read_lines
 from metacurate.metadata.ngrams import RunCounter, pmi
 from metacurate.metadata.pageviews import MAX_LINE_BYTES, is_article_title, read_views
 from metacurate.metadata.shuffle import (
+    hash_column,
     hash_texts,
     look_up,
     read_runs,
@@ -179,8 +180,7 @@ def sum_words(task: PmiTask) -> Statistics:
         limit = task.tokens / 2**task.min_pmi * (1 + 1e-6)
         bigrams = bigrams.filter(pc.less_equal(bigrams["left_count"], limit))
     name = f"words/{shard_name(task.partition)}-bigrams-0000.arrow"
-    hashes = hash_texts(bigrams["right"].to_pylist())
-    write_run(task.folder, name, bigrams, hashes, task.partitions)
+    write_run(task.folder, name, bigrams, hash_column(bigrams["right"]), task.partitions)
     return {"words": words.num_rows, "distinct_bigrams": distinct, "candidates": bigrams.num_rows}
 
 

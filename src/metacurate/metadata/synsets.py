@@ -37,7 +37,7 @@ def _nltk_names() -> list[str]:
         raise UserError("--wordnet nltk needs the package nltk: pip install nltk") from None
     try:
         return [synset.name() for synset in wordnet.all_synsets()]
-    except LookupError:
+    except (LookupError, OSError):
         raise UserError(
             "NLTK has no WordNet yet: python -m nltk.downloader wordnet omw-1.4"
         ) from None
