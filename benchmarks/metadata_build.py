@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -68,23 +69,29 @@ def measure_wikitext(dump: Path, repeat: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def measure_build(dump: Path) -> dict[str, float]:
-    """The whole build without page views, in one process: stored MB a CPU second."""
+def measure_build(dump: Path, copies: int) -> dict[str, float]:
+    """Words and bigrams of copies of a dump, in this process: stored MB a CPU second."""
     with tempfile.TemporaryDirectory() as scratch:
         out = f"{scratch}/m.json"
         run = Run(Folder(work_folder(out)), LocalEngine(1), show_progress=False)
-        config = BuildConfig(dumps=(str(dump),), min_count=10, best_bigrams=1000)
+        for copy in range(copies):
+            shutil.copy(dump, f"{scratch}/copy{copy}{dump.suffix}")
+        config = BuildConfig(
+            dumps=(f"{scratch}/copy*",), sources=("unigrams", "bigrams"), best_bigrams=1000
+        )
         start, cpu = time.perf_counter(), time.process_time()
         totals = build_metadata(run, config, out)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         work = sum(p.stat().st_size for p in Path(f"{scratch}/m.build").rglob("*") if p.is_file())
-    stored = dump.stat().st_size / 1e6
+    stored = copies * dump.stat().st_size / 1e6
     return {
+        "stored_mb": stored,
         "wall_seconds": seconds,
         "cpu_seconds": cpu,
         "stored_mb_per_cpu_second": stored / cpu,
         "tokens": totals["stages"]["dump"]["tokens"],
         "work_mb_per_stored_mb": work / 1e6 / stored,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -184,14 +191,15 @@ def main() -> None:
     """Run all measurements and print them as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--dump", type=Path, required=True)
+    parser.add_argument("--copies", type=int, default=6, help="Copies of the dump to build from.")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rows", type=int, default=1_000_000, help="Bigrams drawn for a run.")
     parser.add_argument("--partitions", type=int, default=8)
     options = parser.parse_args()
     result = {
+        "build": measure_build(options.dump, options.copies),
         "wikitext": measure_wikitext(options.dump, options.repeat),
-        "build": measure_build(options.dump),
         "page_views": measure_views(500_000, options.repeat),
         "sums": measure_sums(options.runs, options.rows, options.partitions),
     }

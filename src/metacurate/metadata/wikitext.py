@@ -55,6 +55,10 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNPAIRED = re.compile(r"[<>]|\{\{+|\}\}+|\{\||\|\}")
 _SWITCH = re.compile(r"__[A-Z]+__")
 _ACTIVE_IN_NOWIKI = re.compile(r"''+|[\[\]{}|=*#:;<>]")
+# Most links are so simple that the parser would only return their label.
+_SIMPLE_LINK = re.compile(
+    r"\[\[([^\[\]{}|<>:#*;='\n]+)(?:\|([^\[\]{}|<>:#*;='\n]*[^\[\]{}|<>:#*;='\s]))?\]\]"
+)
 # A piece without any of these is plain text already.
 _MARKUP = re.compile(r"[\[\]&]|''|==|//|^[*#:;]|----")
 _DROPPED_NAMESPACES = frozenset(("file", "image", "category", "media"))
@@ -151,6 +155,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _plain_piece(piece: str) -> str:
+    piece = _SIMPLE_LINK.sub(lambda link: (link[2] or link[1]).strip(), piece)
     if not _MARKUP.search(piece):
         return piece
     try:
