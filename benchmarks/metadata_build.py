@@ -4,14 +4,13 @@
 
 The dump should be a real one: the rate depends on what articles consist of. gensim's package
 (``pip download --no-deps gensim``, folder gensim/test/test_data) carries 106 real articles of
-2016, 1.7 MB as bzip2. Each figure is the best of ``--repeat`` runs, in CPU seconds of one core
-unless it says wall time. Summing is compared with DuckDB and Polars where they are installed.
+2016, 1.7 MB as bzip2. Each figure is the best of ``--repeat`` runs, in CPU seconds of one core.
+Summing is compared with DuckDB and Polars, which must be installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import shutil
@@ -35,6 +34,7 @@ from metacurate.metadata.wikipedia import read_pages
 from metacurate.metadata.wikitext import plain_text
 from metacurate.run import Run
 from metacurate.storage import Folder
+from record import record, table
 
 
 def best(function: Callable[[], Any], repeat: int) -> float:
@@ -60,11 +60,11 @@ def measure_wikitext(dump: Path, repeat: int) -> dict[str, float]:
     few_size = sum(map(len, few)) / 1e6
     return {
         "articles": len(texts),
-        "wikitext_mb": size,
-        "plain_text_mb_per_s": size / best(lambda: [plain_text(t) for t in texts], repeat),
-        "mwparserfromhell_whole_pages_mb_per_s": few_size
+        "mb": size,
+        "ours": size / best(lambda: [plain_text(t) for t in texts], repeat),
+        "whole pages": few_size
         / best(lambda: [mwparserfromhell.parse(t).strip_code() for t in few], 1),
-        "tokenise_mb_per_s": sum(map(len, plain)) / 1e6
+        "words": sum(map(len, plain)) / 1e6
         / best(lambda: [tokens(t) for t in plain], repeat),
     }  # fmt: skip
 
@@ -79,30 +79,28 @@ def measure_build(dump: Path, copies: int) -> dict[str, float]:
         config = BuildConfig(
             dumps=(f"{scratch}/copy*",), sources=("unigrams", "bigrams"), best_bigrams=1000
         )
-        start, cpu = time.perf_counter(), time.process_time()
+        start = time.process_time()
         totals = build_metadata(run, config, out)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        cpu = time.process_time() - start
         work = sum(p.stat().st_size for p in Path(f"{scratch}/m.build").rglob("*") if p.is_file())
     stored = copies * dump.stat().st_size / 1e6
     return {
-        "stored_mb": stored,
-        "wall_seconds": seconds,
-        "cpu_seconds": cpu,
-        "stored_mb_per_cpu_second": stored / cpu,
+        "stored": stored,
+        "rate": stored / cpu,
         "tokens": totals["stages"]["dump"]["tokens"],
-        "work_mb_per_stored_mb": work / 1e6 / stored,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "work": work / 1e6 / stored,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def measure_views(lines: int, repeat: int) -> dict[str, float]:
+def measure_views(lines: int, repeat: int) -> float:
     """Page view lines a second (made up lines, half of them of the wiki)."""
     made = [
         f"{'en' if n % 2 else 'de'} Title_number_{n % 99991} {n % 7 + 1} 0" for n in range(lines)
     ]
     encoded = [line.encode() for line in made]
     seconds = best(lambda: sum(n for _, n in read_views(encoded, "en", Counter())), repeat)
-    return {"lines_per_s": lines / seconds}
+    return lines / seconds
 
 
 def make_runs(folder: Folder, runs: int, rows: int, partitions: int) -> None:
@@ -154,14 +152,16 @@ def sum_polars(url: str, _: int) -> int:
     return frame.sort("left", "right").collect(engine="streaming").height
 
 
+WAYS = {"partitions (ours)": sum_partitions, "DuckDB": sum_duckdb, "Polars": sum_polars}
+
+
 def _measured(function: Callable[[str, int], int], url: str, partitions: int, pipe: Any) -> None:
-    start, cpu = time.perf_counter(), time.process_time()
+    start = time.process_time()
     rows = function(url, partitions)
     used = {
         "rows": rows,
-        "wall_seconds": time.perf_counter() - start,
-        "cpu_seconds": time.process_time() - cpu,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cpu": time.process_time() - start,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     pipe.send(used)
 
@@ -172,38 +172,54 @@ def measure_sums(runs: int, rows: int, partitions: int) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
         make_runs(Folder(scratch), runs, rows, partitions)
-        for function in (sum_partitions, sum_duckdb, sum_polars):
+        for name, function in WAYS.items():
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(
                 target=_measured, args=(function, scratch, partitions, sender)
             )
             process.start()
             sender.close()
-            try:
-                results[function.__name__] = receiver.recv()
-            except EOFError:
-                results[function.__name__] = "failed"
+            results[name] = receiver.recv()
             process.join()
     return results
 
 
 def main() -> None:
-    """Run all measurements and print them as JSON."""
+    """Run all measurements and record them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--dump", type=Path, required=True)
     parser.add_argument("--copies", type=int, default=6, help="Copies of the dump to build from.")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--rows", type=int, default=1_000_000, help="Bigrams drawn for a run.")
     parser.add_argument("--partitions", type=int, default=8)
     options = parser.parse_args()
-    result = {
-        "build": measure_build(options.dump, options.copies),
-        "wikitext": measure_wikitext(options.dump, options.repeat),
-        "page_views": measure_views(500_000, options.repeat),
-        "sums": measure_sums(options.runs, options.rows, options.partitions),
-    }
-    print(json.dumps(result, indent=1))
+    build = measure_build(options.dump, options.copies)
+    wikitext = measure_wikitext(options.dump, options.repeat)
+    lines = measure_views(500_000, options.repeat)
+    sums = measure_sums(options.runs, options.rows, options.partitions)
+    speeds = [
+        ["wikitext to plain text", f"{wikitext['ours']:.1f} MB/s of wikitext"],
+        ["mwparserfromhell, whole pages", f"{wikitext['whole pages']:.1f} MB/s of wikitext"],
+        ["plain text to words", f"{wikitext['words']:.1f} MB/s of text"],
+        ["whole build of words and bigrams", f"{build['rate']:.2f} MB/s of bzip2"],
+        ["page view lines", f"{lines:,.0f} lines/s"],
+    ]
+    ways = [
+        [name, f"{way['rows']:,}", f"{way['cpu']:.1f}", f"{way['peak']:,.0f}"]
+        for name, way in sums.items()
+    ]
+    record(
+        "metadata",
+        f"A dump of {wikitext['articles']} real articles, {wikitext['mb']:.1f} MB of wikitext; "
+        f"the build is of {options.copies} copies, {build['stored']:.1f} MB as bzip2, "
+        f"{build['tokens']:,} words, leaves {build['work']:.1f} MB of work files a MB and takes "
+        f"{build['peak']:.0f} MiB. CPU seconds of one core.\n\n"
+        + table(["step", "speed"], speeds)
+        + f"\n\nSumming {options.runs} runs of bigrams ({options.rows:,} drawn for each), sorted; "
+        "one process each.\n\n"
+        + table(["way", "distinct bigrams", "CPU seconds", "peak MiB"], ways),
+    )
 
 
 if __name__ == "__main__":

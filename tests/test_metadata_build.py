@@ -252,6 +252,7 @@ def test_damaged_inputs_are_counted_not_fatal(tmp_path: Path) -> None:
     assert totals["stages"]["dump"]["losses"]["truncated_streams"] == 1
     assert totals["stages"]["views"]["losses"]["truncated_streams"] == 1
     assert totals["entries"] > len(shipped_entries())
+    assert "not usable in the dump files: 1 truncated_streams" in totals["notes"]
 
 
 def test_best_bigrams_and_lowercase(inputs: Path, tmp_path: Path) -> None:

@@ -315,6 +315,10 @@ def _notes(
                 f"PMI of {config.min_pmi:g}; --best-bigrams with --min-bigram-count takes "
                 "frequent ones"
             )
+    for stage, totals in done.items():
+        if lost := totals.get("losses"):
+            kinds = ", ".join(f"{count:,} {reason}" for reason, count in lost.items())
+            notes.append(f"not usable in the {stage} files: {kinds}")
     repeated = done.get("articles", {}).get("repeated_articles", 0)
     if repeated:
         notes.append(f"{repeated:,} articles are in the dump files more than once")
