@@ -32,7 +32,9 @@ def canonical_schema(pool: Pool) -> pa.Schema:
     )
 
 
-def canonical_batch(batch: PoolBatch, columns: ResolvedColumns, schema: pa.Schema) -> pa.RecordBatch:
+def canonical_batch(
+    batch: PoolBatch, columns: ResolvedColumns, schema: pa.Schema
+) -> pa.RecordBatch:
     """A batch (read with all its columns) in that schema; the rows and texts stay as they are.
 
     A text's source and language come from the column if it has them; otherwise the source is the

@@ -80,7 +80,7 @@ def ingest(
     names = tar_names(tars)
     config = {"tars": tars, "files": len(names), "fingerprint": fingerprint(Folder(tars), names)}
     with stage.exclusive(folder):
-        done = stage.begin(folder, STAGE, config, overwrite=overwrite)
+        done = stage.begin(folder, STAGE, config, shards=len(names), overwrite=overwrite)
         if done is not None:
             return done
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
@@ -190,8 +190,8 @@ def _texts(text: str | None, facts: dict[str, Any]) -> Iterator[dict[str, str | 
         value = _string(entry.get("text"))
         if value and value not in seen:
             seen.add(value)
-            entry = told.get(value, entry)
-            source, lang = _string(entry.get("source")), _string(entry.get("lang"))
+            best = told.get(value, entry)
+            source, lang = _string(best.get("source")), _string(best.get("lang"))
             yield {"source": source, "text": value, "lang": lang}
 
 

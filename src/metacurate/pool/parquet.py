@@ -10,11 +10,15 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.pool.files import find, fingerprint, format_of, one_line, open_source
+from metacurate.storage import Folder
 
 
 def parquet_files(inputs: Sequence[str]) -> list[str]:
-    """The Parquet files that the inputs name, sorted; UserError if there are other pool files."""
-    files = find(inputs).files
+    """The Parquet files that the inputs name, sorted; UserError if there are other pool files.
+
+    Of the output folder of `metacurate curate` those of the subset.
+    """
+    files = find([_subset(given) for given in inputs]).files
     for file in files:
         if format_of(file) != ("parquet", None):
             raise UserError(f"{file} is not Parquet; give a pool that metacurate wrote")
@@ -48,3 +52,8 @@ def parquet_tables(address: str, columns: Sequence[str]) -> Iterator[pa.Table]:
                 source.raise_unless_damage(error)
                 raise UserError(f"{address} is damaged: {one_line(error)}") from None
             yield table
+
+
+def _subset(given: str) -> str:
+    folder = Folder(given)
+    return folder.address("curated") if folder.list("curated") else given

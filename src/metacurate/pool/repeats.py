@@ -34,7 +34,9 @@ def text_hashes(table: pa.Table) -> np.ndarray:
     texts = pc.struct_field(pc.list_flatten(table.column("texts")), "text")
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     # With a prefix no text is blank or 32 hex digits, which key_uids treats apart.
-    texts = pc.binary_join_element_wise("text:", texts.cast(pa.large_string()), "")
+    large = pa.large_string()
+    parts = (pa.scalar("text:", large), texts.cast(large), pa.scalar("", large))
+    texts = pc.binary_join_element_wise(*parts)
     records = np.ones(len(texts), dtype=COUNT_DTYPE)
     records["high"], records["low"] = uid_halves(key_uids(texts))
     return records

@@ -81,51 +81,58 @@ def reshard(
     folder = Folder(out)
     names = tuple(tar_names(tars))
     files = parquet_files(curated)
+    # Both stages have one configuration: the places are gone when the tars are written, so that a
+    # change redoes them too.
     config = {
         "curated": list(curated),
         "curated_fingerprint": fingerprint_all(files),
         "tars": tars,
         "tars_fingerprint": fingerprint(Folder(tars), names),
+        "samples_per_tar": samples_per_tar,
     }
+
+    def begin(which: Stage, shards: int) -> Statistics | None:
+        return stage.begin(folder, which, config, shards=shards, overwrite=overwrite)
+
     with stage.exclusive(folder):
-        located = stage.begin(folder, LOCATE_STAGE, config, overwrite=overwrite)
+        located = begin(LOCATE_STAGE, len(files))
         if located is None:
             shards = stage.run_shards(
-                folder,
-                LOCATE_STAGE,
-                _locate,
+                folder, LOCATE_STAGE, _locate,
                 [_LocateTask(file, names, out, n) for n, file in enumerate(files)],
-                engine,
-                unit="rows",
-                show_progress=show_progress,
-            )
-            located = stage.finish(folder, LOCATE_STAGE, stage.add_statistics(shards))
+                engine, unit="rows", show_progress=show_progress,
+            )  # fmt: skip
+            located = stage.finish(folder, LOCATE_STAGE, stage.add_statistics(shards), shards)
         if located["rows"] and not located["located"]:
             raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
-        copy_config = {**config, "samples_per_tar": samples_per_tar}
-        done = stage.begin(folder, COPY_STAGE, copy_config, overwrite=overwrite)
-        if done is not None:
-            folder.remove("places")
-            return done
-        groups = _plan(folder, len(files), len(names), samples_per_tar)
-        tasks = [
-            _CopyTask(tars, names, len(files), first, end, out, n)
-            for n, (first, end) in enumerate(groups)
-        ]
-        shards = stage.run_shards(
-            folder, COPY_STAGE, _copy, tasks, engine, unit="samples", show_progress=show_progress
-        )
-        copied = stage.add_statistics(shards)
-        totals = {
-            "rows": located["rows"],
-            "tars": len(tasks),
-            "samples": copied.get("samples", 0),
-            "bytes": copied.get("bytes", 0),
-            "dropped": stage.add_statistics([located["dropped"], copied.get("dropped", {})]),
-        }
-        stage.finish(folder, COPY_STAGE, totals, shards)
+        copied = stage.read_manifest(folder)["stages"].get(COPY_STAGE.name)
+        if copied is not None and copied["state"] == "done":
+            totals: Statistics = copied["totals"]
+        else:
+            groups = _plan(folder, len(files), len(names), samples_per_tar)
+            begin(COPY_STAGE, len(groups))
+            tasks = [
+                _CopyTask(tars, names, len(files), first, end, out, n)
+                for n, (first, end) in enumerate(groups)
+            ]
+            shards = stage.run_shards(
+                folder, COPY_STAGE, _copy, tasks, engine,
+                unit="samples", show_progress=show_progress,
+            )  # fmt: skip
+            totals = stage.finish(folder, COPY_STAGE, _totals(located, shards), shards)
         folder.remove("places")
         return totals
+
+
+def _totals(located: Statistics, copied: Sequence[Statistics]) -> Statistics:
+    summed = stage.add_statistics(copied)
+    return {
+        "rows": located["rows"],
+        "tars": len(copied),
+        "samples": summed.get("samples", 0),
+        "bytes": summed.get("bytes", 0),
+        "dropped": stage.add_statistics([located["dropped"], summed.get("dropped", {})]),
+    }
 
 
 def _place_file(position: int) -> str:
@@ -184,7 +191,7 @@ def _places(table: pa.Table, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plan(folder: Folder, files: int, tars: int, samples_per_tar: int) -> list[tuple[int, int]]:
-    """Which tars (first, end) make up each output tar; tars without kept samples are passed over."""
+    """Which tars (first, end) make up each output tar."""
     members = np.zeros(tars, np.int64)
     for position in range(files):
         members += slice_sizes(folder, _place_file(position), tars)

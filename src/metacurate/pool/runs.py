@@ -66,43 +66,44 @@ class MergeCounts:
 
 
 def write_runs(
-    folder: Folder, name: str, tables: Iterable[pa.Table], max_texts: int, counts: MergeCounts
-) -> int:
-    """Write one input shard's tables as ``NAME.arrow`` and ``NAME.npy``; the number of rows written.
-
-    Tables must have one schema. Nothing is written if there is no table.
-    """
+    folder: Folder,
+    name: str,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    max_texts: int,
+    counts: MergeCounts,
+) -> None:
+    """Write one input shard's tables, all of one schema, as ``NAME.arrow`` and ``NAME.npy``."""
     index: list[tuple[int, ...]] = []
-    source = iter(tables)
-    head = next(source, None)
-    if head is None:
-        return 0
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with folder.create(f"{name}.arrow") as file:
-        with pa.ipc.new_file(file, head.schema, options=options) as writer:
-            for waiting in _gather(head, source):
-                run = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
-                for batch in run.to_batches(max_chunksize=BATCH_ROWS):
-                    high, low = uid_halves(batch.column("uid"))
-                    first_last = (high[0], low[0], high[-1], low[-1])
-                    index.append((*first_last, batch.num_rows, batch.nbytes))
-                    writer.write_batch(batch)
+    with (
+        folder.create(f"{name}.arrow") as file,
+        pa.ipc.new_file(file, schema, options=options) as writer,
+    ):
+        for waiting in _gather(tables):
+            run = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
+            for batch in run.to_batches(max_chunksize=BATCH_ROWS):
+                high, low = uid_halves(batch.column("uid"))
+                first_last = (high[0], low[0], high[-1], low[-1])
+                index.append((*first_last, batch.num_rows, batch.nbytes))
+                writer.write_batch(batch)
     with folder.create(f"{name}.npy") as file:
         np.save(file, np.array(index, dtype=INDEX_DTYPE), allow_pickle=False)
-    return sum(int(entry[4]) for entry in index)
 
 
-def _gather(head: pa.Table, source: Iterator[pa.Table]) -> Iterator[list[pa.Table]]:
+def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
     """Lists of consecutive tables, each about one run."""
-    waiting, rows, size = [head], head.num_rows, head.nbytes
-    for table in source:
-        if rows + table.num_rows > RUN_ROWS or size + table.nbytes > RUN_BYTES:
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        if waiting and (rows + table.num_rows > RUN_ROWS or size + table.nbytes > RUN_BYTES):
             yield waiting
             waiting, rows, size = [], 0, 0
         waiting.append(table)
         rows += table.num_rows
         size += table.nbytes
-    yield waiting
+    if waiting:
+        yield waiting
 
 
 def read_index(folder: Folder, name: str) -> np.ndarray:
@@ -111,15 +112,11 @@ def read_index(folder: Folder, name: str) -> np.ndarray:
         return np.load(file, allow_pickle=False)
 
 
-def plan_ranges(
-    indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int
-) -> list[UidRange]:
+def plan_ranges(indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int) -> list[UidRange]:
     """Cut the uids into ranges of at most about ``shard_rows`` rows and ``shard_bytes`` bytes."""
     entries = np.concatenate([*indices, np.zeros(0, dtype=INDEX_DTYPE)])
     entries = entries[np.lexsort((entries["first_low"], entries["first_high"]))]
-    filled = np.cumsum(
-        np.maximum(entries["rows"] / shard_rows, entries["bytes"] / shard_bytes)
-    )
+    filled = np.cumsum(np.maximum(entries["rows"] / shard_rows, entries["bytes"] / shard_bytes))
     total = float(filled[-1]) if len(filled) else 0.0
     shards = max(1, int(np.ceil(total)))
     places = np.searchsorted(filled, total / shards * np.arange(1, shards))
@@ -159,12 +156,6 @@ def _at_least(high: np.ndarray, low: np.ndarray, uid: Uid) -> np.ndarray:
     return (high > first) | ((high == first) & (low >= second))
 
 
-def read_schema(folder: Folder, name: str) -> pa.Schema:
-    """The schema of an input shard's runs."""
-    with folder.open(f"{name}.arrow") as file:
-        return pa.ipc.open_file(file).schema
-
-
 def merge_range(
     folder: Folder,
     names: Iterable[str],
@@ -173,20 +164,14 @@ def merge_range(
     max_texts: int,
     counts: MergeCounts,
 ) -> pa.Table:
-    """Merge one uid range of all input shards, in their order; columns a shard lacks are null."""
-    empty = schema.empty_table()
-    waiting, size, limit = [empty], 0, MERGE_BYTES
+    """Merge one uid range of all input shards, in their order."""
+    waiting, size, limit = [schema.empty_table()], 0, MERGE_BYTES
     for name in names:
         for table in read_range(folder, name, uids):
             waiting.append(table)
             size += table.nbytes
             if size > limit:
-                merged = counts.add(merge_rows(_as_one(waiting, schema), max_texts))
+                merged = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
                 waiting, size = [merged], merged.nbytes
                 limit = size + MERGE_BYTES
-    return counts.add(merge_rows(_as_one(waiting, schema), max_texts))
-
-
-def _as_one(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    whole = pa.concat_tables(tables, promote_options="permissive")
-    return whole.select(schema.names).cast(schema)
+    return counts.add(merge_rows(pa.concat_tables(waiting), max_texts))

@@ -13,7 +13,9 @@ from metacurate.storage import Folder
 _NUMBER = np.dtype("<u8")
 
 
-def write_slices(folder: Folder, name: str, records: np.ndarray, numbers: np.ndarray, n: int) -> None:
+def write_slices(
+    folder: Folder, name: str, records: np.ndarray, numbers: np.ndarray, n: int
+) -> None:
     """Write records whose slice numbers (rising, below ``n``) are given: bounds, then records."""
     bounds = np.searchsorted(numbers, np.arange(n + 1)).astype(_NUMBER)
     with folder.create(name) as file:
@@ -24,7 +26,7 @@ def write_slices(folder: Folder, name: str, records: np.ndarray, numbers: np.nda
 def read_slices(
     folder: Folder, name: str, dtype: np.dtype, first: int, end: int, n: int
 ) -> np.ndarray:
-    """The records (``dtype``) of the slices ``first`` to ``end - 1`` of a file with ``n`` slices."""
+    """The records (``dtype``) of slices ``first`` to ``end - 1`` of a file with ``n`` slices."""
     with folder.open(name) as file:
         file.seek(first * _NUMBER.itemsize)
         bounds = np.frombuffer(file.read((end - first + 1) * _NUMBER.itemsize), dtype=_NUMBER)

@@ -34,7 +34,7 @@ _HEADER_ERRORS = (
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in a tar: bytes [offset, offset + length) hold its headers, data and padding."""
+    """A regular file: bytes [offset, offset + length) of the tar are its headers, data, padding."""
 
     extension: str
     offset: int
@@ -55,14 +55,14 @@ class Sample:
         return next((m for m in self.members if m.extension in extensions), None)
 
 
-class _BoundedReads(io.RawIOBase):
+class _BoundedReads(io.BufferedIOBase):
     """A file whose single reads are bounded: a header's stated size is not to be trusted."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_HEADER_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError("header too large")
         return self._file.read(size)
 
@@ -112,7 +112,7 @@ def _regular_files(file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
     try:
-        tar = tarfile.open(fileobj=_BoundedReads(file), mode="r:")  # type: ignore[call-overload]
+        tar = tarfile.TarFile(fileobj=_BoundedReads(file))
     except _HEADER_ERRORS:
         # An empty tar is two zero blocks, and opens; this is no tar at all.
         skipped["tar_unreadable"] += 1
@@ -121,7 +121,7 @@ def _regular_files(file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str
     while True:
         try:
             info = tar.next()
-            tar.members.clear()  # tarfile keeps them all otherwise
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all otherwise
         except _HEADER_ERRORS:
             skipped["tar_damaged"] += 1
             return
@@ -176,10 +176,9 @@ def is_member(file: IO[bytes], key: int, offset: int, length: int) -> bool:
 
     ``key`` is the ``key_number`` of the expected key.
     """
-    bounded = _BoundedReads(file)
     try:
         file.seek(offset)
-        tar = tarfile.open(fileobj=bounded, mode="r:")  # type: ignore[call-overload]
+        tar = tarfile.TarFile(fileobj=_BoundedReads(file))
         info = tar.next()
     except (*_HEADER_ERRORS, OSError):
         return False

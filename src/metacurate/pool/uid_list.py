@@ -21,7 +21,7 @@ from metacurate.stage import Statistics
 from metacurate.storage import TEMPORARY_PREFIX, Folder
 
 UID_LIST_DTYPE = np.dtype("u8,u8")
-"""``f0`` is the number that the first 16 hex digits of the uid write, ``f1`` that of the last 16."""
+"""``f0`` is the number of the uid's first 16 hex digits, ``f1`` that of the last 16."""
 
 PART_UIDS = 1 << 22
 
