@@ -24,6 +24,7 @@ from metacurate import stage
 from metacurate.engines import Engine, Task
 from metacurate.pool.blocklist import Blocklist
 from metacurate.pool.canonical import canonical_batch, canonical_schema
+from metacurate.pool.filters import TextRules, clean, drop_reason
 from metacurate.pool.merging import select_texts
 from metacurate.pool.repeats import count_texts, drop_texts, limit_texts, plan_buckets
 from metacurate.pool.runs import (
@@ -37,7 +38,6 @@ from metacurate.pool.runs import (
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import Pool, Unit, open_pool
 from metacurate.pool.tabular import read_unit
-from metacurate.pool.text_limits import TextLimits
 from metacurate.stage import Stage, Statistics, shard_name
 from metacurate.storage import Folder
 
@@ -49,19 +49,20 @@ SCRATCH = ("runs", "merged", "limits")
 
 SHARD_BYTES = 256 << 20
 ROW_GROUP_ROWS = 65_536
-NO_LIMITS, NO_BLOCKLIST = TextLimits(), Blocklist()
+NO_BLOCKLIST = Blocklist()
 
 
 @dataclass(frozen=True)
 class DedupConfig:
     """What to drop, and how large the output shards are.
 
-    ``max_texts``: texts an image keeps at most (0: all). ``max_images_per_text``: a text that more
-    images share is dropped (0: never), or with ``keep_repeats`` stays with the first so many by
-    uid. ``shard_rows``: about how many rows an output shard has before merging.
+    ``text_rules`` look at the cleaned text; what is kept stays as it was. ``max_texts``: texts an
+    image keeps at most (0: all). ``max_images_per_text``: a text that more images share is dropped
+    (0: never), or with ``keep_repeats`` stays with the first so many by uid. ``shard_rows``: about
+    how many rows an output shard has before merging.
     """
 
-    limits: TextLimits = NO_LIMITS
+    text_rules: TextRules | None = None
     blocklist: Blocklist = NO_BLOCKLIST
     max_texts: int = 1_000
     max_images_per_text: int = 0
@@ -311,11 +312,23 @@ def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Tabl
     of_dropped = np.repeat(~kept_rows, np.diff(lists.offsets.to_numpy()))
     empty = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
     text_reasons = [("of_dropped_pair", of_dropped), ("empty", empty)]
-    _take_out(kept, [*text_reasons, *config.limits.reasons(texts)], drops.texts_dropped)
+    _take_out(kept, text_reasons, drops.texts_dropped)
+    if config.text_rules is not None:
+        _apply_rules(texts, kept, config.text_rules, drops.texts_dropped)
 
     table, left = select_texts(pa.Table.from_batches([rows]), kept)
     _take_out(kept_rows, [("no_text", left == 0)], drops.dropped)
     return table.filter(pa.array(kept_rows))
+
+
+def _apply_rules(texts: pa.Array, kept: np.ndarray, rules: TextRules, counts: Counter[str]) -> None:
+    distinct = texts.dictionary_encode()
+    reasons = [drop_reason(clean(text), rules) for text in distinct.dictionary.to_pylist()]
+    names = sorted({reason for reason in reasons if reason})
+    number = {name: n for n, name in enumerate(names)}
+    codes = np.array([number.get(reason or "", -1) for reason in reasons], dtype=np.int64)
+    which = codes[distinct.indices.to_numpy()]
+    _take_out(kept, [(name.replace(" ", "_"), which == n) for name, n in number.items()], counts)
 
 
 def _take_out(

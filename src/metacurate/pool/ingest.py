@@ -20,7 +20,7 @@ from metacurate import stage
 from metacurate.engines import Engine
 from metacurate.errors import UserError
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
-from metacurate.pool.tars import Member, Sample, read_samples
+from metacurate.pool.tar_index import Member, Sample, read_samples
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.stage import Stage, Statistics, shard_name
 from metacurate.storage import Folder

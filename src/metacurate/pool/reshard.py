@@ -7,6 +7,7 @@ folder: a name in a row is only ever compared with those.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,12 @@ from metacurate.pool.arrays import ranges_to_indices, uid_halves
 from metacurate.pool.ingest import MEMBERS_TYPE, fingerprint, tar_names
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.slices import read_slices, slice_sizes, write_slices
-from metacurate.pool.tars import END_OF_TAR, is_member
+from metacurate.pool.tar_index import END_OF_TAR, is_member
 from metacurate.pool.uid import key_uids
 from metacurate.stage import Stage, Statistics, shard_name
-from metacurate.storage import Folder
+from metacurate.storage import Folder, is_local, local_path
 
-COPY_STAGE = Stage("copy", ("tars",))
-LOCATE_STAGE = Stage("locate", ("places",), (COPY_STAGE,))
+TAR_NAME = re.compile(r"\d{5,}\.tar")
 
 COPY_BYTES = 1 << 20
 COLUMNS = ("tar", "key", "members")
@@ -72,13 +72,15 @@ def reshard(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> Statistics:
-    """Write ``OUT/tars/NNNNN.tar`` with the samples of ``tars`` that the curated pool keeps.
+    """Write ``OUT/NNNNN.tar`` with the samples of ``tars`` that the curated pool keeps.
 
     ``curated`` are Parquet files or folders with the columns of ``pool ingest``. Samples keep the
     order of their tars; consecutive tars go into one until it has ``samples_per_tar`` (a tar is
     never split). Returns the totals: ``rows`` read, ``samples`` copied, ``dropped`` by reason.
     """
     folder = Folder(out)
+    if _same_folder(tars, out):
+        raise UserError(f"--out {out} is the folder of the tars to copy from; choose another")
     names = tuple(tar_names(tars))
     files = parquet_files(curated)
     # Both stages have one configuration: the places are gone when the tars are written, so that a
@@ -95,33 +97,42 @@ def reshard(
         return stage.begin(folder, which, config, shards=shards, overwrite=overwrite)
 
     with stage.exclusive(folder):
-        located = begin(LOCATE_STAGE, len(files))
+        old = tuple(name for name in folder.list() if TAR_NAME.fullmatch(name))
+        copying = Stage("copy", old)
+        locating = Stage("locate", ("places",), (copying,))
+        located = begin(locating, len(files))
         if located is None:
             shards = stage.run_shards(
-                folder, LOCATE_STAGE, _locate,
+                folder, locating, _locate,
                 [_LocateTask(file, names, out, n) for n, file in enumerate(files)],
                 engine, unit="rows", show_progress=show_progress,
             )  # fmt: skip
-            located = stage.finish(folder, LOCATE_STAGE, stage.add_statistics(shards), shards)
+            located = stage.finish(folder, locating, stage.add_statistics(shards), shards)
         if located["rows"] and not located["located"]:
             raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
-        copied = stage.read_manifest(folder)["stages"].get(COPY_STAGE.name)
+        copied = stage.read_manifest(folder)["stages"].get(copying.name)
         if copied is not None and copied["state"] == "done":
             totals: Statistics = copied["totals"]
         else:
             groups = _plan(folder, len(files), len(names), samples_per_tar)
-            begin(COPY_STAGE, len(groups))
+            begin(copying, len(groups))
             tasks = [
                 _CopyTask(tars, names, len(files), first, end, out, n)
                 for n, (first, end) in enumerate(groups)
             ]
             shards = stage.run_shards(
-                folder, COPY_STAGE, _copy, tasks, engine,
+                folder, copying, _copy, tasks, engine,
                 unit="samples", show_progress=show_progress,
             )  # fmt: skip
-            totals = stage.finish(folder, COPY_STAGE, _totals(located, shards), shards)
+            totals = stage.finish(folder, copying, _totals(located, shards), shards)
         folder.remove("places")
         return totals
+
+
+def _same_folder(a: str, b: str) -> bool:
+    if is_local(a) and is_local(b):
+        return local_path(a).resolve() == local_path(b).resolve()
+    return a.rstrip("/") == b.rstrip("/")
 
 
 def _totals(located: Statistics, copied: Sequence[Statistics]) -> Statistics:
@@ -226,7 +237,7 @@ def _copy(task: _CopyTask) -> Statistics:
     out, source = Folder(task.out), Folder(task.folder)
     dropped: Counter[str] = Counter()
     samples = size = 0
-    with out.create(f"tars/{task.position:05d}.tar") as target:
+    with out.create(f"{task.position:05d}.tar") as target:
         for tar in range(task.first, task.end):
             places = _read_places(out, task.places, tar, len(task.tars))
             if not len(places):
