@@ -35,10 +35,9 @@ TAR_NAME = re.compile(r"\d{5,}\.tar")
 
 COPY_BYTES = 1 << 20
 COLUMNS = ("tar", "key", "members")
-# One element a member; ``key`` is the first half of the key's hash, ``first`` marks a row's first.
-PLACE_DTYPE = np.dtype(
-    [("offset", "<u8"), ("length", "<u8"), ("key", "<u8"), ("first", "u1")],
-)
+# One element a member; ``sample`` is the offset of its sample's first member, ``key`` the first half
+# of the key's hash.
+PLACE_DTYPE = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("key", "<u8")])
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _locate(task: _LocateTask) -> Statistics:
             numbers.append(tar_of)
     number = np.concatenate([*numbers, np.zeros(0, np.int64)])
     place = np.concatenate(places)
-    order = np.lexsort((place["offset"], number))
+    order = np.lexsort((place["offset"], place["sample"], number))
     write_slices(
         Folder(task.out), _place_file(task.position), place[order], number[order], len(task.tars)
     )
@@ -197,7 +196,8 @@ def _places(table: pa.Table, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         places[name] = numbers[ranges_to_indices(offsets[:-1], lengths)].astype(np.uint64)
     keys = key_uids(table.column("key").combine_chunks())
     places["key"] = np.repeat(uid_halves(keys)[0], lengths)
-    places["first"][np.cumsum(lengths) - lengths] = 1
+    firsts = np.minimum.reduceat(places["offset"], np.cumsum(lengths) - lengths)
+    places["sample"] = np.repeat(firsts, lengths)
     return places, np.repeat(tar, lengths)
 
 
@@ -221,7 +221,7 @@ def _plan(folder: Folder, files: int, tars: int, samples_per_tar: int) -> list[t
 
 
 def _read_places(folder: Folder, files: int, tar: int, tars: int) -> np.ndarray:
-    """A tar's distinct places in the order of their offsets."""
+    """A tar's distinct places in the order of their samples and offsets."""
     parts = [
         read_slices(folder, _place_file(position), PLACE_DTYPE, tar, tar + 1, tars)
         for position in range(files)
@@ -230,7 +230,7 @@ def _read_places(folder: Folder, files: int, tar: int, tars: int) -> np.ndarray:
 
 
 def _count_samples(folder: Folder, files: int, tar: int, tars: int) -> int:
-    return int(_read_places(folder, files, tar, tars)["first"].sum())
+    return len(np.unique(_read_places(folder, files, tar, tars)["sample"]))
 
 
 def _copy(task: _CopyTask) -> Statistics:
@@ -264,18 +264,17 @@ def _verified(
 ) -> Iterator[list[tuple[int, int]]]:
     """The samples of a tar whose members are all where the pool says, as (offset, length) lists."""
     end = file.seek(0, 2)
-    rows = places[["offset", "length", "key"]].tolist()
-    for _, group in groupby(rows, key=lambda row: row[2]):
+    for _, group in groupby(places.tolist(), key=lambda place: place[0]):
         members = list(group)
         reached = 0
-        for offset, length, key in members:
+        for _, offset, length, key in members:
             inside = reached <= offset and 0 < length <= end - offset
             if not (inside and is_member(file, key, offset, length)):
                 dropped["not_at_its_place"] += 1
                 break
             reached = offset + length
         else:
-            yield [(offset, length) for offset, length, _ in members]
+            yield [(offset, length) for _, offset, length, _ in members]
 
 
 def _copy_range(file: IO[bytes], offset: int, length: int, target: IO[bytes]) -> None:
