@@ -35,7 +35,7 @@ TAR_NAME = re.compile(r"\d{5,}\.tar")
 
 COPY_BYTES = 1 << 20
 COLUMNS = ("tar", "key", "members")
-# One element a member; ``sample`` is the offset of its sample's first member, ``key`` the first half
+# One element a member: ``sample`` is the offset of its sample's first member, ``key`` is 64 bits
 # of the key's hash.
 PLACE_DTYPE = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("key", "<u8")])
 
