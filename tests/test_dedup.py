@@ -137,7 +137,7 @@ def test_agrees_with_a_dict(
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         # Small enough that runs, batches, merges and buckets all come in several pieces.
         patch.setattr(runs, "RUN_ROWS", 5)
-        patch.setattr(runs, "BATCH_ROWS", 2)
+        patch.setattr(runs, "MAX_BATCH_ROWS", 2)
         patch.setattr(runs, "MERGE_BYTES", 300)
         patch.setattr(repeats, "RECORDS_PER_TASK", 4)
         folder = Path(scratch)
@@ -464,7 +464,9 @@ def test_ranges_are_even_for_uneven_uids(tmp_path: Path) -> None:
     random = np.random.default_rng(2)
     for name in "ab":
         uids = [int(n).to_bytes(16, "big") for n in random.permutation(20_000)]
-        write_runs(folder, name, [table_of(uids, [["x"]] * len(uids))], schema, 0, MergeCounts())
+        write_runs(
+            folder, name, [table_of(uids, [["x"]] * len(uids))], schema, 2_000, 0, MergeCounts()
+        )
     ranges = plan_ranges([read_index(folder, name) for name in "ab"], 5_000, 1 << 40)
     assert len(ranges) == 8
     counts = MergeCounts()
@@ -473,7 +475,7 @@ def test_ranges_are_even_for_uneven_uids(tmp_path: Path) -> None:
     assert merged.column("uid").to_pylist() == [n.to_bytes(16, "big") for n in range(20_000)]
     assert counts.duplicate_pairs == 20_000
     # Even to within one record batch of each run.
-    assert all(abs(t.num_rows - 2_500) <= runs.BATCH_ROWS for t in tables)
+    assert all(abs(t.num_rows - 2_500) <= 2_000 for t in tables)
 
 
 def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:
@@ -481,7 +483,7 @@ def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:
     folder, schema = Folder(str(tmp_path)), table_of([], []).schema
     table = table_of([bytes(16)] * 50_000, [[f"t{n % 7}"] for n in range(50_000)])
     counts = MergeCounts()
-    write_runs(folder, "a", [table] * 20, schema, 0, counts)
+    write_runs(folder, "a", [table] * 20, schema, 2_000, 0, counts)
     index = read_index(folder, "a")
     assert index["rows"].sum() == len(index) <= 3
     merged = merge_range(folder, ["a"], UidRange((0, 0), None), schema, 0, counts)

@@ -33,6 +33,7 @@ from metacurate.pool.runs import (
     merge_range,
     plan_ranges,
     read_index,
+    rows_per_batch,
     write_runs,
 )
 from metacurate.pool.schema import PoolConfig
@@ -86,6 +87,7 @@ class _Job:
     config: DedupConfig
     schema: pa.Schema
     units: int
+    batch_rows: int
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ def dedup(
     """
     pool = open_pool(inputs, pool_config)
     folder = Folder(out)
-    job = _Job(folder, pool_config, config, canonical_schema(pool), len(pool.units))
+    batch_rows = rows_per_batch(pool.rows, config.shard_rows)
+    job = _Job(folder, pool_config, config, canonical_schema(pool), len(pool.units), batch_rows)
     # All stages have one configuration: the scratch files of a finished run are gone, so that a
     # change redoes it from its start.
     settings = {
@@ -259,7 +262,10 @@ def _partition(task: _PartitionTask) -> Statistics:
             rows = canonical_batch(batch, task.unit.columns, job.schema)
             yield _filter(rows, job.config, drops)
 
-    write_runs(job.folder, _runs(task.position), tables(), job.schema, job.config.max_texts, counts)
+    write_runs(
+        job.folder, _runs(task.position), tables(), job.schema, job.batch_rows,
+        job.config.max_texts, counts,
+    )  # fmt: skip
     # The reader's counts of rows without these are a part of what is dropped here.
     for reason in ("no_url", "no_text"):
         del skipped[reason]

@@ -23,7 +23,7 @@ from metacurate.storage import Folder
 
 RUN_ROWS = 500_000
 RUN_BYTES = 192 << 20
-BATCH_ROWS = 2_000
+MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000
 # A shard's rows are merged each time this many bytes wait: many repeats of one uid stay bounded.
 MERGE_BYTES = 256 << 20
 
@@ -65,11 +65,20 @@ class MergeCounts:
         return merged.table
 
 
+def rows_per_batch(rows: int, shard_rows: int) -> int:
+    """How finely to cut runs: about one record batch for each output shard of a pool so large.
+
+    A shard reads whole batches, of which it needs a part at either end of its range.
+    """
+    return min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, RUN_ROWS * shard_rows // max(rows, 1)))
+
+
 def write_runs(
     folder: Folder,
     name: str,
     tables: Iterable[pa.Table],
     schema: pa.Schema,
+    batch_rows: int,
     max_texts: int,
     counts: MergeCounts,
 ) -> None:
@@ -82,7 +91,7 @@ def write_runs(
     ):
         for waiting in _gather(tables):
             run = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
-            for batch in run.to_batches(max_chunksize=BATCH_ROWS):
+            for batch in run.to_batches(max_chunksize=batch_rows):
                 high, low = uid_halves(batch.column("uid"))
                 first_last = (high[0], low[0], high[-1], low[-1])
                 index.append((*first_last, batch.num_rows, batch.nbytes))
