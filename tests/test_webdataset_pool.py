@@ -22,6 +22,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metacurate.curate import curate
 from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.pool import uid_list
@@ -461,6 +462,27 @@ def test_uid_list_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"):
         write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"))
     write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"), overwrite=True)
+
+
+def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path) -> None:
+    with tarfile.open(tars / "00003.tar", "w") as tar:
+        for row in range(12):
+            text = "a dog in the garden" if row % 3 else "qqq zzz"
+            add_sample(tar, f"00003{row:04d}", text)
+    pool, curated = str(tmp_path / "pool"), tmp_path / "curated"
+    ingest(str(tars), pool, ONE)
+    card = curate(pool, "wordnet", str(curated), t=5, workers=1)
+    rows = pq.read_table(curated / "curated").to_pylist()
+    keys = {row["key"] for row in rows}
+    assert 0 < len(rows) == card["kept"]["pairs"] < 42
+    assert not keys & {f"00003{row:04d}" for row in (0, 3, 6, 9)}
+    reshard([str(curated)], str(tars), str(tmp_path / "out"), ONE)
+    got = [name for path in (tmp_path / "out").glob("*.tar") for name, *_ in members(path)]
+    assert {name.partition(".")[0] for name in got} == keys
+    assert len(got) == 3 * len(keys)
+    write_uid_list([str(curated)], str(tmp_path / "u.npy"))
+    uids = np.load(tmp_path / "u.npy")
+    assert uids.tolist() == independent([uid_of(key) for key in keys]).tolist()
 
 
 def test_commands(tars: Path, tmp_path: Path) -> None:
