@@ -22,7 +22,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metacurate.curate import curate
+from metacurate.curation import curate
 from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.pool import uid_list
