@@ -168,6 +168,11 @@ def test_side_parquet_fills_in(tmp_path: Path) -> None:
     (tars / "00000.parquet").write_bytes(b"PAR1 not really PAR1")
     totals = ingest(str(tars), str(tmp_path / "again"), ONE)
     assert totals["problems"] == {"side_parquet_unreadable": 1}
+    bomb = pa.table({"key": ["x" * 100_000] * 5_000})  # small in the file, 500 MB in memory
+    pq.write_table(bomb, tars / "00000.parquet")
+    assert (tars / "00000.parquet").stat().st_size < 1_000_000
+    totals = ingest(str(tars), str(tmp_path / "bomb"), ONE)
+    assert totals["problems"] == {"side_parquet_too_large": 1}
     assert totals["dropped"] == {"no_text": 2}
 
 

@@ -9,10 +9,10 @@ import typer
 
 from metacurate.cli.curate import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
 from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
-from metacurate.cli.pool import app
+from metacurate.cli.pool import pool_app
 
 
-@app.command("dedup")
+@pool_app.command("dedup")
 def dedup_command(
     pool: PoolInputs,
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],

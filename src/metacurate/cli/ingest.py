@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
-from metacurate.cli.pool import app
+from metacurate.cli.pool import pool_app
 
 Curated = Annotated[
     list[str],
@@ -19,7 +19,7 @@ Curated = Annotated[
 ]
 
 
-@app.command("ingest")
+@pool_app.command("ingest")
 def ingest_command(
     tars: Annotated[
         str,
@@ -47,7 +47,7 @@ def ingest_command(
     _show("Ingested", {**totals, "out": f"{out}/pool/"}, as_json)
 
 
-@app.command("reshard")
+@pool_app.command("reshard")
 def reshard_command(
     curated: Curated,
     tars: Annotated[
@@ -83,7 +83,7 @@ def reshard_command(
     _show("Resharded", {**totals, "out": out}, as_json)
 
 
-@app.command("uids")
+@pool_app.command("uids")
 def uids_command(
     curated: Curated,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npy", help="Output file.")],

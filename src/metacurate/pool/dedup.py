@@ -39,6 +39,7 @@ from metacurate.pool.runs import (
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import Pool, Unit, open_pool
 from metacurate.pool.tabular import read_unit
+from metacurate.progress import note
 from metacurate.stage import Stage, Statistics, shard_name
 from metacurate.storage import Folder
 
@@ -138,6 +139,8 @@ def dedup(
     ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
     """
     pool = open_pool(inputs, pool_config)
+    if show_progress:
+        note(pool.describe())
     folder = Folder(out)
     batch_rows = rows_per_batch(pool.rows, config.shard_rows)
     job = _Job(folder, pool_config, config, canonical_schema(pool), len(pool.units), batch_rows)

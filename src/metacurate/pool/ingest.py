@@ -30,7 +30,8 @@ STAGE = Stage("ingest", ("pool",))
 IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 MAX_TEXT_BYTES = 1 << 20
 MAX_JSON_BYTES = 16 << 20
-MAX_SIDE_ROWS = 1_000_000
+MAX_SIDE_BYTES = 256 << 20
+SIDE_BATCH_ROWS = 1_000
 ROWS_PER_GROUP = 50_000
 
 MEMBERS_TYPE = pa.list_(
@@ -251,16 +252,25 @@ def _read_side(folder: Folder, tar: str, problems: Counter[str]) -> dict[str, di
     name = f"{tar.removesuffix('.tar')}.parquet"
     if not folder.exists(name):
         return {}
+    rows: dict[str, dict[str, Any]] = {}
+    size = 0
     try:
         with folder.open(name) as file:
             parquet = pq.ParquetFile(file)
             columns = [c for c in _SIDE_COLUMNS if c in parquet.schema_arrow.names]
-            if "key" not in columns or parquet.metadata.num_rows > MAX_SIDE_ROWS:
-                problems["side_parquet_without_key_or_too_large"] += 1
+            if "key" not in columns:
+                problems["side_parquet_without_key"] += 1
                 return {}
-            rows = parquet.read(columns).to_pylist()
+            # Few rows at a time: a small file can hold one long value a million times.
+            for batch in parquet.iter_batches(SIDE_BATCH_ROWS, columns=columns):
+                size += batch.nbytes
+                if size > MAX_SIDE_BYTES:
+                    problems["side_parquet_too_large"] += 1
+                    return {}
+                for row in batch.to_pylist():
+                    told = {key: value for key, value in row.items() if value is not None}
+                    rows[str(told.get("key"))] = told
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         problems["side_parquet_unreadable"] += 1
         return {}
-    told = ({k: v for k, v in row.items() if v is not None} for row in rows)
-    return {str(row["key"]): row for row in told if "key" in row}
+    return rows
