@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from metacurate.curation import curate
 from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
+from metacurate.pool import ingest as ingest_module
 from metacurate.pool import uid_list
 from metacurate.pool.dedup import DedupConfig, dedup
 from metacurate.pool.ingest import ingest
@@ -143,7 +144,7 @@ def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
     ]
 
 
-def test_side_parquet_fills_in(tmp_path: Path) -> None:
+def test_side_parquet_fills_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tars = tmp_path / "tars"
     tars.mkdir()
     with tarfile.open(tars / "00000.tar", "w") as tar:
@@ -168,9 +169,10 @@ def test_side_parquet_fills_in(tmp_path: Path) -> None:
     (tars / "00000.parquet").write_bytes(b"PAR1 not really PAR1")
     totals = ingest(str(tars), str(tmp_path / "again"), ONE)
     assert totals["problems"] == {"side_parquet_unreadable": 1}
-    bomb = pa.table({"key": ["x" * 100_000] * 5_000})  # small in the file, 500 MB in memory
+    monkeypatch.setattr(ingest_module, "MAX_SIDE_BYTES", 1 << 20)
+    bomb = pa.table({"key": ["x" * 1000] * 5000})  # small in the file, 5 MB in memory
     pq.write_table(bomb, tars / "00000.parquet")
-    assert (tars / "00000.parquet").stat().st_size < 1_000_000
+    assert (tars / "00000.parquet").stat().st_size < 1 << 14
     totals = ingest(str(tars), str(tmp_path / "bomb"), ONE)
     assert totals["problems"] == {"side_parquet_too_large": 1}
     assert totals["dropped"] == {"no_text": 2}
