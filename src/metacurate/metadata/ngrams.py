@@ -28,8 +28,9 @@ from metacurate.storage import Folder
 # A longer word is noise (or an attack); it parts its neighbours like punctuation.
 MAX_WORD = 64
 _NO_WORD = 0
-# A run in memory: 4 bytes a token, the vocabulary, and about 24 bytes a bigram while it is summed.
-TOKENS_A_RUN = 8_000_000
+# A run in memory: 4 bytes a token, the vocabulary, and at worst (no bigram occurs twice) some 130
+# bytes a bigram while it is spilled.
+TOKENS_A_RUN = 4_000_000
 
 
 @cache
