@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from record import record, table
 
 from metacurate.balancing import balance
+from record import record, table
 
 PAIRS, PER_PAIR, ENTRIES = 2_000_000, 5, 500_000
 

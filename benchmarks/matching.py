@@ -15,12 +15,12 @@ import ahocorasick
 import ahocorasick_rs
 import numpy as np
 import pyarrow as pa
-from data import entries, texts
-from record import record, table
 
+from data import entries, texts
 from metacurate.matching.matcher import Matcher
 from metacurate.matching.reference import match_text
 from metacurate.text import spaced
+from record import record, table
 
 SCANNED = 50
 

@@ -138,6 +138,18 @@ def test_target_size_is_met(pool: Path, entries_file: Path, tmp_path: Path, size
     assert card["kept"]["pairs"] == pytest.approx(size, abs=5 * math.sqrt(size))
 
 
+def test_expected_survival_makes_t_larger(pool: Path, entries_file: Path, tmp_path: Path) -> None:
+    def curate(name: str, **aim: float) -> dict:
+        out = str(tmp_path / name)
+        aims = {"pool_config": CONFIG, "workers": 1, "expect_survival": 0.5, **aim}
+        return metacurate.curate(str(pool), str(entries_file), out, **aims)
+
+    assert curate("t", t=40)["balancing"]["t"] == 80
+    assert curate("size", target_size=400)["kept"]["pairs_expected"] == pytest.approx(800, rel=1e-3)
+    with pytest.raises(UserError, match="--expect-survival"):
+        curate("nonsense", t=40, expect_survival=0)
+
+
 def test_tail_proportion_sets_t(pool: Path, entries_file: Path, tmp_path: Path) -> None:
     card = metacurate.curate(
         str(pool), str(entries_file), str(tmp_path / "out"), p=0.2, pool_config=CONFIG, workers=1

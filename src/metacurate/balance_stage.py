@@ -19,7 +19,7 @@ from metacurate.errors import UserError
 from metacurate.index import MATCHED_TYPE, read_index
 from metacurate.pool.schema import UID_TYPE, PoolConfig
 from metacurate.pool.sources import Pool, Unit, open_pool
-from metacurate.pool.tabular import read_unit
+from metacurate.pool.tabular import read_columns
 from metacurate.progress import note
 from metacurate.run import (
     BALANCE,
@@ -66,7 +66,6 @@ class BalanceTask:
     folder: Folder
     position: int
     unit: Unit
-    pool_config: PoolConfig
     t: float
     seed: int
     counts: str  # names what was counted
@@ -98,8 +97,7 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     else:
         t = float(solved["t"])
     tasks = [
-        BalanceTask(run.folder, i, unit, pool_config, t, settings.seed, counted)
-        for i, unit in enumerate(units)
+        BalanceTask(run.folder, i, unit, t, settings.seed, counted) for i, unit in enumerate(units)
     ]
     shards = run_shards(
         run.folder, BALANCE, balance_shard, tasks, run.engine,
@@ -113,10 +111,11 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
 
 
 def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
+    # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
     if settings.t is not None:
-        return settings.t
+        return settings.t / settings.expect_survival
     if settings.p is not None:
-        return balancing.solve_threshold(counts, settings.p)
+        return balancing.solve_threshold(counts, settings.p) / settings.expect_survival
     assert settings.target_size is not None
     passes = 0
 
@@ -131,7 +130,8 @@ def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: st
         return size
 
     try:
-        return balancing.solve_threshold_for_size(counts, expected_size, settings.target_size)
+        wanted = settings.target_size / settings.expect_survival
+        return balancing.solve_threshold_for_size(counts, expected_size, wanted)
     except ValueError as error:
         raise UserError(f"--target-size: {error}; use --t inf to keep all") from None
 
@@ -160,7 +160,6 @@ def balance_shard(task: BalanceTask) -> Statistics:
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
     schema = pa.schema([*own, *CURATED_FIELDS])
-    skipped: Counter[str] = Counter()
     with (
         task.folder.open(index_file_name(task.position)) as index_file,
         task.folder.create(f"curated/{shard_name(task.position)}.parquet") as file,
@@ -170,13 +169,12 @@ def balance_shard(task: BalanceTask) -> Statistics:
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
-        for batch in read_unit(task.unit, task.pool_config, all_columns=True, skipped=skipped):
-            kept = kept_batches.take_below(batch.first_row + batch.rows)
+        for first_row, rows in read_columns(task.unit, skipped=Counter()):
+            kept = kept_batches.take_below(first_row + rows.num_rows)
             if not kept.num_rows:
                 continue
-            assert batch.columns is not None
-            rows = pa.array(np.asarray(kept.column("row"), np.int64) - batch.first_row)
-            columns = [batch.columns.column(field.name).take(rows) for field in own]
+            chosen = pa.array(np.asarray(kept.column("row"), np.int64) - first_row)
+            columns = [rows.column(field.name).take(chosen) for field in own]
             columns += [kept.column(field.name) for field in CURATED_FIELDS]
             group.append(pa.record_batch(columns, schema=schema))
             if (

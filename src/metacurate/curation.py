@@ -29,6 +29,7 @@ def curate(
     p: float | None = None,
     target_size: int | None = None,
     seed: int = 0,
+    expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
     workers: int | None = None,
     engine: str = "local",
@@ -40,11 +41,12 @@ def curate(
 
     ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
     :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
-    ``target_size`` (expected pairs) is given. ``engine`` is "local" or "ray", ``address`` that of a
-    Ray cluster. The subset is ``out/curated/*.parquet``. Returns the
-    data card without its entry counts. Raises UserError for what the caller can mend.
+    ``target_size`` (expected pairs) is given; ``expect_survival`` is the share of the kept pairs
+    whose images will survive the download, for which the threshold makes up. ``engine`` is "local"
+    or "ray", ``address`` that of a Ray cluster. The subset is ``out/curated/*.parquet``. Returns
+    the data card without its entry counts. Raises UserError for what the caller can mend.
     """
-    settings = Balance(t, p, target_size, seed)
+    settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)
     with (
         exclusive(folder),

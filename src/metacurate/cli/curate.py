@@ -73,6 +73,13 @@ TailProportion = Annotated[
 TargetSize = Annotated[
     int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
 ]
+ExpectSurvival = Annotated[
+    float,
+    typer.Option(
+        help="Share of the images that will survive the download: t is made so much larger that "
+        "the target is met after it."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
@@ -103,11 +110,11 @@ def _pool_config(
 
 
 def _balance_settings(
-    t: float | None, p: float | None, target_size: int | None, seed: int
+    t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
 ) -> Balance:
     from metacurate.run import Balance
 
-    return Balance(t, p, target_size, seed)
+    return Balance(t, p, target_size, seed, expect_survival)
 
 
 @app.command("curate")
@@ -119,6 +126,7 @@ def curate_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
@@ -139,7 +147,7 @@ def curate_command(
     from metacurate.curation import curate_run
     from metacurate.metadata.store import load_metadata
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
@@ -207,6 +215,7 @@ def balance_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     workers: Workers = None,
     engine: EngineName = "local",
     address: Address = None,
@@ -220,7 +229,7 @@ def balance_command(
     from metacurate.balance_stage import balance
     from metacurate.datacard import write_datacard
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     with _run(run_folder, workers, engine, address, overwrite=overwrite) as run:
         balance(run, settings)
@@ -283,7 +292,7 @@ def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool) ->
     rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
     rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
     rows += [
-        ("time", f"{seconds:.1f} s, {pool['texts'] / max(seconds, 1e-9):,.0f} texts/s"),
+        ("time", f"{seconds:.1f} s"),
         ("subset", f"{out}/curated/"),
         ("data card", f"{out}/datacard.json"),
     ]

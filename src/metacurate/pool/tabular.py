@@ -22,6 +22,7 @@ from metacurate.pool.sources import DELIMITERS, Unit
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20
+BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
 CSV_BLOCK_BYTES = 32 << 20  # also the bound on a CSV row
 PARQUET_BUFFER_BYTES = 8 << 20
 
@@ -40,13 +41,26 @@ def read_unit(
     the same either way. ``skipped`` is added to: how many rows, values or files were passed over or
     are of no use, by reason (``docs/pools.md``). Raises UserError if the file is gone.
     """
+    for first_row, rows in _rows(unit, all_columns, skipped, batch_rows):
+        yield _batch(first_row, rows, unit.columns, all_columns, skipped)
+
+
+Rows = Iterator[tuple[int, pa.RecordBatch]]
+
+
+def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536) -> Rows:
+    """Read only the rows' own columns: ``(first_row, PoolBatch.columns)`` as of read_unit."""
+    for first_row, rows in _rows(unit, True, skipped, batch_rows):
+        yield first_row, _carried(rows, unit.columns, skipped)
+
+
+def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int) -> Rows:
     read = _read_parquet if unit.format == "parquet" else _read_text_file
     try:
         with open_source(unit.url) as source:
             for first_row, rows in read(unit, source, all_columns, batch_rows, skipped):
                 for start in range(0, rows.num_rows, batch_rows):
-                    part = rows.slice(start, batch_rows)
-                    yield _batch(first_row + start, part, unit.columns, all_columns, skipped)
+                    yield first_row + start, rows.slice(start, batch_rows)
     except FileNotFoundError:
         raise UserError(
             f"{unit.url} is gone; put it back, then run the same command again"
@@ -54,8 +68,6 @@ def read_unit(
 
 
 # Rows, by format.
-
-Rows = Iterator[tuple[int, pa.RecordBatch]]
 
 
 def _read_parquet(
@@ -92,6 +104,9 @@ def _read_parquet(
 def _row_group(
     file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
+    metadata = file.metadata.row_group(group)
+    row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
+    batch_rows = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
     yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
 
 
