@@ -6,8 +6,9 @@ import csv
 import io
 import random
 from argparse import Namespace
-from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,17 +17,22 @@ from test_output_formats import curate_tars
 pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 Image = pytest.importorskip("PIL.Image", reason="needs the extra metacurate[train]")
 openclip = pytest.importorskip(
-    "metacurate.training.openclip", reason="needs metacurate's training part"
+    "metacurate.training.openclip", reason="needs the extra metacurate[train]"
 )
+
+NEWEST_WEBDATASET = (0, 2, 86)  # of which the loaders of open_clip 3.3 know the records
 
 
 @pytest.fixture(scope="module")
-def loaders():  # type: ignore[no-untyped-def]
-    """``open_clip_train.data``; imported the way training does it (see openclip.open_clip)."""
+def loaders() -> ModuleType:
+    """``open_clip_train.data``; open_clip is imported first, the way training does it."""
     openclip.open_clip()
-    return pytest.importorskip(
-        "open_clip_train.data", reason="open_clip's loaders need webdataset and pandas"
-    )
+    reason = "open_clip's loaders need its extra: pip install 'open_clip_torch[training]'"
+    pytest.importorskip("webdataset", reason=reason)
+    found = version("webdataset")
+    if tuple(map(int, found.split(".")[:3])) > NEWEST_WEBDATASET:
+        pytest.skip(f"{reason} (webdataset {found} is too new for them)")
+    return pytest.importorskip("open_clip_train.data", reason=reason)
 
 
 def jpeg(shard: int, sample: int) -> bytes:
@@ -44,30 +50,32 @@ def options(data: str, samples: int) -> Namespace:
     )  # fmt: skip
 
 
-def test_webdataset_loader(loaders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_webdataset_loader(loaders: ModuleType, tmp_path: Path) -> None:
     kept, rows = curate_tars(tmp_path, jpeg)
-    tars = sorted(kept.glob("*.tar"))
-    assert tars == [kept / "00000.tar"]
+    assert [path.name for path in kept.glob("*.tar")] == ["00000.tar"]
     tokenizer = openclip.open_clip().get_tokenizer("ViT-B-32")
     batches = len(rows) // 5
     data = loaders.get_wds_dataset(
         options(f"{kept}/{{00000..00000}}.tar", batches * 5),
-        lambda image: list(image.resize((1, 1)).getdata())[0],
+        lambda image: image.resize((1, 1)).getpixel((0, 0)),
         is_train=True,
         tokenizer=tokenizer,
     )
-    seen: Counter[tuple[int, ...]] = Counter()
-    for images, texts in data.dataloader:
-        assert len(images) == 5 or len(images[0]) == 5
-        seen.update(tuple(text.tolist()) for text in texts)
-    captions = Counter(
-        tuple(tokenizer(row["texts"][0]["text"])[0].tolist()) for row in rows
-    )
-    assert seen.total() == batches * 5
-    assert seen <= captions
+    tokens = {
+        (int(row["key"][:5]), int(row["key"][5:])): tokenizer(row["texts"][0]["text"])[0].tolist()
+        for row in rows
+    }
+    seen = []
+    for colours, texts in data.dataloader:
+        assert len(colours) == len(texts) == 5
+        for (red, green, _), text in zip(colours, texts, strict=True):
+            sample = round(int(red) / 80), round(int(green) / 10)
+            assert text.tolist() == tokens[sample]
+            seen.append(sample)
+    assert len(seen) == len(set(seen)) == batches * 5
 
 
-def test_csv_loader(loaders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_csv_loader(loaders: ModuleType, tmp_path: Path) -> None:
     """Images in files, and a table that names them: a few lines from the curated shards."""
     kept, rows = curate_tars(tmp_path, jpeg)
     assert kept.is_dir()

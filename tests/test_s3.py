@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import Command, command_line, digests, environment
+from metacurate.pool.schema import PoolConfig
+from metacurate.pool.sources import open_pool
+from metacurate.pool.tabular import read_unit
 from metacurate.storage import Folder
 from test_curate import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
 
@@ -179,6 +186,34 @@ def test_folder(bucket: Any) -> None:
     assert folder.read_json("a.json") == 1
     folder.remove("a.json")
     assert not folder.exists("a.json")
+
+
+def test_large_files_are_looked_at_but_not_read(
+    tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = pa.array([random.Random(i).randbytes(1 << 20) for i in range(70)], pa.binary())
+    urls = [f"http://a/{i}" for i in range(70)]
+    table = pa.table({"url": urls, "text": ["a cat"] * 70, "image": noise})
+    pq.write_table(table, tmp_path / "large.parquet", compression="none")
+    bucket.put(str(tmp_path / "large.parquet"), f"{BUCKET}/large.parquet")
+    fetched = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def noted_fetch(file: Any, start: int, end: int) -> bytes:
+        fetched.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", noted_fetch)
+    found = open_pool([f"s3://{BUCKET}/large.parquet"], PoolConfig())
+    local = open_pool([str(tmp_path / "large.parquet")], PoolConfig())
+    assert list(found.fingerprints.values()) == list(local.fingerprints.values())
+    assert sum(fetched) < 3 << 20
+    assert len(fetched) < 30
+    fetched.clear()
+    batches = list(read_unit(found.units[0], PoolConfig(), all_columns=False, skipped=Counter()))
+    assert sum(batch.rows for batch in batches) == 70
+    assert sum(fetched) < 30 << 20
+    assert len(fetched) < 10
 
 
 def test_storage_errors_are_one_line(

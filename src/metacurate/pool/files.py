@@ -33,6 +33,9 @@ SAMPLES, SAMPLE_BYTES = 16, 64 << 10
 # Small pieces: what a decompressor had ready is lost with the piece in which the damage shows.
 COMPRESSED_PIECE_BYTES = 4 << 10
 PLAIN_PIECE_BYTES = 1 << 20
+# Object stores answer slowly but then send fast. Samples are far apart: nothing to read ahead for.
+READ_AHEAD_BYTES = 8 << 20
+SAMPLE_AHEAD_BYTES = 16 << 10
 MAX_HELD_LINE_BYTES = 32 << 20
 
 
@@ -114,16 +117,19 @@ def _is_hidden(name: str) -> bool:
 
 
 class Source:
-    """An open file, for Arrow (``arrow``), that tells damaged content from failing storage."""
+    """An open file, for Arrow (``arrow``), that tells damaged content from failing storage.
 
-    def __init__(self, address: str) -> None:
+    ``ahead_bytes``: how much more than asked for is read from a remote file, for the next reads.
+    """
+
+    def __init__(self, address: str, ahead_bytes: int) -> None:
         self._failure: BaseException | None = None
         self._remote: Any = None
         if is_local(address):
             self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
         else:
             filesystem, path = resolve(address)
-            self._remote = filesystem.open(path, "rb")
+            self._remote = filesystem.open(path, "rb", block_size=ahead_bytes)
             self.arrow = pa.PythonFile(self, mode="r")
 
     def raise_unless_damage(self, error: BaseException) -> None:
@@ -174,9 +180,9 @@ class Source:
 
 
 @contextmanager
-def open_source(address: str) -> Iterator[Source]:
+def open_source(address: str, ahead_bytes: int = READ_AHEAD_BYTES) -> Iterator[Source]:
     """Open a file for reading."""
-    source = Source(address)
+    source = Source(address, ahead_bytes)
     try:
         yield source
     finally:

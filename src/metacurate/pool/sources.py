@@ -15,6 +15,7 @@ from metacurate.errors import UserError
 from metacurate.pool import columns, jsonlines
 from metacurate.pool.columns import ResolvedColumns, UnusableFile
 from metacurate.pool.files import (
+    SAMPLE_AHEAD_BYTES,
     Source,
     TextStream,
     find,
@@ -151,7 +152,7 @@ def _look_at(address: str, config: PoolConfig) -> _Looked:
         raise UserError(f"{address} is of no known format")
     form, compression = known
     try:
-        with open_source(address) as source:
+        with open_source(address, SAMPLE_AHEAD_BYTES) as source:
             row_groups: tuple[int, ...] = ()
             if source.size() == 0:
                 raise UnusableFile("is empty")
