@@ -20,6 +20,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,16 +30,29 @@ import numpy as np
 from metacurate.cli import main
 from metacurate.storage import Folder
 
-events = 0
-wanted = 0
-action: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+def end() -> None:
+    """What a killed machine does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class Fate:
+    """How many events there were, and what happens at which."""
+
+    events: int = 0
+    wanted: int = 0
+    action: Callable[[], None] = end
+
+
+fate = Fate()
 
 
 def event() -> None:
-    global events
-    events += 1
-    if events == wanted:
-        action()
+    """Note an event, and let happen what is due."""
+    fate.events += 1
+    if fate.events == fate.wanted:
+        fate.action()
 
 
 def count_events() -> None:
@@ -100,7 +115,6 @@ def read_only(folder: str) -> None:
 
 def run(command: dict[str, Any]) -> dict[str, Any]:
     """Run a command in a fork; how it ended, what it said, and how many events there were."""
-    global wanted, action
     said, say = os.pipe()
     counted, count = os.pipe()
     start = time.monotonic()
@@ -112,11 +126,11 @@ def run(command: dict[str, Any]) -> dict[str, Any]:
             os.setgroups([])
             os.setgid(user)
             os.setuid(user)
-        wanted = command.get("event", 0)
+        fate.wanted = command.get("event", 0)
         if (folder := command.get("read_only")) is not None:
-            action = lambda: read_only(folder)  # noqa: E731
+            fate.action = partial(read_only, folder)
         code = call(command["arguments"])
-        os.write(count, str(events).encode())
+        os.write(count, str(fate.events).encode())
         os._exit(code)
     os.close(say)
     os.close(count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import tarfile
@@ -87,6 +88,25 @@ def test_polars(out: Path, rows: pa.Table) -> None:
     sure = polars.scan_parquet(out / "curated").filter(polars.col("keep_prob") == 1.0)
     expected = sum(p == 1.0 for p in rows["keep_prob"].to_pylist())
     assert sure.select(polars.len()).collect().item() == expected
+
+
+def test_table_for_the_csv_loader(out: Path, rows: pa.Table, tmp_path: Path) -> None:
+    """The lines of docs/using-the-output.md that make open_clip's table."""
+    polars = pytest.importorskip("polars", reason="needs the package polars")
+    frame = polars.read_parquet(out / "curated").explode("texts", "text_kept")
+    frame.filter("text_kept").select(
+        filepath=polars.format("images/{}.jpg", polars.col("uid").bin.encode("hex")),
+        title=polars.col("texts").struct.field("text"),
+    ).write_csv(tmp_path / "train.tsv", separator="\t")
+    with (tmp_path / "train.tsv").open(newline="") as file:
+        found = list(csv.DictReader(file, delimiter="\t"))
+    expected = [
+        {"filepath": f"images/{row['uid'].hex()}.jpg", "title": text["text"]}
+        for row in rows.to_pylist()
+        for text, kept in zip(row["texts"], row["text_kept"], strict=True)
+        if kept
+    ]
+    assert found == expected
 
 
 def test_hugging_face_datasets(

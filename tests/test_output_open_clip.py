@@ -96,5 +96,3 @@ def test_csv_loader(loaders: ModuleType, tmp_path: Path) -> None:
     assert size == (16, 16)
     expected = tokenizer(rows[position]["texts"][0]["text"])[0]
     assert tokens.tolist() == expected.tolist()
-
-
