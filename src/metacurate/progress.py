@@ -67,3 +67,8 @@ def meter(label: str, total: int, unit: str, *, show: bool = True) -> Iterator[M
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Meter(label, total, unit, bar, False)
+
+
+def note(message: str) -> None:
+    """Print a line about the run on standard error."""
+    print(message, file=sys.stderr, flush=True)

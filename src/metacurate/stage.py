@@ -2,9 +2,9 @@
 
 A run's folder holds ``manifest.json`` with one section per stage: its configuration (options, input
 fingerprints, versions, seed), its state, its per-shard statistics and their totals. While a stage
-runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after the
-shard's own files: its presence is what "done" means, so a killed run loses only shards under way.
-Nothing in these files depends on time, workers or restarts.
+runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after
+the shard's own files: its presence is what "done" means, so a killed run loses only shards under
+way. Nothing in these files depends on time, workers or restarts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from metacurate.progress import meter
 from metacurate.storage import Folder, is_local, local_path
 
 MANIFEST = "manifest.json"
+SHOWN_DIFFERENCES = 5
 Statistics = dict[str, Any]
 
 
@@ -51,42 +52,49 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
 
 
 def begin(
-    folder: Folder, stage: Stage, config: dict[str, Any], *, overwrite: bool
+    folder: Folder, stage: Stage, config: dict[str, Any], *, shards: int, overwrite: bool
 ) -> Statistics | None:
-    """Open a stage: record its configuration, or resume it if the folder has the same one.
+    """Open a stage of ``shards`` shards: record its configuration, or resume the same one.
 
     ``config`` must be plain JSON values. Returns the stage's totals if it is already complete, else
     None. Raises UserError naming what differs if the folder holds the stage with another
     configuration, unless ``overwrite``: then this stage and those downstream are removed.
     """
     manifest = read_manifest(folder)
+    sections = manifest["stages"]
     config = {"metacurate": __version__, **json.loads(json.dumps(config))}
-    section = manifest["stages"].get(stage.name)
-    if section is not None and section["config"] != config:
-        if not overwrite:
+    section = sections.get(stage.name)
+    stale = section is not None and section["state"] == "stale"
+    if section is not None and (stale or section["config"] != config):
+        if not (overwrite or stale):
+            found = differences(section["config"], config)
+            more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
             raise UserError(
                 f"{folder.url} holds a run with other settings: "
-                f"{'; '.join(differences(section['config'], config))}; "
+                f"{'; '.join(found[:SHOWN_DIFFERENCES])}{more}; "
                 "use --overwrite to redo it or another --out"
             )
+        # Marked before anything is removed: an interruption here leaves nothing that looks done.
+        outdated = [s for s in _with_downstream(stage) if s.name in sections]
+        for old in outdated:
+            sections[old.name]["state"] = "stale"
+        folder.write_json(MANIFEST, manifest)
+        for old in outdated:
+            for name in (f"state/{old.name}", *old.outputs):
+                folder.remove(name)
+            del sections[old.name]
         section = None
-        for name in _forget(folder, stage):
-            manifest["stages"].pop(name, None)
     if section is None:
-        manifest["stages"][stage.name] = {"config": config, "state": "running"}
+        sections[stage.name] = {"config": config, "state": "running", "planned": shards}
         folder.write_json(MANIFEST, manifest)
         return None
     return section["totals"] if section["state"] == "done" else None
 
 
-def _forget(folder: Folder, stage: Stage) -> Iterator[str]:
+def _with_downstream(stage: Stage) -> Iterator[Stage]:
+    yield stage
     for later in stage.downstream:
-        yield from _forget(folder, later)
-    # State goes first: an interruption here leaves shards that count as not done.
-    folder.remove(f"state/{stage.name}")
-    for output in stage.outputs:
-        folder.remove(output)
-    yield stage.name
+        yield from _with_downstream(later)
 
 
 def finish(
@@ -94,7 +102,7 @@ def finish(
 ) -> Statistics:
     """Close a stage: put its totals and per-shard statistics into the manifest."""
     manifest = read_manifest(folder)
-    section = {"config": manifest["stages"][stage.name]["config"], "state": "done"}
+    section = {**manifest["stages"][stage.name], "state": "done"}
     manifest["stages"][stage.name] = {**section, "totals": totals, "shards": list(shards)}
     folder.write_json(MANIFEST, manifest)
     return totals
@@ -205,3 +213,20 @@ def exclusive(folder: Folder) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def status(folder: Folder) -> dict[str, dict[str, Any]]:
+    """How far each stage is: ``{stage: {state, shards, shards_done}}``."""
+    stages = read_manifest(folder)["stages"]
+    if not stages:
+        raise UserError(f"{folder.url} holds no run; give the folder named by --out")
+    found = {}
+    for name, section in stages.items():
+        done = section["state"] == "done"
+        there = section["planned"] if done else len(folder.list(f"state/{name}"))
+        found[name] = {
+            "state": section["state"],
+            "shards": section["planned"],
+            "shards_done": there,
+        }
+    return found

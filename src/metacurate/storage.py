@@ -35,7 +35,7 @@ def local_path(url: str) -> Path:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that holds one run's output, addressed by relative names with ``/`` between parts."""
+    """A folder with one run's output; its files go by relative names with ``/`` between parts."""
 
     url: str
 
@@ -111,7 +111,9 @@ class Folder:
             if not filesystem.isdir(remote):
                 return []
             listing = filesystem.ls(remote, detail=True, refresh=True)
-            found = [entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"]
+            found = [
+                entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"
+            ]
         prefix = f"{name}/" if name else ""
         return sorted(prefix + n for n in found if not n.startswith(TEMPORARY_PREFIX))
 

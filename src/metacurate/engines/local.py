@@ -51,10 +51,10 @@ class LocalEngine:
                         # Only a few tasks wait in the pool's queue: bounded memory, and after a
                         # death only these few count as suspects.
                         while len(under_way) < 2 * self.workers:
-                            position = next(waiting, None)
-                            if position is None:
+                            upcoming = next(waiting, None)
+                            if upcoming is None:
                                 break
-                            under_way[pool.submit(function, tasks[position])] = position
+                            under_way[pool.submit(function, tasks[upcoming])] = upcoming
                         if not under_way:
                             break
                         finished, _ = wait(under_way, return_when=FIRST_COMPLETED)

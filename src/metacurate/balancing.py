@@ -1,0 +1,243 @@
+"""Balancing: keep probabilities, thresholds, expected sizes and deterministic draws, on arrays.
+
+An entry with count ``c`` keeps each of its pairs with probability ``p = min(1, t / c)``; a text is
+kept iff the draw of at least one of its matched entries succeeds, and a pair iff at least one of
+its texts is (MetaCLIP, arXiv 2309.16671, section 3.3 and algorithm 1). Draws are independent: a
+pair with matches E is kept with probability ``1 - prod(1 - p_e for e in E)``.
+
+The draw for (seed, epoch, uid, text position, entry) is the published counter-based generator
+Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
+
+* key = (seed, 0),
+* counter = (uid bytes 0-7, uid bytes 8-15, text position * 2**32 + entry id, epoch), the uid's
+  halves read as little-endian numbers,
+* the first output word's upper 53 bits times 2**-53 are a number in [0, 1); the draw succeeds iff
+  it is less than ``p``.
+
+So a draw does not depend on workers, order, engine or restarts, and ``numpy.random.Philox`` gives
+the same numbers.
+
+Matches are in CSR form: pair ``i`` has the texts ``pair_offsets[i]`` up to ``pair_offsets[i + 1]``,
+text ``j`` the entry ids ``entry_ids[text_offsets[j]:text_offsets[j + 1]]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+Counts = npt.NDArray[np.uint64]
+Offsets = npt.NDArray[np.int64]
+EntryIds = npt.NDArray[np.uint32]
+Probabilities = npt.NDArray[np.float64]
+
+SIZE_TOLERANCE = 1e-6
+"""How near (relative) a solved expected size is to the target size."""
+
+
+def count_entries(entry_ids: EntryIds, entries: int) -> Counts:
+    """How often each of ``entries`` ids occurs, uint64[entries]: once per (text, entry)."""
+    return np.bincount(entry_ids, minlength=entries).astype(np.uint64)
+
+
+def keep_probabilities(counts: Counts, t: float) -> Probabilities:
+    """``min(1, t / count)`` per entry, float64; 1 for an entry that matches nothing."""
+    if not t > 0:
+        raise ValueError(f"the threshold t must be positive, not {t}")
+    values = counts.astype(np.float64)
+    return np.divide(t, values, out=np.ones(counts.size), where=values > t)
+
+
+def tail_proportion(counts: Counts, t: float) -> float:
+    """The share of all counts that the tail holds (entries with a count below ``t``).
+
+    This is the p of Meta CLIP 2 (arXiv 2507.22062). 0 if all counts are zero.
+    """
+    total = int(counts.sum())
+    return int(counts[counts < t].sum()) / total if total else 0.0
+
+
+def solve_threshold(counts: Counts, p: float) -> float:
+    """The largest ``t`` whose tail holds at most the share ``p`` of all counts (Meta CLIP 2).
+
+    The tail proportion is a step function of t, so the share reached may lie below ``p``. The
+    result is one of the counts, or infinite if the tail may hold everything.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"the tail proportion p must lie in [0, 1], not {p}")
+    values, entries = np.unique(counts[counts > 0], return_counts=True)
+    sums = np.cumsum(values * entries.astype(np.uint64))
+    if not sums.size:
+        return math.inf
+    first_over = int(np.searchsorted(sums, p * float(sums[-1]), side="right"))
+    return float(values[first_over]) if first_over < values.size else math.inf
+
+
+def solve_threshold_for_size(
+    counts: Counts, expected_size: Callable[[float], float], target: float
+) -> float:
+    """The ``t`` at which the expected number of kept pairs is ``target`` (within SIZE_TOLERANCE).
+
+    ``expected_size(t)`` is the sum over all pairs of their keep probability: continuous and
+    increasing in t up to the number of matched pairs. It is called a few times, since each call is
+    a pass over the index. Raises ValueError if ``target`` is not above 0 and below that number.
+    """
+    high = float(counts.max(initial=0))
+    most = expected_size(high) if high else 0.0
+    if not 0 < target < most:
+        raise ValueError(
+            f"a target size must be above 0 and below the {most:.0f} matched pairs, not {target:g}"
+        )
+    # An entry keeps min(count, t) pairs, so their sum bounds the size from above.
+    low = _threshold_with_sum(counts, target)
+    f_low, f_high = math.log(expected_size(low) / target), math.log(most / target)
+    if abs(f_low) <= SIZE_TOLERANCE:
+        return low
+    # Regula falsi with the Illinois step on log(size) over log(t), which is nearly straight.
+    x_low, x_high = math.log(low), math.log(high)
+    side = 0
+    while True:
+        x = (x_low * f_high - x_high * f_low) / (f_high - f_low)
+        if not x_low < x < x_high:
+            x = (x_low + x_high) / 2
+        t = math.exp(x)
+        f = math.log(expected_size(t) / target)
+        if abs(f) <= SIZE_TOLERANCE or x_high - x_low <= 1e-15 * max(1.0, abs(x_high)):
+            return t
+        if f > 0:
+            x_high, f_high = x, f
+            f_low *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            x_low, f_low = x, f
+            f_high *= 0.5 if side == -1 else 1.0
+            side = -1
+
+
+def _threshold_with_sum(counts: Counts, target: float) -> float:
+    """The t at which the sum of min(count, t) over entries is ``target``."""
+    values = np.sort(counts[counts > 0]).astype(np.float64)
+    below = np.concatenate([[0.0], np.cumsum(values)])[:-1]
+    sums = below + values * np.arange(values.size, 0, -1)  # at t = each value
+    at = int(np.searchsorted(sums, target))
+    return (target - below[at]) / (values.size - at)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """What is kept: ``texts`` bool[texts], ``pairs`` bool[pairs]; ``keep_prob`` float64[pairs]."""
+
+    texts: npt.NDArray[np.bool_]
+    pairs: npt.NDArray[np.bool_]
+    keep_prob: Probabilities
+
+
+def balance(
+    uids: npt.NDArray[np.uint64],
+    pair_offsets: Offsets,
+    text_offsets: Offsets,
+    entry_ids: EntryIds,
+    keep_probs: Probabilities,
+    *,
+    seed: int,
+    epoch: int = 0,
+) -> Balanced:
+    """Draw which texts and pairs are kept, and give each pair's keep probability in closed form.
+
+    ``uids`` is uint64[pairs, 2] (a uid's 16 bytes as two little-endian numbers), ``keep_probs``
+    float64[entries] as of :func:`keep_probabilities`; see the module for the CSR arrays. ``seed``
+    and ``epoch`` are in [0, 2**64).
+    """
+    texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
+    pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
+    _draw(
+        np.uint64(seed), np.uint64(epoch), uids, pair_offsets, text_offsets, entry_ids, keep_probs,
+        texts, pairs,
+    )  # fmt: skip
+    return Balanced(
+        texts, pairs, pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
+    )
+
+
+def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int = 0) -> float:
+    """One draw: a number in [0, 1) for the (pair, text, entry)."""
+    first, second = np.frombuffer(uid, "<u8")
+    word = text_position << 32 | entry_id
+    return float(_uniform(np.uint64(seed), np.uint64(epoch), first, second, np.uint64(word)))
+
+
+@njit(cache=True, nogil=True)
+def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
+    """``1 - prod(1 - p)`` over each pair's matches (all its texts), float64[pairs].
+
+    ``offsets`` int64[pairs+1] into ``entry_ids``: the pair offsets and text offsets joined.
+    """
+    probabilities = np.empty(offsets.size - 1, dtype=np.float64)
+    for pair in range(offsets.size - 1):
+        none = 1.0
+        for k in range(offsets[pair], offsets[pair + 1]):
+            none *= 1.0 - keep_probs[entry_ids[k]]
+            if none == 0.0:
+                break
+        probabilities[pair] = 1.0 - none
+    return probabilities
+
+
+_MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
+_MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
+_WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
+_WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
+_U11, _U32 = np.uint64(11), np.uint64(32)
+
+
+@intrinsic
+def _multiply_high(_typing, a, b):  # type: ignore[no-untyped-def]
+    """The upper 64 bits of a 128-bit product."""
+
+    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@njit(cache=True, inline="always")
+def _uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untyped-def]
+    """Philox4x64-10 as the module says."""
+    c0, c1, c2, c3 = uid_first, uid_second, word, epoch
+    k0, k1 = seed, np.uint64(0)
+    for _ in range(10):
+        high_0, low_0 = _multiply_high(_MULTIPLIER_0, c0), _MULTIPLIER_0 * c0
+        high_1, low_1 = _multiply_high(_MULTIPLIER_1, c2), _MULTIPLIER_1 * c2
+        c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
+        k0 += _WEYL_0
+        k1 += _WEYL_1
+    return np.float64(c0 >> _U11) * 2.0**-53
+
+
+@njit(cache=True, nogil=True)
+def _draw(  # type: ignore[no-untyped-def]
+    seed, epoch, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
+):
+    for pair in range(pairs.size):
+        for text in range(pair_offsets[pair], pair_offsets[pair + 1]):
+            position = np.uint64(text - pair_offsets[pair]) << _U32
+            for k in range(text_offsets[text], text_offsets[text + 1]):
+                entry = entry_ids[k]
+                p = keep_probs[entry]
+                # Nothing below 1 fails against p = 1: no draw needed.
+                if p >= 1.0 or (
+                    _uniform(seed, epoch, uids[pair, 0], uids[pair, 1], position | np.uint64(entry))
+                    < p
+                ):
+                    texts[text] = True
+                    pairs[pair] = True
+                    break

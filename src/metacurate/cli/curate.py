@@ -1,0 +1,270 @@
+"""Commands that curate: curate, its stages one by one, and status."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metacurate.cli import app
+from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+
+if TYPE_CHECKING:
+    from metacurate.pool.schema import PoolConfig
+    from metacurate.run import Balance, Run
+
+PoolInputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="POOL...",
+        help="Files, folders or globs (local or s3://, gs://, ...): Parquet, CSV, TSV, JSONL.",
+        show_default=False,
+    ),
+]
+MetadataSource = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        "-m",
+        metavar="M",
+        help="'wordnet' (built in), or a JSON array or Parquet file of entries.",
+    ),
+]
+Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
+RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of a run.")]
+UrlCol = Annotated[
+    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
+]
+TextCol = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
+    ),
+]
+KeyCol = Annotated[
+    str | None,
+    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
+]
+RowsPerUnit = Annotated[
+    int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--t", help="Threshold: entries with more matches keep about t pairs. inf: no balancing."
+    ),
+]
+TailProportion = Annotated[
+    float | None,
+    typer.Option("--p", help="Solve t so that tail entries hold this share of all matches (0.06)."),
+]
+TargetSize = Annotated[
+    int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+
+
+def _run(out: str, workers: int | None, overwrite: bool) -> Run:
+    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.run import Run
+    from metacurate.storage import Folder
+
+    return Run(Folder(out), LocalEngine(workers or available_cores()), overwrite)
+
+
+def _pool_config(
+    url_col: str | None, text_col: list[str] | None, key_col: str | None, rows_per_unit: int
+) -> PoolConfig:
+    from metacurate.pool.schema import PoolConfig
+
+    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
+
+
+def _balance_settings(
+    t: float | None, p: float | None, target_size: int | None, seed: int
+) -> Balance:
+    from metacurate.run import Balance
+
+    return Balance(t, p, target_size, seed)
+
+
+@app.command("curate")
+def curate_command(
+    pool: PoolInputs,
+    out: Out,
+    metadata: MetadataSource = "wordnet",
+    t: Threshold = None,
+    p: TailProportion = None,
+    target_size: TargetSize = None,
+    seed: Seed = 0,
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Curate a pool: match, count, balance, write the subset and its data card.
+
+    A run that was stopped goes on when the same command is given again.
+
+    Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
+    """
+    from metacurate.curate import curate_run
+    from metacurate.metadata.store import load_metadata
+
+    settings = _balance_settings(t, p, target_size, seed)
+    start = time.monotonic()
+    card = curate_run(
+        _run(out, workers, overwrite),
+        pool,
+        load_metadata(metadata),
+        _pool_config(url_col, text_col, key_col, rows_per_unit),
+        settings,
+    )
+    _show_card(card, out, time.monotonic() - start, as_json)
+
+
+@app.command("match")
+def match_command(
+    pool: PoolInputs,
+    out: Out,
+    metadata: MetadataSource = "wordnet",
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Match all texts of a pool against the metadata; writes DIR/index.
+
+    Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
+    """
+    from metacurate.match_stage import match
+    from metacurate.metadata.store import load_metadata
+    from metacurate.pool.sources import open_pool
+    from metacurate.stage import exclusive
+
+    run = _run(out, workers, overwrite)
+    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    entries = load_metadata(metadata)
+    with exclusive(run.folder):
+        totals = match(run, open_pool(pool, pool_config), pool_config, entries)
+    show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
+
+
+@app.command("count")
+def count_command(
+    run_folder: RunFolder,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count how often each entry matches; writes DIR/counts.npy.
+
+    Example: [bold]metacurate count run/[/bold]
+    """
+    from metacurate.count_stage import count
+    from metacurate.run import COUNT, finished_section
+    from metacurate.stage import exclusive
+
+    run = _run(run_folder, workers, overwrite=False)
+    with exclusive(run.folder):
+        count(run)
+    totals = finished_section(run.folder, COUNT)["totals"]
+    show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
+
+
+@app.command("balance")
+def balance_command(
+    run_folder: RunFolder,
+    t: Threshold = None,
+    p: TailProportion = None,
+    target_size: TargetSize = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Balance a matched and counted pool; writes DIR/curated and the data card.
+
+    Example: [bold]metacurate balance run/ --target-size 1000000[/bold]
+    """
+    from metacurate.balance_stage import balance
+    from metacurate.datacard import write_datacard
+    from metacurate.stage import exclusive
+
+    settings = _balance_settings(t, p, target_size, seed)
+    start = time.monotonic()
+    run = _run(run_folder, workers, overwrite)
+    with exclusive(run.folder):
+        balance(run, settings)
+        card = write_datacard(run)
+    _show_card(card, run_folder, time.monotonic() - start, as_json)
+
+
+@app.command("status")
+def status_command(run_folder: RunFolder, as_json: AsJson = False) -> None:
+    """Show how far the stages in an output folder are.
+
+    Example: [bold]metacurate status run/[/bold]
+    """
+    from metacurate.stage import status
+    from metacurate.storage import Folder
+
+    stages = status(Folder(run_folder))
+    rows = [
+        (name, f"{s['state']}, {s['shards_done']} of {s['shards']} shards")
+        for name, s in stages.items()
+    ]
+    show({"stages": stages}, summary_table(run_folder, rows), as_json=as_json)
+
+
+def _plain_rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
+    """Numbers and named numbers as rows of a table."""
+    rows = []
+    for name, value in totals.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {key}", _shown(v)) for key, v in value.items()]
+        else:
+            rows.append((name.replace("_", " "), _shown(value)))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool) -> None:
+    pool, matched, kept = card["pool"], card["matched"], card["kept"]
+    balancing, entries = card["balancing"], card["metadata"]
+
+    def share(part: int, whole: int) -> str:
+        return f"{part:,}" + (f"  ({part / whole:.1%})" if whole else "")
+
+    t = balancing["t"]
+    rows = [
+        ("pool", f"{pool['pairs']:,} pairs, {pool['texts']:,} texts"),
+        ("matched pairs", share(matched["pairs"], pool["pairs"])),
+        ("kept pairs", share(kept["pairs"], pool["pairs"])),
+        ("expected", f"{kept['pairs_expected']:,.1f} pairs"),
+        ("matches", f"{matched['match_counts']:,} before, {kept['match_counts']:,} after"),
+        ("entries matched", share(entries["matched_entries"], entries["entries"])),
+        ("threshold t", t if isinstance(t, str) else f"{t:,.6g}"),
+        ("tail proportion p", f"{balancing['tail_proportion']:.2%}"),
+        ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
+        ("seed", str(balancing["seed"])),
+    ]
+    rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
+    rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
+    rows += [
+        ("time", f"{seconds:.1f} s, {pool['texts'] / max(seconds, 1e-9):,.0f} texts/s"),
+        ("subset", f"{out}/curated/"),
+        ("data card", f"{out}/datacard.json"),
+    ]
+    show({**card, "out": out}, summary_table("Curated", rows), as_json=as_json)

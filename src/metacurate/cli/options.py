@@ -1,0 +1,78 @@
+"""Options that several commands share, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from metacurate.errors import UserError
+
+
+def _defaults_from_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a TOML file's values the defaults of the command's options."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid TOML: {error}") from None
+    names = {option: p.name for p in context.command.params for option in p.opts}
+    unknown = [key for key in values if f"--{key}" not in names]
+    if unknown:
+        raise UserError(
+            f"{path} sets unknown options: {', '.join(unknown)}; "
+            f"known are {', '.join(sorted(name[2:] for name in names if name.startswith('--')))}"
+        )
+    defaults = {str(names[f"--{key}"]): value for key, value in values.items()}
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with options by their long names (t = 20000, text-col = ['caption']); "
+        "options given on the command line win.",
+        is_eager=True,
+        callback=_defaults_from_file,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes; all cores if not given.", show_default=False),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Redo what the output folder holds with other settings."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output.")
+]
+
+
+def show(result: dict[str, Any], table: Table, *, as_json: bool) -> None:
+    """Print a result: as JSON for machines, else as a table."""
+    if as_json:
+        print(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        Console().print(table)
+
+
+def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
+    """A two-column table of names and values."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(justify="left")
+    table.add_column(justify="left", overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,100 @@
+"""The count stage: how often each entry matches, as sums of partial counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from metacurate.balancing import Counts, count_entries
+from metacurate.index import read_index
+from metacurate.run import (
+    COUNT,
+    COUNTS_FILE,
+    Run,
+    index_file_name,
+    load_array,
+    load_counts,
+    matched_run,
+    save_array,
+)
+from metacurate.stage import Stage, Statistics, begin, finish, run_shards, shard_name
+from metacurate.storage import Folder
+
+# Partial counts are sums over this many shards: few enough to add up in one place, even for the
+# hundred thousand shards of all of CommonCrawl.
+SHARDS_PER_PARTIAL = 64
+
+
+@dataclass(frozen=True)
+class CountTask:
+    """A range of index shards (or curated shards) whose entries are to be counted."""
+
+    folder: Folder
+    position: int
+    shards: range
+    entries: int
+
+
+def count(run: Run) -> Counts:
+    """Count the entries over the index; writes ``counts.npy``. Returns uint64[entries]."""
+    shards, entries = matched_run(run.folder)
+    totals = begin(run.folder, COUNT, {}, shards=partials(shards), overwrite=run.overwrite)
+    if totals is None:
+        counts = sum_partials(run, COUNT, count_index_shards, "counts", shards, entries)
+        save_array(run.folder, COUNTS_FILE, counts)
+        finish(
+            run.folder,
+            COUNT,
+            {
+                "entries": entries,
+                "entries_matched": int(np.count_nonzero(counts)),
+                "match_counts": int(counts.sum()),
+            },
+        )
+    return load_counts(run.folder)
+
+
+def partials(shards: int) -> int:
+    """How many partial counts there are for so many shards."""
+    return math.ceil(shards / SHARDS_PER_PARTIAL)
+
+
+def sum_partials(
+    run: Run,
+    stage: Stage,
+    function: Callable[[CountTask], Statistics],
+    name: str,
+    shards: int,
+    entries: int,
+) -> Counts:
+    """Run a counting function over groups of shards and add up what it leaves in ``state/name``."""
+    tasks = [
+        CountTask(run.folder, i, range(first, min(first + SHARDS_PER_PARTIAL, shards)), entries)
+        for i, first in enumerate(range(0, shards, SHARDS_PER_PARTIAL))
+    ]
+    run_shards(
+        run.folder, stage, function, tasks, run.engine,
+        unit="match_counts", show_progress=run.show_progress,
+    )  # fmt: skip
+    total = np.zeros(entries, np.uint64)
+    for task in tasks:
+        total += load_array(run.folder, partial_file(name, task.position))
+    return total
+
+
+def partial_file(name: str, position: int) -> str:
+    return f"state/{name}/{shard_name(position)}.npy"
+
+
+def count_index_shards(task: CountTask) -> Statistics:
+    """Count the entries of some index shards into one partial."""
+    counts = np.zeros(task.entries, np.uint64)
+    for position in task.shards:
+        with task.folder.open(index_file_name(position)) as file:
+            for batch in read_index(file):
+                counts += count_entries(batch.entry_ids, task.entries)
+    save_array(task.folder, partial_file("counts", task.position), counts)
+    return {"match_counts": int(counts.sum())}

@@ -1,0 +1,342 @@
+"""Metadata: the ordered entries to match texts with, loaded, checked and saved.
+
+An entry's position is its id (uint32). Files are a JSON array of strings (the public format) or
+Parquet with the column ``entry`` and, as far as known, ``source``, ``score`` and ``lang``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from metacurate.errors import UserError
+from metacurate.metadata import wordnet
+from metacurate.storage import Folder
+
+BUILT_IN = "wordnet"
+MAX_ENTRIES = 2**32 - 1  # ids are uint32
+MAX_FILE_BYTES = 4 * 2**30  # beyond, a file is hardly metadata; 2 million entries take 40 MB
+PIECE_BYTES = 16 * 2**20
+GZIP_MAGIC = b"\x1f\x8b"
+PARQUET_MAGIC = b"PAR1"
+ENTRY = "entry"
+OPTIONAL_COLUMNS = {"source": pa.string(), "score": pa.float64(), "lang": pa.string()}
+ROWS_PER_GROUP = 262_144
+_SHOWN = 5
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """Checked entries: unique, not empty, valid UTF-8. Build it with :func:`make_metadata`.
+
+    ``entries`` is an Arrow large_string array of n values without nulls; ``source`` (string),
+    ``score`` (float64) and ``lang`` (string) are arrays of n values, null where unknown, or None.
+    """
+
+    entries: pa.LargeStringArray
+    source: pa.StringArray | None = None
+    score: pa.DoubleArray | None = None
+    lang: pa.StringArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex BLAKE2b (128 bits) of the number of entries, their lengths and their UTF-8 bytes.
+
+        Numbers are little-endian uint64. It depends on nothing else: not on the file's format, nor
+        on the other columns.
+        """
+        offsets, data = _buffers(self.entries)
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(len(self.entries).to_bytes(8, "little"))
+        digest.update(np.diff(offsets).astype("<u8").tobytes())
+        digest.update(data)
+        return digest.hexdigest()
+
+
+def _buffers(array: pa.LargeStringArray) -> tuple[np.ndarray, memoryview]:
+    """An array's offsets (int64[n + 1], as they are) and the bytes between the first and last."""
+    _, offset_buffer, data = array.buffers()
+    offsets = np.zeros(1, np.int64)
+    if len(array):
+        offsets = np.frombuffer(offset_buffer, np.int64, len(array) + 1, array.offset * 8)
+    view = memoryview(data) if data is not None else memoryview(b"")
+    return offsets, view[offsets[0] : offsets[-1]]
+
+
+def make_metadata(
+    entries: Sequence[str] | pa.Array | pa.ChunkedArray,
+    *,
+    source: Any = None,
+    score: Any = None,
+    lang: Any = None,
+    origin: str = "metadata",
+) -> Metadata:
+    """Check entries and make them metadata.
+
+    ``source``, ``score`` and ``lang`` are sequences or Arrow arrays as long as ``entries``.
+    ``origin`` names the entries in messages. Raises UserError naming the first few entries that
+    are repeated, empty, no strings or no valid Unicode, with their positions (from 0).
+    """
+    problems = _Problems()
+    if isinstance(entries, pa.Array | pa.ChunkedArray):
+        array = _from_arrow(entries, origin, problems)
+    else:
+        array = _from_sequence(entries, problems)
+    _find_empty(array, problems)
+    _find_repeated(array, problems)
+    if problems.found:
+        raise UserError(
+            f"{origin} is not usable: {'; '.join(problems.found)} (positions count from 0); "
+            "remove or mend these entries"
+        )
+    if not 0 < len(array) <= MAX_ENTRIES:
+        raise UserError(f"{origin} has {len(array):,} entries; it must have 1 to {MAX_ENTRIES:,}")
+    return Metadata(
+        array,
+        source=_optional("source", source, len(array), origin),
+        score=_optional("score", score, len(array), origin),
+        lang=_optional("lang", lang, len(array), origin),
+    )
+
+
+class _Problems:
+    """What is wrong with the entries: a phrase for each kind of problem."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def note(
+        self, kind: str, positions: Sequence[int] | np.ndarray, describe: Callable[[int], str]
+    ) -> None:
+        """Record a kind of problem at some positions; ``describe`` shows one of them."""
+        if not len(positions):
+            return
+        shown = ", ".join(f"{p} ({describe(p)})" for p in map(int, positions[:_SHOWN]))
+        more = f", and {len(positions) - _SHOWN:,} more" if len(positions) > _SHOWN else ""
+        self.found.append(f"{len(positions):,} {kind} at {shown}{more}")
+
+
+def _short(value: Any) -> str:
+    text = ascii(value) if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _from_sequence(values: Sequence[Any], problems: _Problems) -> pa.LargeStringArray:
+    """Strings to Arrow; what is no string or has lone surrogates is noted and becomes null."""
+    try:
+        if all(kind is str for kind in set(map(type, values))):
+            return pa.array(values, pa.large_string())
+    except UnicodeEncodeError:
+        pass
+    other = [p for p, value in enumerate(values) if not isinstance(value, str)]
+    surrogates = [p for p, v in enumerate(values) if isinstance(v, str) and not _encodable(v)]
+    problems.note("no string", other, lambda p: _short(values[p]))
+    problems.note("with lone surrogates", surrogates, lambda p: _short(values[p]))
+    unusable = {*other, *surrogates}
+    clean = [None if p in unusable else value for p, value in enumerate(values)]
+    return pa.array(clean, pa.large_string())
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_arrow(
+    values: pa.Array | pa.ChunkedArray, origin: str, problems: _Problems
+) -> pa.LargeStringArray:
+    """Any Arrow strings to one large_string array; nulls and invalid UTF-8 are noted."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+        raise UserError(f"{origin}: the entries must be strings, but are of type {values.type}")
+    array = values.cast(pa.large_string())
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    problems.note("no string", _positions(array.is_null()), lambda p: "null")
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = array.cast(pa.large_binary()).to_pylist()
+        valid = [None if bytes_ is None else _decoded(bytes_) for bytes_ in raw]
+        invalid = [p for p, b in enumerate(raw) if b is not None and valid[p] is None]
+        problems.note("no valid UTF-8", invalid, lambda p: _short(raw[p]))
+        array = pa.array(valid, pa.large_string())
+    return array
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _positions(mask: pa.BooleanArray) -> np.ndarray:
+    """Where a mask without nulls is true."""
+    return np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+
+
+def _find_empty(array: pa.LargeStringArray, problems: _Problems) -> None:
+    empty = pc.equal(pc.binary_length(array), 0).fill_null(False)
+    problems.note("empty", _positions(empty), lambda p: '""')
+
+
+def _find_repeated(array: pa.LargeStringArray, problems: _Problems) -> None:
+    encoded = array.dictionary_encode()
+    if len(encoded.dictionary) + array.null_count == len(array):
+        return
+    # Values are numbered in the order of their first appearance; -1 stands for null.
+    number = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
+    original = first[inverse]
+    repeated = np.flatnonzero((original != np.arange(len(array))) & (number >= 0))
+    problems.note(
+        "repeated", repeated, lambda p: f"{_short(array[p].as_py())}, as at {original[p]}"
+    )
+
+
+def _optional(name: str, values: Any, length: int, origin: str) -> Any:
+    """A further column in its type; None stays None."""
+    if values is None:
+        return None
+    kind = OPTIONAL_COLUMNS[name]
+    try:
+        if isinstance(values, pa.Array | pa.ChunkedArray):
+            array = values.cast(kind)
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+        else:
+            array = pa.array(values, kind)
+        array.validate(full=True)
+    except (pa.ArrowException, TypeError, UnicodeEncodeError) as error:
+        raise UserError(f"{origin}: the column {name} is not of type {kind} ({error})") from None
+    if len(array) != length:
+        raise UserError(f"{origin}: the column {name} has {len(array):,} values, not {length:,}")
+    return array
+
+
+def load_metadata(source: str) -> Metadata:
+    """Load metadata: ``"wordnet"`` (comes with the package), or the path or fsspec address of a
+    JSON array of strings (plain or gzip) or of a Parquet file.
+
+    Gzip and Parquet are known by their content, not by their names. Raises UserError if there is
+    no such file, if it has another form, or if its entries are not valid (see
+    :func:`make_metadata`).
+    """
+    if source == BUILT_IN:
+        return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
+    content = _read(source)
+    if content[:4] == PARQUET_MAGIC:
+        return _from_parquet(content, source)
+    try:
+        # RecursionError: a deeply nested file; the limit on integers' digits is a ValueError too.
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{source} is neither a JSON array of strings nor Parquet: {error}"
+        ) from None
+    if not isinstance(values, list):
+        raise UserError(
+            f"{source} must hold a JSON array of strings, but holds {_JSON_KINDS[type(values)]}"
+        )
+    return make_metadata(values, origin=source)
+
+
+_JSON_KINDS = {
+    dict: "an object",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _read(source: str) -> bytes:
+    """The content of a file, unpacked if it is gzip."""
+    try:
+        with fsspec.open(source, "rb") as file:
+            content = _read_bounded(file, source)
+        if content[:2] == GZIP_MAGIC:
+            with gzip.open(io.BytesIO(content)) as unpacked:
+                content = _read_bounded(unpacked, source)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no metadata file {source}; give {BUILT_IN!r}, or a JSON or Parquet file"
+        ) from None
+    except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
+        raise UserError(f"the metadata file {source} cannot be read: {error}") from None
+    return content
+
+
+def _read_bounded(file: IO[bytes] | gzip.GzipFile, source: str) -> bytes:
+    pieces, size = [], 0
+    while piece := file.read(PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_FILE_BYTES:
+            raise UserError(
+                f"{source} is larger than {MAX_FILE_BYTES:,} bytes: this is no metadata"
+            )
+    return b"".join(pieces)
+
+
+def _from_parquet(content: bytes, source: str) -> Metadata:
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        names = file.schema_arrow.names
+        if ENTRY not in names:
+            raise UserError(
+                f"{source} has no column {ENTRY!r} (it has {', '.join(names) or 'none'})"
+            )
+        wanted = [name for name in OPTIONAL_COLUMNS if name in names]
+        table = file.read([ENTRY, *wanted])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{source} is a damaged Parquet file: {error}") from None
+    columns = {name: table[name] for name in wanted}
+    return make_metadata(table[ENTRY], **columns, origin=source)
+
+
+def save_json(metadata: Metadata, address: str) -> None:
+    """Write the entries as a JSON array in UTF-8, one entry a line; the other columns are lost."""
+    text = json.dumps(metadata.entries.to_pylist(), ensure_ascii=False, separators=(",\n", ":"))
+    with _create(address) as file:
+        file.write(text.encode() + b"\n")
+
+
+def save_parquet(metadata: Metadata, address: str) -> None:
+    """Write the entries and the other columns that there are as Parquet."""
+    columns: dict[str, Any] = {ENTRY: metadata.entries}
+    for name in OPTIONAL_COLUMNS:
+        if (values := getattr(metadata, name)) is not None:
+            columns[name] = values
+    with _create(address) as file:
+        pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=ROWS_PER_GROUP)
+
+
+def _create(address: str) -> AbstractContextManager[IO[bytes]]:
+    folder, name = os.path.split(address)
+    return Folder(folder or ".").create(name)

@@ -1,0 +1,267 @@
+"""A pool's files: finding, opening, and naming them by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os.path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+
+from metacurate.errors import UserError
+from metacurate.storage import is_local, local_path
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+KNOWN_SUFFIXES = "Parquet (.parquet, .pq), CSV/TSV (.csv, .tsv) or JSON lines (.jsonl, .ndjson), \
+the text formats also as .gz or .zst"
+
+WHOLE_FINGERPRINT_BYTES = 64 << 20
+SAMPLES, SAMPLE_BYTES = 16, 64 << 10
+
+# Small pieces: what a decompressor had ready is lost with the piece in which the damage shows.
+COMPRESSED_PIECE_BYTES = 4 << 10
+PLAIN_PIECE_BYTES = 1 << 20
+MAX_HELD_LINE_BYTES = 32 << 20
+
+
+def format_of(address: str) -> tuple[str, str | None] | None:
+    """The format and compression that a file's name tells, or None if it is no pool file."""
+    stem, suffix = os.path.splitext(address.lower())
+    compression = COMPRESSIONS.get(suffix)
+    if compression is not None:
+        suffix = os.path.splitext(stem)[1]
+    form = FORMATS.get(suffix)
+    if form is None or (form == "parquet" and compression is not None):
+        return None
+    return form, compression
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pool files that the inputs name (sorted), and how many other files lay beside them."""
+
+    files: tuple[str, ...]
+    ignored: int
+
+
+def find(inputs: Sequence[str]) -> Found:
+    """All pool files that the inputs (files, folders, globs; local or fsspec addresses) name.
+
+    Folders are searched through; names that begin with ``.`` or ``_`` are passed over. Addresses
+    stay relative if the input is. UserError if an input names nothing.
+    """
+    files: set[str] = set()
+    others: set[str] = set()
+    for given in inputs:
+        candidates, chosen = _candidates(given)
+        known = {c for c in candidates if format_of(c) is not None}
+        if not known:
+            if chosen and candidates:
+                raise UserError(f"{given} is of no known format; a pool is {KNOWN_SUFFIXES}")
+            raise UserError(f"{given}: no pool file found; a pool is {KNOWN_SUFFIXES}")
+        files |= known
+        others |= candidates - known
+    if not files:
+        raise UserError("no input was given; name the pool's files, folders or globs")
+    return Found(tuple(sorted(files)), len(others - files))
+
+
+def _candidates(given: str) -> tuple[set[str], bool]:
+    """The files that one input names, and whether it names a single file itself."""
+    if "::" in given:  # a chained fsspec address: the file itself, with all its parts
+        return {given}, True
+    filesystem, path = fsspec.core.url_to_fs(given)
+    if filesystem.isfile(path):
+        return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
+    found: list[str] = []
+    if filesystem.isdir(path):
+        found = _below(filesystem, path)
+    elif any(character in given for character in "*?["):
+        for name, entry in filesystem.glob(path, detail=True).items():
+            if entry["type"] == "directory":
+                found += _below(filesystem, name)
+            elif not _is_hidden(name.rsplit("/", 1)[-1]):
+                found.append(name)
+    if not is_local(given):
+        return {filesystem.unstrip_protocol(name) for name in found}, False
+    if local_path(given).is_absolute():
+        return set(found), False
+    return {os.path.relpath(name) for name in found}, False
+
+
+def _below(filesystem: Any, folder: str) -> list[str]:
+    start = len(folder.rstrip("/")) + 1
+    return [
+        name
+        for name in filesystem.find(folder)
+        if not any(_is_hidden(part) for part in name[start:].split("/"))
+    ]
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+class Source:
+    """An open file, for Arrow (``arrow``), that tells damaged content from failing storage."""
+
+    def __init__(self, address: str) -> None:
+        self._failure: BaseException | None = None
+        self._remote: Any = None
+        if is_local(address):
+            self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
+        else:
+            filesystem, path = fsspec.core.url_to_fs(address)
+            self._remote = filesystem.open(path, "rb")
+            self.arrow = pa.PythonFile(self, mode="r")
+
+    def raise_unless_damage(self, error: BaseException) -> None:
+        """Raise what made reading fail if it was the storage; return if it was the content.
+
+        Arrow reports unreadable content as its own exceptions or as an OSError without a number.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if not isinstance(error, pa.ArrowException | UnicodeDecodeError) and (
+            not isinstance(error, OSError) or error.errno is not None
+        ):
+            raise error
+
+    # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the remote file."""
+        try:
+            return self._remote.read(size)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        """Seek in the remote file."""
+        return self._remote.seek(position, whence)
+
+    def tell(self) -> int:
+        """The position in the remote file."""
+        return self._remote.tell()
+
+    def size(self) -> int:
+        """The file's size in bytes."""
+        return self.arrow.size() if self._remote is None else self._remote.size
+
+    @property
+    def closed(self) -> bool:
+        """Whether the remote file is closed."""
+        return self._remote.closed
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._remote is None:
+            self.arrow.close()
+        else:
+            self._remote.close()
+
+
+@contextmanager
+def open_source(address: str) -> Iterator[Source]:
+    """Open a file for reading."""
+    source = Source(address)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def fingerprint(source: Source) -> str:
+    """BLAKE2b (128 bits, hex) of a file's size and content.
+
+    Of files over 64 MiB the content is sampled: the first and last 64 KiB and 16 blocks of 64 KiB
+    at even distances between them.
+    """
+    file, size = source.arrow, source.size()
+    digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
+    file.seek(0)
+    if size <= WHOLE_FINGERPRINT_BYTES:
+        while piece := file.read(PLAIN_PIECE_BYTES):
+            digest.update(piece)
+    else:
+        last = size - SAMPLE_BYTES
+        for sample in range(SAMPLES + 2):
+            file.seek(last * sample // (SAMPLES + 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    file.seek(0)
+    return digest.hexdigest()
+
+
+class TextStream(io.RawIOBase):
+    """The decompressed bytes of a text file, up to its end or to where it is damaged.
+
+    ``damage`` then says what is wrong, and the piece of a line before the damage is dropped.
+    ``read(n)`` returns n bytes except at the end.
+    """
+
+    def __init__(self, source: Source, compression: str | None) -> None:
+        super().__init__()
+        self._source = source
+        self._input: Any = source.arrow
+        self._piece = PLAIN_PIECE_BYTES
+        if compression is not None:
+            self._input = pa.CompressedInputStream(source.arrow, compression)
+            self._piece = COMPRESSED_PIECE_BYTES
+        self._ready = bytearray()
+        self._lines_end = 0  # whole lines end here in _ready
+        self._ended = False
+        self.damage: str | None = None
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, fewer only at the end; all that is left if negative."""
+        while not self._ended and (size < 0 or self._lines_end < size):
+            self._fill()
+        count = self._lines_end if size < 0 else min(size, self._lines_end)
+        result = bytes(self._ready[:count])
+        del self._ready[:count]
+        self._lines_end -= count
+        return result
+
+    def _fill(self) -> None:
+        try:
+            piece = self._input.read(self._piece)
+        except Exception as error:
+            self._source.raise_unless_damage(error)
+            self.damage = one_line(error)
+            self._ended = True
+            return
+        if not piece:
+            self._ended = True
+            self._lines_end = len(self._ready)
+            return
+        start = len(self._ready)
+        self._ready += piece
+        newline = piece.rfind(b"\n")
+        if newline >= 0:
+            self._lines_end = start + newline + 1
+        elif len(self._ready) - self._lines_end > MAX_HELD_LINE_BYTES:
+            self._lines_end = len(self._ready)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message, short and on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
