@@ -98,7 +98,6 @@ class DownloadConfig:
     def recorded(self) -> dict[str, Any]:
         """What decides the output if all servers answer; the rest may change on resuming."""
         return {
-            "columns": asdict(self.columns),
             "images": asdict(self.images),
             "samples_per_shard": self.samples_per_shard,
             "sample": self.sample,
@@ -143,6 +142,11 @@ def download(
     """
     _check(config)
     table = UrlTable.find(source, config.columns, config.sample, config.sample_offset)
+    size = config.samples_per_shard
+    tasks = [
+        _ShardTask(n, first, min(size, table.rows - first))
+        for n, first in enumerate(range(0, table.rows, size))
+    ]
     folder = Folder(out)
     with exclusive(folder):
         _refuse_foreign(folder)
@@ -150,16 +154,12 @@ def download(
             folder,
             DOWNLOAD,
             {"input": table.fingerprint(), **config.recorded()},
+            shards=len(tasks),
             overwrite=overwrite,
         )
         if totals is not None:
             return totals
         _remove_unfinished(folder)
-        size = config.samples_per_shard
-        tasks = [
-            _ShardTask(n, first, min(size, table.rows - first))
-            for n, first in enumerate(range(0, table.rows, size))
-        ]
         with _Downloader(table, folder, config) as downloader:
             shards = run_shards(
                 folder,

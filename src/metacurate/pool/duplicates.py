@@ -67,7 +67,7 @@ def mark_duplicates(
                 f"{folder.address(missing[0])}.parquet is missing: no hashes to compare"
             )
         sizes = {s: _size(folder, f"{s}.parquet") for s in stems}
-        totals = begin(folder, DUPLICATES, {"input": sizes}, overwrite=overwrite)
+        totals = begin(folder, DUPLICATES, {"input": sizes}, shards=1, overwrite=overwrite)
         if totals is not None:
             return totals
         with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:

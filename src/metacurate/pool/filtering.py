@@ -159,7 +159,7 @@ def filter_images(
             raise UserError(
                 f"{folder.url} holds shards that were not made by pool filter; use another --out"
             )
-        totals = begin(folder, FILTER, recorded, overwrite=overwrite)
+        totals = begin(folder, FILTER, recorded, shards=len(stems), overwrite=overwrite)
         if totals is not None:
             return totals
         for name in folder.list():
