@@ -36,7 +36,8 @@ class Decoders:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._pool = self._new_pool(workers)
-        self._alone = asyncio.Lock()
+        self._single: ProcessPoolExecutor | None = None
+        self._suspects = asyncio.Lock()
 
     @staticmethod
     def _new_pool(workers: int) -> ProcessPoolExecutor:
@@ -49,7 +50,9 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=error is None, cancel_futures=True)
+        for pool in (self._pool, self._single):
+            if pool is not None:
+                pool.shutdown(wait=error is None, cancel_futures=True)
 
     async def process(self, body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
         """``process_image`` in a worker; an image whose worker dies is rejected, not retried."""
@@ -59,13 +62,16 @@ class Decoders:
             return await loop.run_in_executor(pool, process_image, body, config)
         except BrokenProcessPool:
             # Some image under way killed its worker, and the pool with it. Each of these images is
-            # tried once more on its own: only the culprit dies again.
-            async with self._alone:
+            # tried once more, one after the other: only the culprit dies again.
+            async with self._suspects:
                 if self._pool is pool:
                     self._pool = self._new_pool(self._workers)
                     pool.shutdown(wait=False)
-                with self._new_pool(1) as single:
-                    try:
-                        return await loop.run_in_executor(single, process_image, body, config)
-                    except BrokenProcessPool:
-                        return Rejected("decoder_died")
+                if self._single is None:
+                    self._single = self._new_pool(1)
+                try:
+                    return await loop.run_in_executor(self._single, process_image, body, config)
+                except BrokenProcessPool:
+                    self._single.shutdown(wait=False)
+                    self._single = None
+                    return Rejected("decoder_died")
