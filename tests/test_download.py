@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from hostile_server import HostileServer, encoded, photo
 from PIL import Image
 
+from hostile_server import HostileServer, encoded, photo
 from metacurate.errors import UserError
 from metacurate.pool import decoders
 from metacurate.pool.decoders import Decoders
@@ -301,6 +301,16 @@ def test_expected_hashes_are_checked(server: HostileServer, tmp_path: Path) -> N
     assert [row["error_message"] for row in rows] == [None, "hash_mismatch", None]
     assert [row["caption"] for row in rows] == ["a", None, "c"]
     assert [row["input_sha256"] for row in rows] == table["sha256"].to_pylist()
+
+
+def test_a_bare_list_of_urls_is_enough(server: HostileServer, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": [server.url("photo/1.jpg")]}), tmp_path / "in.parquet")
+    totals = download(
+        str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG, show_progress=False
+    )
+    assert totals["successes"] == 1
+    samples = list(webdataset.WebDataset(str(tmp_path / "out/00000.tar"), shardshuffle=False))
+    assert [set(s) - {"__key__", "__url__", "__local_path__"} for s in samples] == [{"jpg", "json"}]
 
 
 def test_a_sample_is_even_and_in_order(server: HostileServer, tmp_path: Path) -> None:

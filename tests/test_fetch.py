@@ -11,8 +11,8 @@ from email.utils import format_datetime
 from urllib.parse import quote
 
 import pytest
-from hostile_server import HostileServer, encoded, photo
 
+from hostile_server import HostileServer, encoded, photo
 from metacurate.pool.fetch import Failure, FetchConfig, Fetcher, Success, forbids
 
 CONFIG = FetchConfig(

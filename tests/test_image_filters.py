@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import skimage.data
 import webdataset
-from hostile_server import encoded, photo
 from PIL import Image
 
+from hostile_server import encoded, photo
 from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.pool import duplicates

@@ -9,9 +9,9 @@ import imagehash
 import numpy as np
 import pytest
 import skimage.data
-from hostile_server import encoded, photo, special_images
 from PIL import Image
 
+from hostile_server import encoded, photo, special_images
 from metacurate.pool.images import (
     ImageConfig,
     ProcessedImage,

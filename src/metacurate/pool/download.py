@@ -334,7 +334,7 @@ class _Downloader:
         reasons: Counter[str] = Counter()
         statuses: Counter[str] = Counter()
         carried = self._table.carried(rows)
-        plain = carried.to_pylist()
+        plain = carried.to_pylist() if carried.num_columns else [{}] * task.rows
         with self._folder.create(f"{stem}.tar") as file, _closing(TarWriter(file)) as tar:
             for row, (input_row, url, texts, outcome) in enumerate(
                 zip(
