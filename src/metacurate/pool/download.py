@@ -219,7 +219,7 @@ def _refuse_foreign(folder: Folder) -> None:
 def _remove_unfinished(folder: Folder) -> None:
     """Remove the files of shards that are not done: of a killed run or of other settings."""
     states = folder.list(f"state/{DOWNLOAD.name}")
-    done = {shard_stem(int(name[-11:-5])) for name in states}
+    done = {shard_stem(int(n.rpartition("-")[2].removesuffix(".json"))) for n in states}
     for name in folder.list():
         match = SHARD_FILE.fullmatch(name)
         if match and match.group(1) not in done:

@@ -186,7 +186,7 @@ def _resized(image: Image.Image, config: ImageConfig) -> Image.Image:
         width, height = (max(1, round(s * config.size / side)) for s in image.size)
         if max(width, height) > MAX_JPEG_SIDE or width * height > config.max_pixels:
             raise Image.DecompressionBombError
-        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     square = (config.size, config.size)
     if config.resize == "center_crop":
         left, top = (max(0, (a - b) // 2) for a, b in zip(image.size, square, strict=True))
