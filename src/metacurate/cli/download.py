@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
-from metacurate.cli.pool import app
+from metacurate.cli.pool import pool_app
 
 Tars = Annotated[
     str, typer.Argument(metavar="TARS", help="Folder of tar shards.", show_default=False)
@@ -26,7 +26,7 @@ def _summary(title: str, result: dict[str, Any], *, as_json: bool) -> None:
     show(result, summary_table(title, rows), as_json=as_json)
 
 
-@app.command()
+@pool_app.command()
 def download(
     source: Annotated[
         str,
@@ -167,7 +167,7 @@ def download(
     _summary(f"Images in {out}", totals, as_json=as_json)
 
 
-@app.command()
+@pool_app.command()
 def duplicates(tars: Tars, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
     """Mark duplicate images, exact and perceptual, across all shards of a folder.
 
@@ -181,7 +181,7 @@ def duplicates(tars: Tars, overwrite: Overwrite = False, as_json: AsJson = False
     _summary(f"Duplicates in {tars}", mark_duplicates(tars, overwrite=overwrite), as_json=as_json)
 
 
-@app.command(name="filter")
+@pool_app.command(name="filter")
 def filter_(
     tars: Tars,
     out: Out,
@@ -239,7 +239,7 @@ def filter_(
     _summary(f"Images in {out}", totals, as_json=as_json)
 
 
-@app.command()
+@pool_app.command()
 def survival(tars: Tars, as_json: AsJson = False) -> None:
     """The share of rows that still have an image: plan a larger curated set with it.
 

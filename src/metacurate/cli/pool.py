@@ -1,10 +1,15 @@
-"""The ``metacurate pool`` commands: making, cleaning and downloading pools."""
+"""Commands that make pools: from web archives to images on disk."""
 
 from __future__ import annotations
 
 import typer
 
-from metacurate.cli import app as root
+from metacurate.cli import app
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-root.add_typer(app, name="pool", help="Make, clean and download pools of image-text pairs.")
+pool_app = typer.Typer(
+    name="pool",
+    help="Make pools of image-text pairs.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(pool_app)
