@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -185,6 +186,26 @@ def test_no_one_there(server: HostileServer) -> None:
     with HostileServer() as gone:
         port = gone.port
     assert reason(f"http://127.0.0.1:{port}/x.jpg") == "connect_failed"
+
+
+def test_no_tls_there(server: HostileServer) -> None:
+    assert reason(f"https://127.0.0.1:{server.port}/photo/1.jpg") == "tls_failed"
+    assert not server.requests
+
+
+def test_a_host_that_takes_no_connections() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:  # the queue is full after the first ones
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/x.jpg"
+        config = replace(CONFIG, connect_timeout=0.5, timeout=5.0)
+        assert reason(url, config) == "connect_timeout"
+        for one in waiting:
+            one.close()
 
 
 def test_a_dead_host_is_given_up_and_all_its_urls_have_one_reason() -> None:
