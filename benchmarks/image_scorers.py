@@ -27,12 +27,12 @@ from metacurate.pool.scorers import load_scorer
 MIN_SIDE = 64
 
 
-def pictures(folders: list[Path]) -> dict[str, Image.Image]:
+def pictures(folders: list[Path], suffixes: list[str]) -> dict[str, Image.Image]:
     """All readable images of folders, each content once."""
     found = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".gif"):
+            if path.suffix.lower() not in suffixes:
                 continue
             try:
                 image = open_rgb(path.read_bytes())
@@ -101,11 +101,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--limit", type=int, default=500, help="images for the slow scorers")
+    parser.add_argument("--suffixes", nargs="+", default=[".png", ".jpg", ".jpeg", ".webp"])
+    parser.add_argument("--hashes-only", action="store_true", help="leave the slow scorers out")
     arguments = parser.parse_args()
-    images = list(pictures(arguments.folders).values())
+    images = list(pictures(arguments.folders, arguments.suffixes).values())
     step = max(1, len(images) // arguments.limit)
     some = [np.asarray(image) for image in images[::step]]
     found: dict[str, object] = {"images": len(images), "hash": hash_errors(images)}
+    if arguments.hashes_only:
+        print(json.dumps(found, indent=1))
+        return
     start = time.perf_counter()
     unsafe = load_scorer("unsafe")(some, [{}] * len(some))["unsafe"]
     found["unsafe"] = {
