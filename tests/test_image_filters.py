@@ -118,6 +118,51 @@ def test_duplicates_agree_with_a_plain_count(tmp_path: Path) -> None:
             assert row["exact_duplicate_of"] == (None if leader == row["key"] else leader)
 
 
+@pytest.mark.parametrize("max_distance", range(6))
+@pytest.mark.parametrize("images_per_partition", [7, 1_000_000])
+def test_look_alikes_agree_with_comparing_all_pairs(
+    tmp_path: Path, max_distance: int, images_per_partition: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "IMAGES_PER_PARTITION", images_per_partition)
+    rng = np.random.default_rng(max_distance)
+    models = [*rng.integers(0, 2**64, 30, dtype=np.uint64).tolist(), 0, 2**64 - 1, 2**63]
+    hashes = []
+    for model in rng.choice(len(models), 400):
+        flips = rng.choice(64, rng.integers(0, 7), replace=False)
+        hashes.append(models[model] ^ sum(1 << int(bit) for bit in flips))
+    for shard in range(4):
+        rows = {
+            "key": [sample_key(shard, row, 100) for row in range(100)],
+            "status": ["success"] * 100,
+            "sha256": [f"{shard * 100 + row:064x}" for row in range(100)],
+            "dhash": [f"{value:016x}" for value in hashes[shard * 100 : shard * 100 + 100]],
+        }
+        pq.write_table(pa.table(rows), tmp_path / f"{shard_stem(shard)}.parquet")
+        (tmp_path / f"{shard_stem(shard)}.tar").touch()
+    totals = mark_duplicates(str(tmp_path), max_distance=max_distance, show_progress=False)
+    found = [
+        row["perceptual_duplicate_of"]
+        for shard in range(4)
+        for row in pq.read_table(
+            tmp_path / "duplicates" / f"{shard_stem(shard)}.parquet"
+        ).to_pylist()
+    ]
+    usable = [4 <= value.bit_count() <= 60 for value in hashes]
+    expected = [
+        next(
+            (
+                sample_key(j // 100, j % 100, 100)
+                for j in range(i)
+                if usable[i] and usable[j] and (hashes[i] ^ hashes[j]).bit_count() <= max_distance
+            ),
+            None,
+        )
+        for i in range(len(hashes))
+    ]
+    assert found == expected
+    assert totals["perceptual_duplicates"] == sum(e is not None for e in expected) > 10
+
+
 def test_duplicates_are_dropped(tars: Path, tmp_path: Path) -> None:
     config = FilterConfig(drop_duplicates="exact")
     with pytest.raises(UserError, match="pool duplicates"):

@@ -168,7 +168,15 @@ def download(
 
 
 @pool_app.command()
-def duplicates(tars: Tars, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+def duplicates(
+    tars: Tars,
+    max_distance: Annotated[
+        int,
+        typer.Option(help="Differing bits of 64 up to which two hashes are of one picture; 0-5."),
+    ] = 3,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
     """Mark duplicate images, exact and perceptual, across all shards of a folder.
 
     Writes duplicates/NNNNN.parquet into the folder: for each image the key of the first one with
@@ -178,7 +186,8 @@ def duplicates(tars: Tars, overwrite: Overwrite = False, as_json: AsJson = False
     """
     from metacurate.pool.duplicates import mark_duplicates
 
-    _summary(f"Duplicates in {tars}", mark_duplicates(tars, overwrite=overwrite), as_json=as_json)
+    totals = mark_duplicates(tars, max_distance=max_distance, overwrite=overwrite)
+    _summary(f"Duplicates in {tars}", totals, as_json=as_json)
 
 
 @pool_app.command(name="filter")
