@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from metacurate.pool.images import difference_hash, open_rgb
 from metacurate.pool.scorers import load_scorer
 
 MIN_SIDE = 64
+DISTANCES = (0, 1, 3, 5)
 
 
 def pictures(folders: list[Path], suffixes: list[str]) -> dict[str, Image.Image]:
@@ -44,7 +44,7 @@ def pictures(folders: list[Path], suffixes: list[str]) -> dict[str, Image.Image]
 
 
 def hash_errors(images: list[Image.Image]) -> dict[str, object]:
-    """How many altered copies keep the hash, and how many different images share one."""
+    """How many altered copies, and how many different images, are within some bits."""
 
     def through(image: Image.Image, kind: str, **options: int) -> Image.Image:
         buffer = io.BytesIO()
@@ -60,21 +60,20 @@ def hash_errors(images: list[Image.Image]) -> dict[str, object]:
             (i.width // 20, i.height // 20, i.width - i.width // 20, i.height - i.height // 20)
         ),
     }
-    hashes = [difference_hash(image) for image in images]
-    kept = {
-        name: round(
-            float(
-                np.mean(
-                    [difference_hash(alter(i)) == h for i, h in zip(images, hashes, strict=True)]
-                )
-            ),
-            4,
+    hashes = [int(difference_hash(image), 16) for image in images]
+    found: dict[str, object] = {}
+    for name, alter in copies.items():
+        altered = [int(difference_hash(alter(image)), 16) for image in images]
+        bits = np.array([(a ^ h).bit_count() for a, h in zip(altered, hashes, strict=True)])
+        found[name] = {f"{d} bits": round(float((bits <= d).mean()), 4) for d in DISTANCES}
+    marked = {
+        f"{d} bits": sum(
+            any((hashes[i] ^ hashes[j]).bit_count() <= d for j in range(i))
+            for i in range(len(hashes))
         )
-        for name, alter in copies.items()
+        for d in DISTANCES
     }
-    counts = Counter(hashes)
-    shared = sum(count - 1 for count in counts.values())
-    return {"copies with the same hash": kept, "different images marked": shared}
+    return {"copies found": found, "different images marked": marked}
 
 
 def face_errors() -> dict[str, object]:
