@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -266,7 +268,7 @@ def test_damaged_tars_are_named(tars: Path, tmp_path: Path) -> None:
 def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
     write_shards(tmp_path / "in", [[encoded(photo(1)), encoded(photo(2))]])
     with (tmp_path / "in" / "00000.tar").open("rb") as file:
-        samples = list(read_samples(file, "00000.tar"))
+        samples = list(read_samples(file, "00000.tar", Counter()))
     with (tmp_path / "in" / "00000.tar").open("wb") as file:
         tar = TarWriter(file)
         tar.write(samples[0])
@@ -278,6 +280,24 @@ def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
     )
     assert totals["dropped"] == {"unreadable_image": 1}
     assert list(samples_of(tmp_path / "out")) == ["0000000"]
+
+
+def test_images_missing_in_the_tar_are_not_called_successes(tars: Path, tmp_path: Path) -> None:
+    """A tar of somebody else's: an image left out, and a member that points elsewhere."""
+    with (tars / "00000.tar").open("rb") as file:
+        samples = list(read_samples(file, "00000.tar", Counter()))
+    with (tars / "00000.tar").open("wb") as file:
+        tar = TarWriter(file)
+        tar.write(samples[0])
+        tar.write(Sample("../../evil", {"jpg": b"x"}))
+        tar.close()
+    config = FilterConfig(("test_image_filters:brightness",))
+    totals = filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+    assert totals["dropped"] == {"missing_image": 2}
+    assert totals["skipped_members"] == {"unsafe_name": 1}
+    assert totals["successes"] == 5 == len(samples_of(tmp_path / "out"))
+    with tarfile.open(tmp_path / "out" / "00000.tar") as written:
+        assert all(".." not in name for name in written.getnames())
 
 
 def test_tars_without_parquet_are_filtered_too(tars: Path, tmp_path: Path) -> None:

@@ -190,13 +190,14 @@ def _filter_shard(task: _FilterTask) -> Statistics:
     scored: dict[str, dict[str, Any]] = {}
     reasons: dict[str, str] = {}
     blurred = 0
+    skipped: Counter[str] = Counter()
     tar_name = f"{task.stem}.tar"
     with (
         task.source.open(tar_name) as source,
         task.folder.create(tar_name) as target,
     ):
         tar = TarWriter(target)
-        for batch in _batches(read_samples(source, task.source.address(tar_name))):
+        for batch in _batches(read_samples(source, task.source.address(tar_name), skipped)):
             for sample, image, scores in _score(batch, scorers):
                 scored[sample.key] = scores
                 reason = _verdict(sample, image, scores, duplicates, config)
@@ -211,7 +212,7 @@ def _filter_shard(task: _FilterTask) -> Statistics:
                     kept = sample
                 tar.write(_with_scores(kept, scores))
         tar.close()
-    return _report(task, scored, reasons, blurred)
+    return _report(task, scored, reasons, blurred, skipped)
 
 
 def _batches(samples: Any) -> Any:
@@ -360,7 +361,11 @@ def _duplicates(task: _FilterTask) -> dict[str, str]:
 
 
 def _report(
-    task: _FilterTask, scored: dict[str, dict[str, Any]], reasons: dict[str, str], blurred: int
+    task: _FilterTask,
+    scored: dict[str, dict[str, Any]],
+    reasons: dict[str, str],
+    blurred: int,
+    skipped: Counter[str],
 ) -> Statistics:
     """Write the shard's Parquet file and statistics."""
     rows = _input_rows(task, list(scored))
@@ -368,6 +373,8 @@ def _report(
     statuses = rows["status"].to_pylist()
     messages = rows["error_message"].to_pylist()
     for position, key in enumerate(keys):
+        if key not in scored and statuses[position] == SUCCESS:
+            reasons[key] = "missing_image"
         if key in reasons:
             statuses[position], messages[position] = FILTERED, reasons[key]
     for name, values in (("status", statuses), ("error_message", messages)):
@@ -390,6 +397,7 @@ def _report(
         **{s: n for s, n in sorted(counts.items()) if s != SUCCESS},
         "dropped": dict(sorted(Counter(reasons.values()).items())),
         "blurred_images": blurred,
+        "skipped_members": dict(sorted(skipped.items())),
         "status_dict": dict(sorted(Counter(m or SUCCESS for m in messages).items())),
     }
     task.folder.write_json(statistics_name(task.stem), statistics)

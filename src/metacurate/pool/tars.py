@@ -11,17 +11,20 @@ import json
 import math
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 from metacurate.errors import UserError
+from metacurate.pool import tar_index
 from metacurate.storage import Folder
 
 SHARD_DIGITS = 5
 SHARD_FILE = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
-MAX_MEMBER_BYTES = 2**30
+MAX_MEMBER_BYTES = 2**28
+DAMAGE = frozenset({"tar_unreadable", "tar_damaged", "tar_truncated"})
 
 SUCCESS = "success"
 FAILED_TO_DOWNLOAD = "failed_to_download"
@@ -93,27 +96,19 @@ class TarWriter:
         self._tar.close()
 
 
-def read_samples(file: IO[bytes], name: str) -> Iterator[Sample]:
-    """The samples of a tar in order, one in memory at a time; UserError if the tar is damaged."""
-    key = ""
-    files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                if member.size > MAX_MEMBER_BYTES:
-                    raise UserError(f"{name}: {member.name!r} is over {MAX_MEMBER_BYTES} bytes")
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                member_key = f"{folder}/{stem}" if folder else stem
-                if member_key != key and files:
-                    yield Sample(key, files)
-                    files = {}
-                key = member_key
-                reader = tar.extractfile(member)
-                files[extension.lower()] = reader.read() if reader is not None else b""
-    except tarfile.TarError as error:
-        raise UserError(f"{name} is damaged ({error}); download this shard again") from None
-    if files:
-        yield Sample(key, files)
+def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[Sample]:
+    """The samples of a tar in order, one in memory at a time; ``skipped`` counts odd members.
+
+    UserError if the tar is damaged: its rows would be lost unnoticed.
+    """
+    for found in tar_index.read_samples(file, skipped):
+        files = {}
+        for member in found.members:
+            if member.size > MAX_MEMBER_BYTES:
+                skipped["member_too_large"] += 1
+                continue
+            file.seek(member.data_offset)
+            files[member.extension] = file.read(member.size)
+        yield Sample(found.key, files)
+    if damage := DAMAGE & skipped.keys():
+        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it anew")
