@@ -71,9 +71,10 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import (  # noqa: E402  (commands register themselves)
-    curate,  # noqa: F401
-    dedup,  # noqa: F401
-    download,  # noqa: F401
-    ingest,  # noqa: F401
+from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
+    curate,
+    dedup,
+    download,
+    ingest,
+    metadata,
 )
