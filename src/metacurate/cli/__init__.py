@@ -11,6 +11,9 @@ import typer
 
 from metacurate import __version__
 from metacurate.errors import UserError
+from metacurate.printable import printable
+
+MAX_MESSAGE = 4000  # characters
 
 app = typer.Typer(
     name="metacurate",
@@ -21,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
 MACHINE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
@@ -54,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; run the same command again to resume", file=sys.stderr)
+        raise
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
         if advice is None:
@@ -82,13 +87,17 @@ def _fail_for_storage(error: Exception) -> NoReturn:
 
 def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with code 2."""
-    print(f"metacurate: error: {' '.join(message.split())}", file=sys.stderr)
+    shown = printable(" ".join(message.split()), MAX_MESSAGE)
+    print(f"metacurate: error: {shown}", file=sys.stderr)
     raise SystemExit(2)
 
 
 from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
     curate,
     dedup,
+    download,
     ingest,
+    inspect,
     metadata,
+    report,
 )
