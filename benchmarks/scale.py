@@ -33,7 +33,7 @@ from metacurate.engines.local import LocalEngine
 from metacurate.match_stage import match
 from metacurate.metadata.store import load_metadata
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.sources import open_pool
+from metacurate.pool.sources import OPEN_FILES, open_pool
 from metacurate.run import Balance, Run, load_array
 from metacurate.storage import Folder
 from record import record, table
@@ -51,7 +51,6 @@ REQUEST_SECONDS = 0.05
 STREAM_BYTES_PER_SECOND = 100e6
 REQUESTS_PER_FILE = 22  # size, footer and the samples of the fingerprint
 REQUESTS_PER_TASK = 10
-FILES_AT_A_TIME = 16  # pool/sources.py
 
 
 @dataclass(frozen=True)
@@ -339,8 +338,8 @@ def main() -> None:
     driver_rows = [
         [
             "looking at the pool's files",
-            f"{REQUESTS_PER_FILE} requests a file, {FILES_AT_A_TIME} files at a time",
-            _time(shards * REQUESTS_PER_FILE * REQUEST_SECONDS / FILES_AT_A_TIME),
+            f"{REQUESTS_PER_FILE} requests a file, {OPEN_FILES} files at a time",
+            _time(shards * REQUESTS_PER_FILE * REQUEST_SECONDS / OPEN_FILES),
         ],
         ["adding up partial counts, twice", "one after the other", reduce_rows[2][3] + " each"],
         [

@@ -24,6 +24,8 @@ from metacurate.errors import UserError
 TEMPORARY_PREFIX = ".tmp-"
 # Held by the process that runs in a local folder; says which process that is.
 LOCK = ".lock"
+# To an object store at a time, from a process: it answers slowly, but many at once.
+CONNECTIONS = 64
 
 
 def is_local(url: str) -> bool:
@@ -38,9 +40,12 @@ def local_path(url: str) -> Path:
 
 def resolve(address: str) -> tuple[Any, str]:
     """The fsspec filesystem of an address and the path there; UserError if it cannot be used."""
+    # No listings from a cache: other processes write to the same folders.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if address.startswith(("s3://", "s3a://")):
+        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS}
     try:
-        # No listings from a cache: other processes write to the same folders.
-        return fsspec.core.url_to_fs(address, use_listings_cache=False)
+        return fsspec.core.url_to_fs(address, **options)
     except (ImportError, ValueError) as error:  # a package not installed, a protocol unknown
         extra = "; pip install 'metacurate[s3]'" if address.startswith("s3://") else ""
         raise UserError(f"{address}: {' '.join(str(error).split())}{extra}") from None

@@ -28,7 +28,7 @@ from metacurate.pool.schema import PoolConfig
 
 SAMPLE_BYTES = 1 << 20  # of a text file, to find its columns
 SAMPLE_ROWS = 100
-OPEN_FILES = 16  # looked at together: object stores answer slowly, but many requests at a time
+OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
 LISTED_BAD_FILES = 5
 FORMAT_NAMES = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines"}
 
