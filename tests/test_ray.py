@@ -235,6 +235,20 @@ def test_wrong_engine_options_are_one_line(
     fails(metacurate(*common, "--address", "auto"), "--engine ray")
 
 
+def test_no_cluster_at_the_address(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    if ray.is_initialized():
+        pytest.skip("needs that no test before left a Ray running in this process")
+    common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+        run = metacurate(*common, "--engine", "ray", "--address", address)
+        fails(run, f"no Ray cluster answers at {address}", "--address")
+
+
 def test_without_ray(
     metacurate: Command,
     pool: Path,  # noqa: F811

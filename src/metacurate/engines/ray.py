@@ -24,6 +24,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
 }
+ANSWER_SECONDS = 10.0
 # For each of the cluster's cores one task runs and one waits: cores never idle, and an autoscaler
 # sees that more of them are of use.
 TASKS_PER_CORE = 2
@@ -103,6 +104,7 @@ class RayEngine:
         self._starts = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if self._starts:
+            _check_that_it_answers(address)
             alone = {"num_cpus": workers or available_cores(), "include_dashboard": False}
             try:
                 ray.init(
@@ -112,10 +114,7 @@ class RayEngine:
                     **(alone if address == "local" else {}),
                 )
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UserError(
-                    f"no Ray cluster answers at {address} ({_short(error)}); "
-                    "check --address, or leave it out to start Ray on this machine"
-                ) from None
+                raise _no_cluster(address, error) from None
         self._place = Place(
             directory=os.getcwd(),
             witness=str(witness.absolute()) if witness is not None else "",
@@ -187,5 +186,20 @@ class RayEngine:
         )
 
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _check_that_it_answers(address: str) -> None:
+    """Raise UserError at once if nobody listens there; Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:200]
+    return UserError(
+        f"no Ray cluster answers at {address} ({said}); check --address and, if the cluster asks "
+        "for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN; without an address Ray starts on this "
+        "machine"
+    )
