@@ -1,7 +1,6 @@
 """metacurate: open, fast, reproducible metadata-curated language-image data.
 
-The entry points: :func:`curate` does it all; :class:`Matcher`, :func:`balance` and
-:func:`solve_threshold` are its parts, on arrays.
+``curate`` does it all; the other names are its parts, on arrays (docs/python-api.md).
 """
 
 from __future__ import annotations
@@ -9,20 +8,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Matcher", "balance", "curate", "load_metadata", "solve_threshold"]
+__all__ = [
+    "Matcher",
+    "Metadata",
+    "PoolConfig",
+    "UserError",
+    "balance",
+    "count_entries",
+    "curate",
+    "keep_probabilities",
+    "load_metadata",
+    "make_metadata",
+    "solve_threshold",
+    "solve_threshold_for_size",
+    "tail_proportion",
+]
 
 if TYPE_CHECKING:
-    from metacurate.balancing import balance, solve_threshold
+    from metacurate.balancing import (
+        balance,
+        count_entries,
+        keep_probabilities,
+        solve_threshold,
+        solve_threshold_for_size,
+        tail_proportion,
+    )
     from metacurate.curation import curate
+    from metacurate.errors import UserError
     from metacurate.matching.matcher import Matcher
-    from metacurate.metadata.store import load_metadata
+    from metacurate.metadata.store import Metadata, load_metadata, make_metadata
+    from metacurate.pool.schema import PoolConfig
 
 _HOMES = {
     "Matcher": "metacurate.matching.matcher",
+    "Metadata": "metacurate.metadata.store",
+    "PoolConfig": "metacurate.pool.schema",
+    "UserError": "metacurate.errors",
     "balance": "metacurate.balancing",
+    "count_entries": "metacurate.balancing",
     "curate": "metacurate.curation",
+    "keep_probabilities": "metacurate.balancing",
     "load_metadata": "metacurate.metadata.store",
+    "make_metadata": "metacurate.metadata.store",
     "solve_threshold": "metacurate.balancing",
+    "solve_threshold_for_size": "metacurate.balancing",
+    "tail_proportion": "metacurate.balancing",
 }
 
 

@@ -37,12 +37,31 @@ def curate(
 ) -> dict[str, Any]:
     """Curate a pool: match, count, balance and write the data card; resumes what is there.
 
-    ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
-    :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
-    ``target_size`` (expected pairs) is given; ``expect_survival`` is the share of the kept pairs
-    whose images will survive the download, for which the threshold makes up. The subset is
-    ``out/curated/*.parquet``. Returns the data card without its entry counts. Raises UserError for
-    what the caller can mend.
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
+    ``target_size``. The same input, settings and seed give the same files, whatever the number of
+    workers and however often the run was stopped.
+
+    Args:
+        pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
+        metadata: ``"wordnet"``, a JSON or Parquet file of entries, or loaded ``Metadata``.
+        out: The output folder; the subset is ``out/curated/*.parquet``.
+        t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
+        p: The tail proportion, in [0, 1], that the threshold is solved from.
+        target_size: The expected number of kept pairs that the threshold is solved from.
+        seed: The seed of the draws, in [0, 2**64).
+        expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
+            survive the download; the threshold is so much larger.
+        pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
+        workers: Processes; all cores if not given.
+        overwrite: Redo what ``out`` holds with other settings instead of refusing.
+        show_progress: Report progress on standard error.
+
+    Returns:
+        The data card without its entry counts (``out/datacard.json`` has them).
+
+    Raises:
+        UserError: What the caller can mend: settings, the pool, the metadata, an output folder that
+            holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)
@@ -71,7 +90,7 @@ def curate_run(
     pool_config: PoolConfig,
     settings: Balance,
 ) -> dict[str, Any]:
-    """:func:`curate` with its parts given."""
+    """``curate`` with its parts given: the caller holds the folder and the engine."""
     pool = open_pool(inputs, pool_config)
     if run.show_progress:
         note(pool.describe())
