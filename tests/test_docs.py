@@ -11,16 +11,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import REPOSITORY, environment
 
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("**/*.md")), *REPOSITORY.glob("examples/*/*.md")]
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted(DOCS.glob("**/*.md")),
+    *REPOSITORY.glob("examples/*/*.md"),
+]
 FENCE = re.compile(
     r"^(?:<!-- exits (?P<code>\d+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
 )
@@ -28,7 +32,13 @@ LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|attr):")
 # What a page makes the browser load by itself; links that a reader may follow are none.
 LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*?(?:src|href)=["']?([^"'\s>]+)""")
-SITE_PACKAGES = ("mkdocs", "material", "mkdocstrings", "mkdocstrings_handlers", "mkdocs_awesome_nav")
+SITE_PACKAGES = (
+    "mkdocs",
+    "material",
+    "mkdocstrings",
+    "mkdocstrings_handlers",
+    "mkdocs_awesome_nav",
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,6 @@ class Session:
         if block.output is not None:
             checker = doctest.OutputChecker()
             options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-            # Doctest takes a line of three dots for a prompt, not for an ellipsis, only in examples.
             assert checker.check_output(block.output, output, options), (
                 f"{block.text}\nprints\n{output}\nbut the page has\n{block.output}"
             )
@@ -156,7 +165,9 @@ def test_coming_from_the_official_scripts(
 
 def test_python_api_examples() -> None:
     text = (DOCS / "python-api.md").read_text(encoding="utf-8")
-    examples = "\n".join(fence["text"] for fence in FENCE.finditer(text) if fence["language"] == "pycon")
+    examples = "\n".join(
+        fence["text"] for fence in FENCE.finditer(text) if fence["language"] == "pycon"
+    )
     test = doctest.DocTestParser().get_doctest(examples, {}, "python-api.md", None, 0)
     assert len(test.examples) > 20
     report = io.StringIO()
@@ -194,7 +205,7 @@ def test_relative_links(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(*SITE_PACKAGES)
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
@@ -206,7 +217,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    yield folder
+    return folder
 
 
 def test_site_builds(site: Path) -> None:

@@ -92,7 +92,7 @@ def index_file_name(position: int) -> str:
 
 
 def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
-    """The manifest section of a finished stage; UserError naming the command to run if it is not."""
+    """The manifest section of a finished stage; UserError with the command to run if it is not."""
     section = read_manifest(folder)["stages"].get(stage.name)
     if section is None or section["state"] != "done":
         raise UserError(
