@@ -183,14 +183,13 @@ def test_readme_python_snippet(session: Session) -> None:
 
 
 def test_names_of_the_package() -> None:
-    """Every name that the package promises is there, and the API page documents it."""
+    """The package's names are there, and the API page documents just them and what they return."""
     import metacurate
 
     page = (DOCS / "python-api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^::: ([\w.]+)$", page, re.M)
-    for name in metacurate.__all__:
-        home = getattr(metacurate, name).__module__
-        assert f"{home}.{name}" in documented
+    homes = {f"{getattr(metacurate, name).__module__}.{name}" for name in metacurate.__all__}
+    assert homes | {"metacurate.balancing.Balanced"} == set(documented)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))

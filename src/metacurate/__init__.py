@@ -17,11 +17,14 @@ __all__ = [
     "count_entries",
     "curate",
     "keep_probabilities",
+    "key_uid",
     "load_metadata",
     "make_metadata",
+    "pair_keep_probabilities",
     "solve_threshold",
     "solve_threshold_for_size",
     "tail_proportion",
+    "url_uid",
 ]
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
         balance,
         count_entries,
         keep_probabilities,
+        pair_keep_probabilities,
         solve_threshold,
         solve_threshold_for_size,
         tail_proportion,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from metacurate.matching.matcher import Matcher
     from metacurate.metadata.store import Metadata, load_metadata, make_metadata
     from metacurate.pool.schema import PoolConfig
+    from metacurate.pool.uid import key_uid, url_uid
 
 _HOMES = {
     "Matcher": "metacurate.matching.matcher",
@@ -48,11 +53,14 @@ _HOMES = {
     "count_entries": "metacurate.balancing",
     "curate": "metacurate.curation",
     "keep_probabilities": "metacurate.balancing",
+    "key_uid": "metacurate.pool.uid",
     "load_metadata": "metacurate.metadata.store",
     "make_metadata": "metacurate.metadata.store",
+    "pair_keep_probabilities": "metacurate.balancing",
     "solve_threshold": "metacurate.balancing",
     "solve_threshold_for_size": "metacurate.balancing",
     "tail_proportion": "metacurate.balancing",
+    "url_uid": "metacurate.pool.uid",
 }
 
 

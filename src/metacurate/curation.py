@@ -50,7 +50,7 @@ def curate(
         target_size: The expected number of kept pairs that the threshold is solved from.
         seed: The seed of the draws, in [0, 2**64).
         expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
-            survive the download; the threshold is so much larger.
+            survive the download; the threshold is raised to make up for the others.
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
         workers: Processes; all cores if not given.
         overwrite: Redo what ``out`` holds with other settings instead of refusing.
