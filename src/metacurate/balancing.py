@@ -244,7 +244,9 @@ def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int
 
 
 @njit(cache=True, nogil=True)
-def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
+def pair_keep_probabilities(
+    offsets: Offsets, entry_ids: EntryIds, keep_probs: Probabilities
+) -> Probabilities:
     """Each pair's probability to be kept: ``1 - prod(1 - p)`` over all matches of all its texts.
 
     Args:

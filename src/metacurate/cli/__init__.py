@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from metacurate import __version__
 from metacurate.errors import UserError
 
 app = typer.Typer(
@@ -16,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 MACHINE_ERRORS = {
@@ -27,8 +30,21 @@ MACHINE_ERRORS = {
 }
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"metacurate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Open, fast, reproducible metadata-curated language-image data."""
 
 
@@ -55,4 +71,4 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import curate  # noqa: E402, F401  (commands register themselves)
+from metacurate.cli import curate, dedup, ingest  # noqa: E402, F401  (commands register themselves)
