@@ -15,7 +15,8 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import open_pool
 from metacurate.progress import note
-from metacurate.run import Balance, Run
+from metacurate.report.build import write_report
+from metacurate.run import REPORT_FILE, Balance, Run
 from metacurate.stage import Statistics, exclusive
 from metacurate.storage import Folder
 
@@ -31,18 +32,19 @@ def curate(
     seed: int = 0,
     expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
+    report: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Curate a pool: match, count, balance and write the data card; resumes what is there.
+    """Curate a pool: match, count, balance, data card and report; resumes what is there.
 
     ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
     :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
     ``target_size`` (expected pairs) is given; ``expect_survival`` is the share of the kept pairs
     whose images will survive the download, for which the threshold makes up. The subset is
-    ``out/curated/*.parquet``. Returns the data card without its entry counts. Raises UserError for
-    what the caller can mend.
+    ``out/curated/*.parquet``; ``report`` asks for the page ``out/report.html`` too. Returns the
+    data card without its entry counts. Raises UserError for what the caller can mend.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)
@@ -53,6 +55,7 @@ def curate(
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),
             settings,
+            report=report,
         )
 
 
@@ -70,6 +73,8 @@ def curate_run(
     metadata: Metadata,
     pool_config: PoolConfig,
     settings: Balance,
+    *,
+    report: bool,
 ) -> dict[str, Any]:
     """:func:`curate` with its parts given."""
     pool = open_pool(inputs, pool_config)
@@ -82,4 +87,7 @@ def curate_run(
         raise UserError(_why_nothing_matched(matched))
     count(run)
     balance(run, settings, pool)
-    return write_datacard(run)
+    card = write_datacard(run)
+    if report and not run.folder.exists(REPORT_FILE):
+        write_report(run)
+    return card
