@@ -139,8 +139,8 @@ def main() -> None:
         f"{arguments.rows:,} texts (WordNet's glosses over and over, each with a URL of its own) "
         f"in Parquet, {len(names):,} entries, t = {T}, {kept:,} pairs kept, {CORES} workers; the "
         "time includes the start of all processes, the card and the manifest, not the report. The "
-        f"usual way: pyahocorasick per caption in {CORES} Python processes, JSON lines in and out, on "
-        f"{arguments.usual_rows:,} of the texts, the building of its automata not counted.\n\n"
+        f"usual way: pyahocorasick per caption in {CORES} Python processes, JSON lines in and "
+        f"out, on {arguments.usual_rows:,} of the texts, not counting the building of automata.\n\n"
         + table(
             ["", "seconds", "texts/s", "times the usual way", "peak memory, all processes"],
             [
