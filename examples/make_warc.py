@@ -67,7 +67,8 @@ def write_warc(file: BinaryIO, name: str, documents: Sequence[tuple[str, bytes]]
     record.rec_headers.replace_header("WARC-Record-ID", _record_id("warcinfo"))
     writer.write_record(record)
     for url, html in documents:
-        get = StatusAndHeaders("GET / HTTP/1.1", [("Host", "docs.example.org")], is_http_request=True)
+        host = [("Host", "docs.example.org")]
+        get = StatusAndHeaders("GET / HTTP/1.1", host, is_http_request=True)
         answer = StatusAndHeaders(
             "200 OK",
             [("Content-Type", "text/html"), ("Content-Length", str(len(html)))],

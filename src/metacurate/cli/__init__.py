@@ -52,4 +52,6 @@ def fail(message: str) -> None:
     """Print one line on standard error and exit with code 2."""
     print(f"metacurate: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
-from metacurate.cli import curate  # noqa: E402, F401  (commands register themselves)
+
+
+from metacurate.cli import curate, pool  # noqa: E402, F401  (commands register themselves)
