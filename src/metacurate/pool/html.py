@@ -37,6 +37,9 @@ MAX_SRCSET_DENSITY = 2.0
 MAX_LEVELS_UP = 8
 
 _IMG = re.compile(r"<img[\s/>]", re.IGNORECASE)
+# How far into a page its encoding is looked for (browsers look at 1,024 bytes or somewhat more).
+META_BYTES = 4096
+_META_CHARSET = re.compile(rb"<meta[^>]+?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -53,10 +56,10 @@ def decode(data: bytes, charset: str | None) -> str:
     UTF-8, the encoding detected from the bytes. A declared encoding with undecodable bytes is not
     believed; if nothing fits, undecodable bytes of the detected one become U+FFFD.
     """
-    for mark, name in _BOMS:
+    for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(name, "replace")
-    name = None
+            return data[len(mark) :].decode(encoding, "replace")
+    name: str | None = None
     for declared in _encodings(data, charset):
         name = map_encoding_to_html5(declared, fallback_utf8=False) if declared else None
         if name is None:
@@ -70,7 +73,8 @@ def decode(data: bytes, charset: str | None) -> str:
 
 def _encodings(data: bytes, charset: str | None) -> Iterator[str | None]:
     yield charset
-    yield detect_encoding(data, from_html_meta=True)
+    declared = _META_CHARSET.search(data, 0, META_BYTES)
+    yield declared.group(1).decode() if declared else None
     yield "utf-8"
     yield detect_encoding(data)
 

@@ -57,10 +57,11 @@ class Isolated(Generic[Item, Result]):
             return
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        process = context.Process(
             target=_serve, args=(theirs, self._function, self._cpu_seconds), daemon=True
         )
-        self._process.start()
+        process.start()
+        self._process = process
         theirs.close()
         try:
             self._pipe.recv()

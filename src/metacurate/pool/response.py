@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from fastwarc.warc import WarcRecord, WarcRecordType
-from resiliparse.parse.encoding import detect_mime
 
 from metacurate.pool.html import Image, decode, has_images, read_page
 
+MAX_SNIFFED_BYTES = 4096
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+
+# How HTML without a stated type begins, after white space, comments and XML declarations.
+_HTML_START = re.compile(
+    rb"(?:\xef\xbb\xbf)?(?:\s|<!--.{0,2048}?-->|<\?xml.{0,256}?\?>)*+"
+    rb"<(?:!doctype\s+html|html|head|body|title|meta|script|table|div|p|a|h1|img|br)[\s/>]",
+    re.IGNORECASE | re.DOTALL,
+)
 
 NOT_HTML = "not HTML"
 BAD_RESPONSE = "broken HTTP response"
@@ -47,8 +55,12 @@ def read_response(response: Response) -> Page | str:
     content_type, charset, body = read
     if len(body) > response.max_bytes:
         return OVERSIZED_PAGE
-    kind = content_type or response.identified_type or detect_mime(body[:4096])
-    if kind.partition(";")[0].strip().lower() not in HTML_TYPES:
+    kind = content_type or response.identified_type
+    if kind is None:
+        is_html = _HTML_START.match(body, 0, MAX_SNIFFED_BYTES) is not None
+    else:
+        is_html = kind.partition(";")[0].strip().lower() in HTML_TYPES
+    if not is_html:
         return NOT_HTML
     html = decode(body, charset)
     if not has_images(html):
