@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,7 +91,7 @@ def read_page(html: str) -> tuple[list[Image], str | None]:
     An image's addresses, by preference: lazy-loading attributes (``LAZY_ATTRIBUTES``), ``src``, the
     best candidate of its ``srcset`` and of the ``<source>`` elements of its ``<picture>``. Its
     texts: ``alt``, ``title``, and ``figcaption`` (the caption of the nearest ``<figure>`` around
-    it, if that figure has no other image).
+    it, if that is so of no other image).
     """
     tree = HTMLTree.parse(html)
     document = tree.document
@@ -102,8 +103,33 @@ def read_page(html: str) -> tuple[list[Image], str | None]:
         if base is not None:
             break
     images = document.get_elements_by_tag_name("img").values()
-    has_figures = bool(len(document.get_elements_by_tag_name("figcaption")))
-    return [(tuple(_addresses(i)), tuple(_texts(i, has_figures))) for i in images], base
+    captions = _captions(document, images)
+    return [(tuple(_addresses(i)), tuple(_texts(i, captions))) for i in images], base
+
+
+def _captions(document: Any, images: list[Any]) -> dict[Any, str]:
+    """The caption of each figure that has one, if it is the nearest figure of one image only.
+
+    Goes up from captions and images, never down from figures: linear on nested ones.
+    """
+    captions: dict[Any, str] = {}
+    for element in document.get_elements_by_tag_name("figcaption").values():
+        figure = _around(element, "figure")
+        if figure is not None and figure not in captions:
+            captions[figure] = element.text or ""
+    if not captions:
+        return captions
+    with_image = Counter(_around(image, "figure") for image in images)
+    return {figure: text for figure, text in captions.items() if with_image[figure] == 1}
+
+
+def _around(element: Any, tag: str) -> Any:
+    """The nearest element of a name around an element, None if there is none near."""
+    for _ in range(MAX_LEVELS_UP):
+        element = element.parent
+        if element is None or element.tag == tag:
+            return element
+    return None
 
 
 def _addresses(image: Any) -> Iterator[str]:
@@ -131,26 +157,15 @@ def _addresses(image: Any) -> Iterator[str]:
             source = source.next_element_sibling
 
 
-def _texts(image: Any, has_figures: bool) -> Iterator[tuple[str, str]]:
+def _texts(image: Any, captions: dict[Any, str]) -> Iterator[tuple[str, str]]:
     for name in ("alt", "title"):
         text = image.getattr(name)
         if text:
             yield name, text
-    if not has_figures:
-        return
-    figure = image.parent
-    for _ in range(MAX_LEVELS_UP):
-        if figure is None or figure.tag == "figure":
-            break
-        figure = figure.parent
-    if figure is None or figure.tag != "figure":
-        return
-    if len(figure.get_elements_by_tag_name("img")) > 1:
-        return
-    caption = figure.query_selector("figcaption")
-    text = caption.text if caption is not None else None
-    if text:
-        yield "figcaption", text
+    if captions:
+        caption = captions.get(_around(image, "figure"))
+        if caption:
+            yield "figcaption", caption
 
 
 def best_candidate(srcset: str) -> str | None:
