@@ -15,17 +15,17 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from web_pages import members, record, response
 
 from metacurate.pool.extract import Counts, ExtractConfig, read_rows
+from web_pages import members, record, response
 
 MUTATIONS = int(os.environ.get("METACURATE_FUZZ", "10000"))
 MAX_SECONDS_PER_CASE = 5.0
 
 GOOD_URL = "http://good.example/"
 HTML = """<!DOCTYPE html><html><head><base href="/b/"><meta charset="utf-8"></head><body>
-<figure><img src="1.png" alt="one &amp; only" title='a "title"'><figcaption>cap</figcaption></figure>
-<picture><source srcset="a.webp 1x, b.webp 2x"><img data-src=2.png alt=deux></picture>
+<figure><img src="1.png" alt="one &amp; only" title='a "title"'><figcaption>cap</figcaption>
+</figure><picture><source srcset="a.webp 1x, b.webp 2x"><img data-src=2.png alt=deux></picture>
 <table><tr><td><img srcset="x.jpg 300w, y.jpg 900w" src="z.jpg" alt="été"></table></body></html>"""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
-from resiliparse.parse.html import HTMLTree
+from resiliparse.parse.html import TEXT, HTMLTree
 
 Image = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """Addresses in order of preference, as written, and (source, text) pairs, as written."""
@@ -36,6 +36,7 @@ MAX_SRCSET_WIDTH = 1024.0
 MAX_SRCSET_DENSITY = 2.0
 # How far above an image its <figure> or <picture> is looked for. Bounds the work on nested pages.
 MAX_LEVELS_UP = 8
+MAX_CAPTION_NODES = 128
 
 _IMG = re.compile(r"<img[\s/>]", re.IGNORECASE)
 # How far into a page its encoding is looked for (browsers look at 1,024 bytes or somewhat more).
@@ -116,11 +117,29 @@ def _captions(document: Any, images: list[Any]) -> dict[Any, str]:
     for element in document.get_elements_by_tag_name("figcaption").values():
         figure = _around(element, "figure")
         if figure is not None and figure not in captions:
-            captions[figure] = element.text or ""
+            captions[figure] = _text(element)
     if not captions:
         return captions
     with_image = Counter(_around(image, "figure") for image in images)
     return {figure: text for figure, text in captions.items() if with_image[figure] == 1}
+
+
+def _text(element: Any) -> str:
+    """The text in an element, of its first ``MAX_CAPTION_NODES`` nodes."""
+    pieces: list[str] = []
+    stack = [element.first_child]
+    for _ in range(MAX_CAPTION_NODES):
+        while stack and stack[-1] is None:
+            stack.pop()
+        if not stack:
+            break
+        node = stack[-1]
+        stack[-1] = node.next_sibling
+        if node.type == TEXT:
+            pieces.append(node.value)
+        else:
+            stack.append(node.first_child)
+    return "".join(pieces)
 
 
 def _around(element: Any, tag: str) -> Any:
