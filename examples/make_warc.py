@@ -38,7 +38,9 @@ ANCHOR_TEXT_LIMIT = 128
 PACKAGES = {
     "gimp-help-en": Path("/usr/share/gimp/2.0/help/en"),
     "debian-handbook": Path("/usr/share/doc/debian-handbook/html"),
+    "libgtk-3-doc": Path("/usr/share/gtk-doc/html/gtk3"),  # long pages with many links
 }
+DEFAULT_PACKAGES = ("gimp-help-en", "debian-handbook")
 
 
 def pages(packages: Sequence[str], limit: int | None = None) -> Iterator[tuple[str, bytes]]:
@@ -237,13 +239,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the two files")
     parser.add_argument(
-        "--package", action="append", choices=[*PACKAGES], help="may be repeated; default: all"
+        "--package",
+        action="append",
+        choices=[*PACKAGES],
+        help="may be repeated; default: the first two",
     )
     parser.add_argument("--limit", type=int, help="pages of each package; default: all")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     warc = options.out / "docs.warc.gz"
-    documents = list(pages(options.package or [*PACKAGES], options.limit))
+    documents = list(pages(options.package or DEFAULT_PACKAGES, options.limit))
     with warc.open("wb") as file:
         write_warc(file, warc.name, documents)
     with (options.out / "docs.warc.wat.gz").open("wb") as file:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
@@ -38,6 +39,12 @@ _TYPE = re.compile(rb"^WARC-Type:[ \t]*([A-Za-z]+)", re.IGNORECASE | re.MULTILIN
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
 
 
+@lru_cache
+def _field_pattern(name: str) -> re.Pattern[bytes]:
+    pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
+    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+
+
 class Record(NamedTuple):
     """One record: its place in the file, WARC-Type, header lines and content block."""
 
@@ -49,8 +56,7 @@ class Record(NamedTuple):
 
     def field(self, name: str) -> str | None:
         """The value of a named header field, None if there is none."""
-        pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
-        found = re.search(pattern, self.header, re.IGNORECASE | re.MULTILINE)
+        found = _field_pattern(name).search(self.header)
         return found.group(1).strip().decode("utf-8", "replace") if found else None
 
 
