@@ -21,6 +21,7 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 HEADER_END = b"\r\n\r\n"
 RECORD_END = b"\r\n\r\n"
 MAX_HEADER_BYTES = 64 << 10
+MAX_LENGTH_DIGITS = 18
 
 # The unused input at the end of a member is copied: small pieces keep that cheap.
 PIECE_BYTES = 4 << 10
@@ -35,7 +36,6 @@ OVERSIZED = "oversized record"
 BROKEN = "broken record"
 DAMAGED_FILE = "rest of a damaged file"
 
-_TYPE = re.compile(rb"^WARC-Type:[ \t]*([A-Za-z]+)", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
 
 
@@ -43,6 +43,16 @@ _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNOR
 def _field_pattern(name: str) -> re.Pattern[bytes]:
     pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
     return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+
+
+def _field(header: bytes, usual: bytes, pattern: re.Pattern[bytes]) -> bytes | None:
+    """The value of a field: by its name as usually written, else by the pattern (any case)."""
+    at = header.find(usual)
+    if at >= 0:
+        at += len(usual)
+        return header[at : header.find(b"\r", at)].strip()
+    found = pattern.search(header)
+    return found.group(1).strip() if found else None
 
 
 class Record(NamedTuple):
@@ -56,8 +66,8 @@ class Record(NamedTuple):
 
     def field(self, name: str) -> str | None:
         """The value of a named header field, None if there is none."""
-        found = _field_pattern(name).search(self.header)
-        return found.group(1).strip().decode("utf-8", "replace") if found else None
+        value = _field(self.header, b"\r\n" + name.encode() + b": ", _field_pattern(name))
+        return value.decode("utf-8", "replace") if value is not None else None
 
 
 def read_records(
@@ -156,7 +166,7 @@ def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[
     """Yield (offset, inflated bytes) of each sound gzip member of at most ``max_bytes``."""
     while window.peek(0, 1):
         offset = window.position
-        member = _inflate(window, max_bytes) if window.starts_with(GZIP_MAGIC) else DAMAGED_MEMBER
+        member = _inflate(window, max_bytes)
         if isinstance(member, bytes):
             yield offset, member
             continue
@@ -172,17 +182,14 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
     Returns the reason if it cannot be had. Of a damaged member the position stays (so that a member
     that starts within is found); an oversized one is passed over.
     """
+    piece = window.peek(0, PIECE_BYTES)
+    if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
+        return DAMAGED_MEMBER
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     pieces: list[bytes] = []
-    size = distance = 0
-    while not inflater.eof:
-        piece = b""
-        if inflater.needs_input:
-            piece = window.peek(distance, PIECE_BYTES)
-            distance += len(piece)
-            if not piece:
-                window.position += distance
-                return TRUNCATED_MEMBER
+    size = 0
+    distance = len(piece)
+    while True:
         try:
             inflated = inflater.decompress(piece, READ_BYTES)
         except igzip_lib.error:  # type: ignore[misc]
@@ -190,12 +197,21 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
         size += len(inflated)
         if size <= max_bytes:
             pieces.append(inflated)
-            continue
-        pieces.clear()
-        window.position += distance
-        distance = 0
-        if size > max_bytes + MAX_DISCARDED_BYTES:
-            return _pass_over(window)
+        else:
+            pieces.clear()
+            window.position += distance
+            distance = 0
+            if size > max_bytes + MAX_DISCARDED_BYTES:
+                return _pass_over(window)
+        if inflater.eof:
+            break
+        piece = b""
+        if inflater.needs_input:
+            piece = window.peek(distance, PIECE_BYTES)
+            distance += len(piece)
+            if not piece:
+                window.position += distance
+                return TRUNCATED_MEMBER
     window.position += distance - len(inflater.unused_data)
     if size > max_bytes:
         return OVERSIZED
@@ -215,11 +231,14 @@ def _split(
     while at < len(member):
         header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
         start = header_end + len(HEADER_END)
+        header = member[at : header_end + 2] if header_end >= 0 else b""
         length = kind = None
-        if header_end >= 0 and member.startswith(b"WARC/", at):
-            length = _LENGTH.search(member, at, header_end + 2)
-            kind = _TYPE.search(member, at, header_end)
-        end = start + int(length.group(1)) if length else 0
+        if header.startswith(b"WARC/"):
+            length = _field(header, b"\r\nContent-Length: ", _field_pattern("Content-Length"))
+            kind = _field(header, b"\r\nWARC-Type: ", _field_pattern("WARC-Type"))
+        if length is not None and not (length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
+            length = None
+        end = start + int(length) if length is not None else 0
         # A length that does not lead to the next record (or the member's end) is wrong.
         if (
             length is None
@@ -229,12 +248,12 @@ def _split(
         ):
             losses[BROKEN] += 1
             return
-        name = kind.group(1).lower()
+        name = kind.lower()
         if name in kinds:
             if end - start > max_bytes:
                 losses[OVERSIZED] += 1
             else:
-                yield Record(offset, name, member[at : header_end + 2], member[start:end])
+                yield Record(offset, name, header, member[start:end])
         at = end + len(RECORD_END)
 
 

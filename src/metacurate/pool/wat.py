@@ -26,6 +26,9 @@ _USUAL_LINK = re.compile(
     re.DOTALL,
 )
 _CONTAINER = b'"Container":{'
+_USUAL_PLACE = re.compile(
+    rb'"Container":\{"Filename":' + _STRING + rb',"Compressed":true,"Offset":"([0-9]{1,18})"'
+)
 _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
 _OFFSET = re.compile(_OBJECT_PARTS + rb'"Offset":"?([0-9]{1,18})\b')
@@ -82,15 +85,19 @@ def read_page(block: bytes) -> Page:
             texts.append(("title", _text(title)))
         images.append(((_text(url),), tuple(texts)))
         at = block.find(_MARK, found.end())
-    place = block.find(_CONTAINER)
-    name = _FILENAME.match(block, place) if place >= 0 else None
-    offset = _OFFSET.match(block, place) if place >= 0 else None
-    return Page(
-        images,
-        None,
-        _text(name.group(1)) if name else None,
-        int(offset.group(1)) if offset else None,
-    )
+    return Page(images, None, *_place(block))
+
+
+def _place(block: bytes) -> tuple[str | None, int | None]:
+    """The file and offset of the WARC record that the JSON describes."""
+    at = block.find(_CONTAINER)
+    if at < 0:
+        return None, None
+    usual = _USUAL_PLACE.match(block, at)
+    if usual is not None:
+        return _text(usual.group(1)), int(usual.group(2))
+    name, offset = _FILENAME.match(block, at), _OFFSET.match(block, at)
+    return _text(name.group(1)) if name else None, int(offset.group(1)) if offset else None
 
 
 def _text(raw: bytes) -> str:
