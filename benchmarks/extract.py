@@ -7,7 +7,8 @@
 WAT, three ways beside ``metacurate``: cc2dataset's (fastwarc, each record parsed with simdjson,
 links filtered in Python, an MD5 each; it drops relative addresses, here they are kept), the same
 with the standard library's json, and plain warcio with json. WARC: warcio with BeautifulSoup
-(html.parser). All ways run in turn, ``--rounds`` times; the least core time of each counts (parser processes included). MB are those
+(html.parser). All ways run in turn, ``--rounds`` times; the least core time of each counts (parser
+processes included). MB are those
 of inflated records. ``metacurate`` also resolves and normalises addresses, cleans texts, drops
 repeats, makes uids and Arrow tables; language identification is measured apart.
 """
