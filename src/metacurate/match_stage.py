@@ -29,6 +29,7 @@ class MatchTask:
     position: int
     unit: Unit
     pool_config: PoolConfig
+    metadata: str  # its fingerprint
 
 
 def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> Statistics:
@@ -43,10 +44,13 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
     totals = begin(run.folder, MATCH, config, shards=len(units), overwrite=run.overwrite)
     if totals is not None:
         return totals
-    save_parquet(metadata, run.folder, METADATA_FILE)
+    save_parquet(metadata, run.folder.address(METADATA_FILE))
     if is_local(run.folder.url):
         Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
-    tasks = [MatchTask(run.folder, i, unit, pool_config) for i, unit in enumerate(units)]
+    tasks = [
+        MatchTask(run.folder, i, unit, pool_config, metadata.fingerprint)
+        for i, unit in enumerate(units)
+    ]
     shards = run_shards(
         run.folder, MATCH, match_shard, tasks, run.engine,
         unit="texts", show_progress=run.show_progress,
@@ -57,7 +61,7 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
 
 
 @lru_cache(maxsize=1)
-def _matcher(folder: Folder) -> Matcher:
+def _matcher(folder: Folder, metadata: str) -> Matcher:
     """The run's matcher: mapped (so that this machine's workers share it), or built anew."""
     if is_local(folder.url):
         return Matcher.load(local_path(folder.address("state/matcher")))
@@ -66,12 +70,12 @@ def _matcher(folder: Folder) -> Matcher:
 
 def match_shard(task: MatchTask) -> Statistics:
     """Match one unit; writes its index shard."""
-    matcher = _matcher(task.folder)
+    matcher = _matcher(task.folder, task.metadata)
     totals = dict.fromkeys(("pairs", "texts", "texts_matched", "pairs_matched", "match_counts"), 0)
     skipped: Counter[str] = Counter()
 
     def index_batches() -> Iterator[pa.RecordBatch]:
-        for batch in read_unit(task.unit, task.pool_config, skipped, all_columns=False):
+        for batch in read_unit(task.unit, task.pool_config, all_columns=False, skipped=skipped):
             offsets, entry_ids = matcher.match(batch.texts)
             index = select_matched(batch, offsets, entry_ids)
             totals["pairs"] += batch.rows

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from metacurate import __version__
 from metacurate.errors import UserError
 
 app = typer.Typer(
@@ -15,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 MACHINE_ERRORS = {
@@ -26,15 +30,28 @@ MACHINE_ERRORS = {
 }
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"metacurate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Open, fast, reproducible metadata-curated language-image data."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
     try:
-        app()
+        app(arguments)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -54,4 +71,9 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import curate, pool  # noqa: E402, F401  (commands register themselves)
+from metacurate.cli import (  # noqa: E402  (commands register themselves)
+    curate,  # noqa: F401
+    dedup,  # noqa: F401
+    extract,  # noqa: F401
+    ingest,  # noqa: F401
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,11 @@ class PoolConfig:
     key_col: str | None = None
     text_cols: tuple[str, ...] = ()
     rows_per_unit: int = 500_000
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> PoolConfig:
+        """From a manifest's plain values."""
+        return cls(**{**values, "text_cols": tuple(values["text_cols"])})
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ _R32, _R24, _R40, _R16, _R48, _R63, _R1 = (_U(n) for n in (32, 24, 40, 16, 48, 6
 
 
 @njit(cache=True, nogil=True)
-def _mix(a, b, c, d, x, y):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _mix(a, b, c, d, x, y):  # type: ignore[no-untyped-def]
     a = a + b + x
     d = d ^ a
     d = (d >> _R32) | (d << _R32)
