@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metacurate.pool.extract import Counts, ExtractConfig, read_rows, tables
-
 Way = Callable[[Path], int]
 
 
 def metacurate_way(identifier: str) -> Way:
     """``pool extract`` without writing the Parquet file; the number of pairs."""
+    # Not at the top: the parser's process imports this module too, and needs nothing of this.
+    from metacurate.pool.extract import Counts, ExtractConfig, read_rows, tables
 
     def run(path: Path) -> int:
         config = ExtractConfig(identifier=identifier)
