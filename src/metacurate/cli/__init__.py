@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
 MACHINE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
@@ -54,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; run the same command again to resume", file=sys.stderr)
+        raise
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
         if advice is None:
@@ -71,9 +73,11 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import (  # noqa: E402  (commands register themselves)
-    curate,  # noqa: F401
-    dedup,  # noqa: F401
-    extract,  # noqa: F401
-    ingest,  # noqa: F401
+from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
+    curate,
+    dedup,
+    download,
+    extract,
+    ingest,
+    metadata,
 )
