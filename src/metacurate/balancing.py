@@ -96,7 +96,7 @@ def solve_threshold_for_size(
             f"a target size must be above 0 and below the {most:.0f} matched pairs, not {target:g}"
         )
     # An entry keeps min(count, t) pairs, so their sum bounds the size from above.
-    low = _threshold_with_sum(counts, target)
+    low = threshold_with_sum(counts, target)
     f_low, f_high = math.log(expected_size(low) / target), math.log(most / target)
     if abs(f_low) <= SIZE_TOLERANCE:
         return low
@@ -121,8 +121,8 @@ def solve_threshold_for_size(
             side = -1
 
 
-def _threshold_with_sum(counts: Counts, target: float) -> float:
-    """The t at which the sum of min(count, t) over entries is ``target``."""
+def threshold_with_sum(counts: Counts, target: float) -> float:
+    """The t at which the sum of min(count, t) over entries is ``target`` (at most their sum)."""
     values = np.sort(counts[counts > 0]).astype(np.float64)
     below = np.concatenate([[0.0], np.cumsum(values)])[:-1]
     sums = below + values * np.arange(values.size, 0, -1)  # at t = each value

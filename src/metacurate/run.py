@@ -1,7 +1,8 @@
 """What the stages of a curation run share: the folder's layout, the stages' order, their settings.
 
 ``DIR/index/`` (matches), ``DIR/counts.npy`` (entry counts), ``DIR/curated/`` (the balanced subset),
-``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used) and ``DIR/manifest.json``.
+``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used), ``DIR/report.html`` with its
+plots in ``DIR/report/``, and ``DIR/manifest.json``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from metacurate.balancing import Counts
 from metacurate.engines import Engine
+from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.stage import Stage, read_manifest, shard_name
 from metacurate.storage import Folder
@@ -26,8 +28,13 @@ COUNTS_FILE = "counts.npy"
 KEPT_COUNTS_FILE = "kept_counts.npy"
 THRESHOLD_FILE = "threshold.json"
 DATACARD_FILE = "datacard.json"
+REPORT_FILE = "report.html"
 
-CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE))
+# Starting workers takes longer than a light pass over fewer matched pairs than this.
+PAIRS_WORTH_WORKERS = 5_000_000
+
+REPORT = Stage("report", (REPORT_FILE, "report"))
+CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE), (REPORT,))
 BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
 COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
 MATCH = Stage("match", ("index", METADATA_FILE, "state/matcher"), (COUNT,))
@@ -77,6 +84,12 @@ class Run:
     engine: Engine
     overwrite: bool = False
     show_progress: bool = True
+
+
+def light_engine(run: Run) -> Engine:
+    """The engine for a light pass over a matched run's shards: this process if they hold little."""
+    pairs = finished_section(run.folder, MATCH)["totals"]["pairs_matched"]
+    return run.engine if pairs >= PAIRS_WORTH_WORKERS else LocalEngine(1)
 
 
 def index_file_name(position: int) -> str:
