@@ -15,7 +15,8 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import open_pool
 from metacurate.progress import note
-from metacurate.run import Balance, Run
+from metacurate.report.build import write_report
+from metacurate.run import REPORT_FILE, Balance, Run
 from metacurate.stage import Statistics, exclusive
 from metacurate.storage import Folder
 
@@ -31,11 +32,12 @@ def curate(
     seed: int = 0,
     expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
+    report: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Curate a pool: match, count, balance and write the data card; resumes what is there.
+    """Curate a pool: match, count, balance, data card and report; resumes what is there.
 
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
     ``target_size``. The same input, settings and seed give the same files, whatever the number of
@@ -52,6 +54,7 @@ def curate(
         expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
             survive the download; the threshold is raised to make up for the others.
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
+        report: Whether to write the page ``out/report.html`` too.
         workers: Processes; all cores if not given.
         overwrite: Redo what ``out`` holds with other settings instead of refusing.
         show_progress: Report progress on standard error.
@@ -72,6 +75,7 @@ def curate(
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),
             settings,
+            report=report,
         )
 
 
@@ -89,6 +93,8 @@ def curate_run(
     metadata: Metadata,
     pool_config: PoolConfig,
     settings: Balance,
+    *,
+    report: bool,
 ) -> dict[str, Any]:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
     pool = open_pool(inputs, pool_config)
@@ -101,4 +107,7 @@ def curate_run(
         raise UserError(_why_nothing_matched(matched))
     count(run)
     balance(run, settings, pool)
-    return write_datacard(run)
+    card = write_datacard(run)
+    if report and not run.folder.exists(REPORT_FILE):
+        write_report(run)
+    return card
