@@ -11,6 +11,7 @@ from metacurate.datacard import write_datacard
 from metacurate.engines.local import LocalEngine, available_cores
 from metacurate.errors import UserError
 from metacurate.match_stage import match
+from metacurate.matching.matcher import is_compiled
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import open_pool
@@ -100,6 +101,8 @@ def curate_run(
     pool = open_pool(inputs, pool_config)
     if run.show_progress:
         note(pool.describe())
+        if not is_compiled():
+            note("compiling the kernels: once after an installation, some 20 seconds of work")
     if not pool.units:
         raise UserError("the pool has no rows; check the input files")
     matched = match(run, pool, pool_config, metadata)

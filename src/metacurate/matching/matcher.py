@@ -148,6 +148,12 @@ class Matcher:
         return row_offsets, np.concatenate([ids for _, ids in results])
 
 
+def is_compiled() -> bool:
+    """Whether an earlier process has compiled the kernel (Numba keeps it on disk)."""
+    folder = Path(kernel.match_texts.stats.cache_path)
+    return any(folder.glob("kernel.match_texts*.nbi"))
+
+
 def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
     """Strings as one Arrow array; the bytes are not copied if they are Arrow's already.
 
