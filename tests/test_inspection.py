@@ -30,7 +30,7 @@ POOL = Path(__file__).parents[1] / "examples" / "emoji"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("emoji") / "run"
-    curate(str(POOL), "wordnet", str(made), t=10, seed=7, workers=1)
+    curate(str(POOL), "wordnet", str(made), t=10, seed=7, report=False, workers=1)
     return made
 
 

@@ -49,7 +49,7 @@ def report(folder: Path, config: ReportConfig | None = None, workers: int = 1) -
 @pytest.fixture(scope="module")
 def emoji_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emoji") / "run"
-    curate(str(POOL), "wordnet", str(folder), t=10, workers=1)
+    curate(str(POOL), "wordnet", str(folder), t=10, report=False, workers=1)
     return folder
 
 
@@ -213,7 +213,7 @@ def test_a_new_balance_removes_the_report(tmp_path: Path) -> None:
     report(run)
     curate(
         str(tmp_path / "pool"), str(run / "metadata.parquet"), str(run), t=2, workers=1,
-        overwrite=True,
+        report=False, overwrite=True,
     )  # fmt: skip
     assert not (run / "report.html").exists()
     assert "pairs kept at t = 2" in report(run)

@@ -78,7 +78,14 @@ class Balance:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how stages run: the output folder, the engine, and what to do with old results."""
+    """Where and how stages run.
+
+    Attributes:
+        folder: The output folder; the caller holds it (``stage.exclusive``).
+        engine: Runs shard functions.
+        overwrite: Whether results with other settings are removed; else they are a UserError.
+        show_progress: Whether progress goes to standard error.
+    """
 
     folder: Folder
     engine: Engine
@@ -98,7 +105,7 @@ def index_file_name(position: int) -> str:
 
 
 def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
-    """The manifest section of a finished stage; UserError if it is not."""
+    """The manifest section of a finished stage; UserError with the command to run if it is not."""
     section = read_manifest(folder)["stages"].get(stage.name)
     if section is None or section["state"] != "done":
         raise UserError(
@@ -115,19 +122,22 @@ def digest(*configs: Any) -> str:
 
 
 def matched_run(folder: Folder) -> tuple[int, int]:
-    """The number of index shards and of entries of a folder whose match stage is done."""
+    """The number of index shards and of entries of a folder whose match stage is done.
+
+    Raises UserError if it is not.
+    """
     section = finished_section(folder, MATCH)
     return section["planned"], section["config"]["metadata"]["entries"]
 
 
 def save_array(folder: Folder, name: str, array: npt.NDArray[Any]) -> None:
-    """Write an array as ``.npy``."""
+    """Write an array as ``.npy``, whole or not at all."""
     with folder.create(name) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def load_array(folder: Folder, name: str) -> npt.NDArray[Any]:
-    """Read an ``.npy`` file."""
+    """Read an ``.npy`` file of ``save_array``; FileNotFoundError if there is none."""
     with folder.open(name) as file:
         return np.load(file, allow_pickle=False)
 

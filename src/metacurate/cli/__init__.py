@@ -96,6 +96,7 @@ from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
     curate,
     dedup,
     download,
+    extract,
     ingest,
     inspect,
     metadata,
