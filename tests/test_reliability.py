@@ -41,11 +41,12 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def curate(place: Path, out: str, *options: object) -> list[str]:
+def curate(place: Path, out: str, *options: object, report: bool = False) -> list[str]:
     """The arguments of a run in this process alone; three shards a stage."""
     arguments = (
         "curate", place / "pool", "-m", place / "metadata.json", "--workers", 1,
         "--out", place / out, *(options or ("--text-col", "alt", "--target-size", 200)),
+        "--report" if report else "--no-report",
     )  # fmt: skip
     return list(map(str, arguments))
 
@@ -56,7 +57,7 @@ def run(place: Path) -> Iterator[Runner]:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork, which this system does not have")
     with subprocess.Popen(
-        [sys.executable, str(HARNESS), json.dumps(curate(place, "warm"))],
+        [sys.executable, str(HARNESS), json.dumps(curate(place, "warm", report=True))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(),
@@ -109,6 +110,20 @@ def test_killed_at_50_points_of_all_stages(place: Path, run: Runner) -> None:
     assert killed.total() == 50
 
 
+def test_killed_while_the_report_is_written(place: Path, run: Runner) -> None:
+    before = run(curate(place, "without"))["events"]
+    whole = run(curate(place, "reported", report=True))
+    assert whole["code"] == 0
+    expected = digests(place / "reported")
+    assert "report.html" in expected
+    for point in random.Random(7).sample(range(before + 1, whole["events"] + 1), 3):
+        shutil.rmtree(place / "reported")
+        arguments = curate(place, "reported", report=True)
+        assert run(arguments, event=point)["code"] == -signal.SIGKILL
+        assert run(arguments)["code"] == 0
+        assert digests(place / "reported") == expected
+
+
 def test_killed_at_random_times(place: Path, run: Runner) -> None:
     arguments = curate(place, "timed")
     durations = []
@@ -118,13 +133,13 @@ def test_killed_at_random_times(place: Path, run: Runner) -> None:
         shutil.rmtree(place / "timed")
     rng = random.Random(5)
     codes: Counter[int] = Counter()
-    for _ in range(20):
+    for _ in range(15):
         seconds = rng.uniform(0, min(durations))
         codes[run(arguments, seconds=seconds)["code"]] += 1
         assert run(arguments)["code"] == 0
         assert digests(place / "timed") == expected, f"killed after {seconds} s"
         shutil.rmtree(place / "timed")
-    assert codes[-signal.SIGKILL] >= 10, codes
+    assert codes[-signal.SIGKILL] >= 8, codes
 
 
 def test_killed_while_overwriting(place: Path, run: Runner) -> None:
@@ -136,7 +151,7 @@ def test_killed_while_overwriting(place: Path, run: Runner) -> None:
     shutil.copytree(place / "old", place / "over")
     events = run(curate(place, "over", *new))["events"]
     assert digests(place / "over") == expected
-    for point in random.Random(6).sample(range(1, events + 1), 20):
+    for point in random.Random(6).sample(range(1, events + 1), 15):
         shutil.rmtree(place / "over")
         shutil.copytree(place / "old", place / "over")
         assert run(curate(place, "over", *new), event=point)["code"] == -signal.SIGKILL
