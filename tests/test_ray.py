@@ -52,7 +52,7 @@ def test_same_bytes_as_local(
 ) -> None:
     """Relative paths too: they mean the same in Ray's workers as in this process."""
     monkeypatch.chdir(tmp_path)
-    common = (pool.name, "--metadata", entries_file, "--target-size", 800, *OPTIONS, "--json")
+    common = (pool.name, "-m", entries_file, "--target-size", 800, *OPTIONS, "--no-report")
     local = metacurate("curate", *common, "--workers", 1, "--out", "local")
     assert local.returncode == 0, local.stderr
     found = metacurate("curate", *common, "--engine", "ray", "--out", "by-ray")

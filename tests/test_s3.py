@@ -79,7 +79,7 @@ def test_same_bytes_as_on_a_disk(
     tmp_path: Path,
     bucket: Any,
 ) -> None:
-    common = ("--target-size", 800, *OPTIONS, "--workers", 1)
+    common = ("--target-size", 800, *OPTIONS, "--no-report", "--workers", 1)
     local = tmp_path / "out"
     run = metacurate("curate", pool, "-m", entries_file, *common, "--out", local)
     assert run.returncode == 0, run.stderr
