@@ -238,6 +238,7 @@ def test_storage_errors_are_one_line(
     metacurate: Command,
     pool: Path,  # noqa: F811
     entries_file: Path,  # noqa: F811
+    tmp_path: Path,
     bucket: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -247,8 +248,12 @@ def test_storage_errors_are_one_line(
         )
 
     fails(curate(pool, "--out", "s3://no-such-bucket-here/out"), "bucket does not exist")
-    fails(curate(f"s3://{BUCKET}/nothing", "--out", "x"), f"s3://{BUCKET}/nothing", "no pool file")
-    fails(curate("nonsense://a/b", "--out", "x"), "nonsense://a/b", "nonsense")
+    fails(
+        curate(f"s3://{BUCKET}/nothing", "--out", tmp_path / "out"),
+        f"s3://{BUCKET}/nothing",
+        "no pool file",
+    )
+    fails(curate("nonsense://a/b", "--out", tmp_path / "out"), "nonsense://a/b", "nonsense")
     s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
