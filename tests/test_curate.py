@@ -372,11 +372,14 @@ def test_unusable_input_is_one_clear_line(
     fails(curate(pool, "--text-col", "nothing", "--t", 1), "nothing")
     fails(curate(pool, "--text-col", "width", "--t", 1), "width")
     fails(
-        metacurate("curate", pool, "-m", tmp_path / "none.json", "--t", 1, "-o", "x"), "none.json"
+        metacurate("curate", pool, "-m", tmp_path / "none.json", "--t", 1, "-o", tmp_path / "x"),
+        "none.json",
     )
     (tmp_path / "twice.json").write_text('["a", "b", "a", ""]')
     fails(
-        metacurate("curate", pool, "-m", tmp_path / "twice.json", "--t", 1, "-o", "x"), "2 (", "3 ("
+        metacurate("curate", pool, "-m", tmp_path / "twice.json", "--t", 1, "-o", tmp_path / "x"),
+        "2 (",
+        "3 (",
     )
     fails(metacurate("status", tmp_path / "nowhere"), "nowhere")
     fails(metacurate("count", tmp_path / "nowhere"), "match")
