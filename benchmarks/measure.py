@@ -26,7 +26,11 @@ class Measured:
 
 def run_metacurate(*arguments: object) -> Measured:
     """Run a metacurate command with ``--json`` in a process of its own."""
-    command = [sys.executable, "-m", "metacurate", *map(str, arguments), "--json"]
+    return run_command([sys.executable, "-m", "metacurate", *map(str, arguments), "--json"])
+
+
+def run_command(command: list[str]) -> Measured:
+    """Run a command that prints JSON."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     peak = 0

@@ -81,7 +81,7 @@ def dedup_command(
     Example: [bold]metacurate pool dedup pool/ --blocklist bad.txt --dedup-texts 10 --out
     clean/[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.errors import UserError
     from metacurate.pool.blocklist import Blocklist, read_blocklist
     from metacurate.pool.dedup import DedupConfig, dedup
@@ -101,21 +101,17 @@ def dedup_command(
             drop_file_names=drop_file_names,
             drop_urls=drop_urls,
         )
-    totals = dedup(
-        pool,
-        out,
-        DedupConfig(
-            text_rules=rules,
-            blocklist=read_blocklist(blocklist) if blocklist else Blocklist(),
-            max_texts=max_texts,
-            max_images_per_text=dedup_texts or 0,
-            keep_repeats=keep_repeats,
-            shard_rows=shard_rows,
-        ),
-        PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit),
-        LocalEngine(workers or available_cores()),
-        overwrite=overwrite,
+    settings = DedupConfig(
+        text_rules=rules,
+        blocklist=read_blocklist(blocklist) if blocklist else Blocklist(),
+        max_texts=max_texts,
+        max_images_per_text=dedup_texts or 0,
+        keep_repeats=keep_repeats,
+        shard_rows=shard_rows,
     )
+    pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
+    with LocalEngine(workers) as engine:
+        totals = dedup(pool, out, settings, pool_config, engine, overwrite=overwrite)
     rows = [
         ("rows read", f"{totals['rows']:,}"),
         ("pairs", f"{totals['pairs']:,}  ({totals['pairs'] / max(totals['rows'], 1):.1%})"),

@@ -233,7 +233,7 @@ def filter_(
     Example: metacurate pool filter tars --out safe --scorer unsafe --keep 'unsafe<0.5'
     --scorer faces --blur face_boxes
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.pool.filtering import FilterConfig, Rule, filter_images
 
     settings = FilterConfig(
@@ -243,8 +243,8 @@ def filter_(
         drop_duplicates=drop_duplicates,
         quality=quality,
     )
-    engine = LocalEngine(workers or available_cores())
-    totals = filter_images(tars, out, settings, engine, overwrite=overwrite)
+    with LocalEngine(workers) as engine:
+        totals = filter_images(tars, out, settings, engine, overwrite=overwrite)
     _summary(f"Images in {out}", totals, as_json=as_json)
 
 

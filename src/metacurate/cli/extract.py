@@ -83,7 +83,7 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.pool.filters import TextRules
 
     try:
@@ -101,6 +101,6 @@ def extract_command(
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
     )
-    engine = LocalEngine(workers or available_cores())
-    totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)
+    with LocalEngine(workers) as engine:
+        totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)
     show(totals, summary_table("pool extract", _rows(totals)), as_json=as_json)

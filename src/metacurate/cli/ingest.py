@@ -40,10 +40,11 @@ def ingest_command(
 
     Example: [bold]metacurate pool ingest tars/ --out pool/[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.pool.ingest import ingest
 
-    totals = ingest(tars, out, LocalEngine(workers or available_cores()), overwrite=overwrite)
+    with LocalEngine(workers) as engine:
+        totals = ingest(tars, out, engine, overwrite=overwrite)
     _show("Ingested", {**totals, "out": f"{out}/pool/"}, as_json)
 
 
@@ -69,17 +70,13 @@ def reshard_command(
 
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.pool.reshard import reshard
 
-    totals = reshard(
-        curated,
-        tars,
-        out,
-        LocalEngine(workers or available_cores()),
-        samples_per_tar=samples_per_tar,
-        overwrite=overwrite,
-    )
+    with LocalEngine(workers) as engine:
+        totals = reshard(
+            curated, tars, out, engine, samples_per_tar=samples_per_tar, overwrite=overwrite
+        )
     _show("Resharded", {**totals, "out": out}, as_json)
 
 

@@ -30,11 +30,11 @@ RunOption = Annotated[
 @contextmanager
 def _run(folder: str, workers: int | None) -> Iterator[Run]:
     """A run to read from."""
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.run import Run
     from metacurate.storage import Folder
 
-    with LocalEngine(workers or available_cores()) as engine:
+    with LocalEngine(workers) as engine:
         yield Run(Folder(folder), engine)
 
 

@@ -96,7 +96,7 @@ def build_command(
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
     --pageviews 'pageviews-*.gz' --out metadata.json[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.metadata.build import SOURCES, BuildConfig, build_metadata, work_folder
     from metacurate.run import Run
     from metacurate.storage import Folder
@@ -114,8 +114,8 @@ def build_command(
         lowercase=lowercase,
         wiki=wiki,
     )
-    run = Run(Folder(work_folder(out)), LocalEngine(workers or available_cores()), overwrite)
-    totals = build_metadata(run, settings, out)
+    with LocalEngine(workers) as engine:
+        totals = build_metadata(Run(Folder(work_folder(out)), engine, overwrite), settings, out)
     for note in totals["notes"]:
         print(f"note: {note}", file=sys.stderr)
     show(totals, _size_table(out, totals), as_json=as_json)

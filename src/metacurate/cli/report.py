@@ -43,7 +43,7 @@ def report_command(
 
     Example: [bold]metacurate report run/ --t 5000 --t 100000 --entry "sea otter" --open[/bold]
     """
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
     from metacurate.report.build import PLOT_FOLDER, ReportConfig, write_report
     from metacurate.run import BALANCE, REPORT_FILE, Run, finished_section
     from metacurate.stage import exclusive
@@ -52,7 +52,7 @@ def report_command(
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)
     finished_section(folder, BALANCE)
-    with exclusive(folder), LocalEngine(workers or available_cores()) as engine:
+    with exclusive(folder), LocalEngine(workers) as engine:
         totals = write_report(Run(folder, engine), config)
     page = folder.address(REPORT_FILE)
     rows = [

@@ -59,6 +59,6 @@ def make_engine(
         return RayEngine(address, workers, local_path(folder.address(LOCK)) if local else None)
     if address is not None:
         raise UserError("--address is that of a Ray cluster; give --engine ray too")
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines.local import LocalEngine
 
-    return LocalEngine(workers or available_cores())
+    return LocalEngine(workers)

@@ -21,14 +21,16 @@ def available_cores() -> int:
 
 
 class LocalEngine:
-    """Runs tasks in ``workers`` processes; with one worker, or one task, in this process.
+    """Runs tasks in ``workers`` processes (by default one for each core).
+
+    With one worker, or one task, the work is done in this process.
 
     The processes start with the first call that needs them and serve all later ones until the
     engine is closed (use it in a ``with`` block).
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or available_cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> LocalEngine:
