@@ -54,4 +54,4 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import curate  # noqa: E402, F401  (commands register themselves)
+from metacurate.cli import curate, train  # noqa: E402, F401  (commands register themselves)
