@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
+from metacurate.training.shards import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, Image, resolve_path
 
+IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
 MAX_PIXELS = 100_000_000
 CROP_ASPECT = (3 / 4, 4 / 3)
 CROP_TRIES = 10
@@ -36,6 +37,11 @@ def load_image(image: Image, root: str | None) -> bytes:
     address = resolve_path(image, root)
     if address is None:
         raise UnusableImage("image_outside_root")
+    return read_bounded(address)
+
+
+def read_bounded(address: str) -> bytes:
+    """The bytes of an image file; raises UnusableImage if it is missing or too large."""
     try:
         with fsspec.open(address, "rb") as file:
             data: bytes = file.read(MAX_IMAGE_BYTES + 1)

@@ -278,8 +278,14 @@ class _Sample:
     row: dict[str, Any]
 
 
-def _tar_samples(file: IO[bytes], counts: Counter[str]) -> Iterator[_Sample]:
-    """The samples of a tar: members in a row whose names agree up to the first dot."""
+def tar_members(
+    file: IO[bytes], counts: Counter[str]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A tar's samples as (key, contents by extension): files in a row that agree up to a dot.
+
+    Only files are looked at, and no name becomes a path. ``counts`` is added to for files that are
+    too large (``oversized_file``; their content is empty).
+    """
     key = ""
     members: dict[str, bytes] = {}
     with tarfile.open(fileobj=file, mode="r|") as tar:
@@ -290,7 +296,7 @@ def _tar_samples(file: IO[bytes], counts: Counter[str]) -> Iterator[_Sample]:
             stem, _, extension = base.partition(".")
             member_key, extension = f"{folder}/{stem}", extension.lower()
             if member_key != key and members:
-                yield _sample(key, members, counts)
+                yield key.lstrip("/"), members
                 members = {}
             key = member_key
             limit = MAX_IMAGE_BYTES if extension in IMAGE_EXTENSIONS else MAX_TEXT_BYTES
@@ -301,6 +307,11 @@ def _tar_samples(file: IO[bytes], counts: Counter[str]) -> Iterator[_Sample]:
             reader = tar.extractfile(member)
             members[extension] = reader.read() if reader is not None else b""
     if members:
+        yield key.lstrip("/"), members
+
+
+def _tar_samples(file: IO[bytes], counts: Counter[str]) -> Iterator[_Sample]:
+    for key, members in tar_members(file, counts):
         yield _sample(key, members, counts)
 
 
@@ -312,9 +323,7 @@ def _sample(key: str, members: dict[str, bytes], counts: Counter[str]) -> _Sampl
             row = json.loads(members["json"])
         except (ValueError, RecursionError):
             counts["broken_json"] += 1
-    return _Sample(
-        key.lstrip("/"), image, members.get("txt"), row if isinstance(row, dict) else {}
-    )
+    return _Sample(key, image, members.get("txt"), row if isinstance(row, dict) else {})
 
 
 def _tar_batch(
