@@ -19,7 +19,7 @@ from metacurate.errors import UserError
 from metacurate.index import MATCHED_TYPE, read_index
 from metacurate.pool.schema import UID_TYPE, PoolConfig
 from metacurate.pool.sources import Pool, Unit, open_pool
-from metacurate.pool.tabular import read_unit
+from metacurate.pool.tabular import read_columns
 from metacurate.progress import note
 from metacurate.run import (
     BALANCE,
@@ -28,6 +28,7 @@ from metacurate.run import (
     THRESHOLD_FILE,
     Balance,
     Run,
+    digest,
     finished_section,
     index_file_name,
     json_number,
@@ -55,6 +56,7 @@ class SizeTask:
     folder: Folder
     position: int
     t: float
+    counts: str  # names what was counted
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class BalanceTask:
     folder: Folder
     position: int
     unit: Unit
-    pool_config: PoolConfig
     t: float
     seed: int
+    counts: str  # names what was counted
 
 
 def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics:
@@ -82,6 +84,7 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     if pool.fingerprints != matched["config"]["pool"]:
         raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
     counts = load_counts(run.folder)
+    counted = digest(matched["config"])
     config = settings.as_json()
     units = pool.units
     totals = begin(run.folder, BALANCE, config, shards=len(units), overwrite=run.overwrite)
@@ -89,13 +92,12 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
         return totals
     solved = run.folder.read_json(THRESHOLD_FILE)
     if solved is None:
-        t = _solve(run, settings, counts, len(units))
+        t = _solve(run, settings, counts, len(units), counted)
         run.folder.write_json(THRESHOLD_FILE, {"t": json_number(t)})
     else:
         t = float(solved["t"])
     tasks = [
-        BalanceTask(run.folder, i, unit, pool_config, t, settings.seed)
-        for i, unit in enumerate(units)
+        BalanceTask(run.folder, i, unit, t, settings.seed, counted) for i, unit in enumerate(units)
     ]
     shards = run_shards(
         run.folder, BALANCE, balance_shard, tasks, run.engine,
@@ -108,18 +110,19 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     return finish(run.folder, BALANCE, totals, shards)
 
 
-def _solve(run: Run, settings: Balance, counts: Counts, shards: int) -> float:
+def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
+    # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
     if settings.t is not None:
-        return settings.t
+        return settings.t / settings.expect_survival
     if settings.p is not None:
-        return balancing.solve_threshold(counts, settings.p)
+        return balancing.solve_threshold(counts, settings.p) / settings.expect_survival
     assert settings.target_size is not None
     passes = 0
 
     def expected_size(t: float) -> float:
         nonlocal passes
         passes += 1
-        tasks = [SizeTask(run.folder, position, t) for position in range(shards)]
+        tasks = [SizeTask(run.folder, position, t, counted) for position in range(shards)]
         sizes = dict(run.engine.map_shards(expected_shard_size, tasks))
         size = math.fsum(sizes.values())
         if run.show_progress:
@@ -127,19 +130,20 @@ def _solve(run: Run, settings: Balance, counts: Counts, shards: int) -> float:
         return size
 
     try:
-        return balancing.solve_threshold_for_size(counts, expected_size, settings.target_size)
+        wanted = settings.target_size / settings.expect_survival
+        return balancing.solve_threshold_for_size(counts, expected_size, wanted)
     except ValueError as error:
         raise UserError(f"--target-size: {error}; use --t inf to keep all") from None
 
 
 @lru_cache(maxsize=2)
-def _keep_probabilities(folder: Folder, t: float) -> Probabilities:
+def _keep_probabilities(folder: Folder, counts: str, t: float) -> Probabilities:
     return balancing.keep_probabilities(load_counts(folder), t)
 
 
 def expected_shard_size(task: SizeTask) -> float:
     """The expected number of kept pairs of an index shard."""
-    keep_probs = _keep_probabilities(task.folder, task.t)
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
     sizes = []
     with task.folder.open(index_file_name(task.position)) as file:
         for batch in read_index(file):
@@ -156,21 +160,21 @@ def balance_shard(task: BalanceTask) -> Statistics:
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
     schema = pa.schema([*own, *CURATED_FIELDS])
-    skipped: Counter[str] = Counter()
     with (
         task.folder.open(index_file_name(task.position)) as index_file,
         task.folder.create(f"curated/{shard_name(task.position)}.parquet") as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", use_dictionary=_repetitive(schema, task.unit)
+        ) as writer,
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
-        for batch in read_unit(task.unit, task.pool_config, all_columns=True, skipped=skipped):
-            kept = kept_batches.take_below(batch.first_row + batch.rows)
+        for first_row, rows in read_columns(task.unit, skipped=Counter()):
+            kept = kept_batches.take_below(first_row + rows.num_rows)
             if not kept.num_rows:
                 continue
-            assert batch.columns is not None
-            rows = pa.array(np.asarray(kept.column("row"), np.int64) - batch.first_row)
-            columns = [batch.columns.column(field.name).take(rows) for field in own]
+            chosen = pa.array(np.asarray(kept.column("row"), np.int64) - first_row)
+            columns = [rows.column(field.name).take(chosen) for field in own]
             columns += [kept.column(field.name) for field in CURATED_FIELDS]
             group.append(pa.record_batch(columns, schema=schema))
             if (
@@ -184,6 +188,16 @@ def balance_shard(task: BalanceTask) -> Statistics:
     return {**totals, "pairs_expected": math.fsum(expected)}
 
 
+def _repetitive(schema: pa.Schema, unit: Unit) -> list[str]:
+    """The Parquet columns that may hold values more than once; a dictionary of others is waste."""
+    unique = {"uid", unit.columns.key, unit.columns.url}
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
+    paths = [leaves.column(i).path for i in range(len(leaves))]
+    return [path for path in paths if path not in unique]
+
+
 KEPT_SCHEMA = pa.schema([pa.field("row", pa.uint32(), nullable=False), *CURATED_FIELDS])
 NOTHING_KEPT = pa.record_batch([pa.array([], f.type) for f in KEPT_SCHEMA], schema=KEPT_SCHEMA)
 
@@ -192,7 +206,7 @@ def _kept_batches(
     task: BalanceTask, index_file: IO[bytes], totals: Statistics, expected: list[float]
 ) -> Iterator[pa.RecordBatch]:
     """The kept pairs of an index shard, in row order."""
-    keep_probs = _keep_probabilities(task.folder, task.t)
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
     for index in read_index(index_file):
         pair_offsets = index.pair_offsets
         result = balancing.balance(

@@ -29,6 +29,7 @@ class MatchTask:
     position: int
     unit: Unit
     pool_config: PoolConfig
+    metadata: str  # its fingerprint
 
 
 def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> Statistics:
@@ -46,7 +47,10 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
     save_parquet(metadata, run.folder.address(METADATA_FILE))
     if is_local(run.folder.url):
         Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
-    tasks = [MatchTask(run.folder, i, unit, pool_config) for i, unit in enumerate(units)]
+    tasks = [
+        MatchTask(run.folder, i, unit, pool_config, metadata.fingerprint)
+        for i, unit in enumerate(units)
+    ]
     shards = run_shards(
         run.folder, MATCH, match_shard, tasks, run.engine,
         unit="texts", show_progress=run.show_progress,
@@ -57,7 +61,7 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
 
 
 @lru_cache(maxsize=1)
-def _matcher(folder: Folder) -> Matcher:
+def _matcher(folder: Folder, metadata: str) -> Matcher:
     """The run's matcher: mapped (so that this machine's workers share it), or built anew."""
     if is_local(folder.url):
         return Matcher.load(local_path(folder.address("state/matcher")))
@@ -66,7 +70,7 @@ def _matcher(folder: Folder) -> Matcher:
 
 def match_shard(task: MatchTask) -> Statistics:
     """Match one unit; writes its index shard."""
-    matcher = _matcher(task.folder)
+    matcher = _matcher(task.folder, task.metadata)
     totals = dict.fromkeys(("pairs", "texts", "texts_matched", "pairs_matched", "match_counts"), 0)
     skipped: Counter[str] = Counter()
 

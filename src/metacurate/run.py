@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,12 +35,17 @@ MATCH = Stage("match", ("index", METADATA_FILE, "state/matcher"), (COUNT,))
 
 @dataclass(frozen=True)
 class Balance:
-    """How to balance: exactly one of the threshold, the tail proportion and the target size."""
+    """How to balance: exactly one of the threshold, the tail proportion and the target size.
+
+    ``expect_survival`` is the share of the kept pairs whose images are expected to survive the
+    download: the threshold is then so much larger that the aim is met by those that do.
+    """
 
     t: float | None = None
     p: float | None = None
     target_size: int | None = None
     seed: int = 0
+    expect_survival: float = 1.0
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.t, self.p, self.target_size)) != 1:
@@ -49,6 +56,10 @@ class Balance:
             raise UserError(f"--p must lie between 0 and 1, not {self.p:g}")
         if self.target_size is not None and self.target_size < 1:
             raise UserError(f"--target-size must be positive, not {self.target_size}")
+        if not 0 < self.expect_survival <= 1:
+            raise UserError(
+                f"--expect-survival must lie above 0 and up to 1, not {self.expect_survival:g}"
+            )
         if not 0 <= self.seed < 2**64:
             raise UserError(f"--seed must lie between 0 and 2**64 - 1, not {self.seed}")
 
@@ -82,6 +93,12 @@ def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
             f"run 'metacurate {stage.name}' or 'metacurate curate' first"
         )
     return section
+
+
+def digest(*configs: Any) -> str:
+    """A short name for settings: workers keep what they derived from a folder under it."""
+    text = json.dumps(configs, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def matched_run(folder: Folder) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from metacurate import __version__
 from metacurate.engines import Engine, Task
 from metacurate.errors import UserError
 from metacurate.progress import meter
-from metacurate.storage import Folder, is_local, local_path
+from metacurate.storage import TEMPORARY_PREFIX, Folder, is_local, local_path
 
 MANIFEST = "manifest.json"
 SHOWN_DIFFERENCES = 5
@@ -187,6 +187,8 @@ def add_statistics(shards: Sequence[Statistics]) -> Statistics:
 def exclusive(folder: Folder) -> Iterator[None]:
     """Hold a run's folder for this process; UserError naming the holder if another one has it.
 
+    Unfinished files that a killed run left behind are removed.
+
     The lock is the kernel's (it ends with the process, kill -9 included). Object stores have no
     locks: there the caller sees to it.
     """
@@ -209,6 +211,8 @@ def exclusive(folder: Folder) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
+        for leftover in path.rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()  # of a run that was killed while it wrote
         try:
             yield
         finally:

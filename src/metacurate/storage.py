@@ -7,7 +7,6 @@ whole files or none.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+import orjson
 
 from metacurate.errors import UserError
 
@@ -66,18 +66,18 @@ class Folder:
             filesystem.put_file(str(spooled), path)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a value as indented JSON with a fixed key order (as given)."""
+        """Write plain values as indented JSON, keys in the given order."""
         with self.create(name) as file:
-            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+            file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file; None if there is no such file."""
         try:
             with self.open(name) as file:
-                return json.load(file)
+                return orjson.loads(file.read())
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except orjson.JSONDecodeError as error:
             raise UserError(
                 f"{self.address(name)} is damaged ({error}); use --overwrite to start anew"
             ) from None

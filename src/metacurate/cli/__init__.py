@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -31,10 +32,10 @@ def _root() -> None:
     """Open, fast, reproducible metadata-curated language-image data."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
     try:
-        app()
+        app(arguments)
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,15 +64,27 @@ TailProportion = Annotated[
 TargetSize = Annotated[
     int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
 ]
+ExpectSurvival = Annotated[
+    float,
+    typer.Option(
+        help="Share of the images that will survive the download: t is made so much larger that "
+        "the target is met after it."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-def _run(out: str, workers: int | None, overwrite: bool) -> Run:
+@contextmanager
+def _run(out: str, workers: int | None, overwrite: bool) -> Iterator[Run]:
+    """A run in an output folder, which is this process's alone for the time of the block."""
     from metacurate.engines.local import LocalEngine, available_cores
     from metacurate.run import Run
+    from metacurate.stage import exclusive
     from metacurate.storage import Folder
 
-    return Run(Folder(out), LocalEngine(workers or available_cores()), overwrite)
+    folder = Folder(out)
+    with exclusive(folder), LocalEngine(workers or available_cores()) as engine:
+        yield Run(folder, engine, overwrite)
 
 
 def _pool_config(
@@ -82,11 +96,11 @@ def _pool_config(
 
 
 def _balance_settings(
-    t: float | None, p: float | None, target_size: int | None, seed: int
+    t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
 ) -> Balance:
     from metacurate.run import Balance
 
-    return Balance(t, p, target_size, seed)
+    return Balance(t, p, target_size, seed, expect_survival)
 
 
 @app.command("curate")
@@ -98,6 +112,7 @@ def curate_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
@@ -113,18 +128,15 @@ def curate_command(
 
     Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
     """
-    from metacurate.curate import curate_run
+    from metacurate.curation import curate_run
     from metacurate.metadata.store import load_metadata
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
-    card = curate_run(
-        _run(out, workers, overwrite),
-        pool,
-        load_metadata(metadata),
-        _pool_config(url_col, text_col, key_col, rows_per_unit),
-        settings,
-    )
+    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    entries = load_metadata(metadata)
+    with _run(out, workers, overwrite) as run:
+        card = curate_run(run, pool, entries, pool_config, settings)
     _show_card(card, out, time.monotonic() - start, as_json)
 
 
@@ -149,12 +161,10 @@ def match_command(
     from metacurate.match_stage import match
     from metacurate.metadata.store import load_metadata
     from metacurate.pool.sources import open_pool
-    from metacurate.stage import exclusive
 
-    run = _run(out, workers, overwrite)
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
-    with exclusive(run.folder):
+    with _run(out, workers, overwrite) as run:
         totals = match(run, open_pool(pool, pool_config), pool_config, entries)
     show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
 
@@ -171,12 +181,10 @@ def count_command(
     """
     from metacurate.count_stage import count
     from metacurate.run import COUNT, finished_section
-    from metacurate.stage import exclusive
 
-    run = _run(run_folder, workers, overwrite=False)
-    with exclusive(run.folder):
+    with _run(run_folder, workers, overwrite=False) as run:
         count(run)
-    totals = finished_section(run.folder, COUNT)["totals"]
+        totals = finished_section(run.folder, COUNT)["totals"]
     show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
 
 
@@ -187,6 +195,7 @@ def balance_command(
     p: TailProportion = None,
     target_size: TargetSize = None,
     seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -197,12 +206,10 @@ def balance_command(
     """
     from metacurate.balance_stage import balance
     from metacurate.datacard import write_datacard
-    from metacurate.stage import exclusive
 
-    settings = _balance_settings(t, p, target_size, seed)
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
-    run = _run(run_folder, workers, overwrite)
-    with exclusive(run.folder):
+    with _run(run_folder, workers, overwrite) as run:
         balance(run, settings)
         card = write_datacard(run)
     _show_card(card, run_folder, time.monotonic() - start, as_json)

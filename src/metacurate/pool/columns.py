@@ -137,6 +137,10 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pat.is_binary(kind) or pat.is_large_binary(kind)
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a type is one of Arrow's list types with offsets."""
     return pat.is_list(kind) or pat.is_large_list(kind)
@@ -185,6 +189,8 @@ def common_schema(schemas: list[pa.Schema]) -> pa.Schema:
 def _wider(first: pa.DataType, second: pa.DataType) -> pa.DataType:
     if first.equals(second):
         return first
+    if is_text(first) and is_text(second) and _is_bytes(first) != _is_bytes(second):
+        return pa.string()
     try:
         return pa.unify_schemas(
             [pa.schema([("x", first)]), pa.schema([("x", second)])], promote_options="permissive"

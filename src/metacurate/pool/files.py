@@ -83,7 +83,10 @@ def _candidates(given: str) -> tuple[set[str], bool]:
     """The files that one input names, and whether it names a single file itself."""
     if "::" in given:  # a chained fsspec address: the file itself, with all its parts
         return {given}, True
-    filesystem, path = fsspec.core.url_to_fs(given)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(given)
+    except (ImportError, ValueError) as error:  # a protocol unknown, or its package not installed
+        raise UserError(f"{given}: {one_line(error)}") from None
     if filesystem.isfile(path):
         return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
     found: list[str] = []
@@ -91,10 +94,9 @@ def _candidates(given: str) -> tuple[set[str], bool]:
         found = _below(filesystem, path)
     elif any(character in given for character in "*?["):
         for name, entry in filesystem.glob(path, detail=True).items():
-            if entry["type"] == "directory":
-                found += _below(filesystem, name)
-            elif not _is_hidden(name.rsplit("/", 1)[-1]):
-                found.append(name)
+            if _is_hidden(name.rsplit("/", 1)[-1]):
+                continue
+            found += _below(filesystem, name) if entry["type"] == "directory" else [name]
     if not is_local(given):
         return {filesystem.unstrip_protocol(name) for name in found}, False
     if local_path(given).is_absolute():

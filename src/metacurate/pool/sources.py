@@ -166,7 +166,7 @@ def _look_at(address: str, config: PoolConfig) -> _Looked:
                 if form == "jsonl":
                     schema = jsonlines.infer_schema(sample)
                     if not schema.names:
-                        raise UnusableFile("has no JSON object in its lines")
+                        raise UnusableFile("has no JSON object in the lines of its first MiB")
                     resolved = columns.resolve(address, schema, config)
                 else:
                     names, has_header = _csv_names(sample, form)
@@ -221,10 +221,15 @@ def _csv_names(sample: bytes, form: str) -> tuple[list[str], bool]:
 
 def _sample_rows(sample: bytes, form: str, *, quoted: bool) -> list[list[str]]:
     lines = io.StringIO(sample.decode("utf-8", "replace"), newline="")
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    delimiter = DELIMITERS[form]
+    reader = (
+        csv.reader(lines, delimiter=delimiter)
+        if quoted
+        else csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    )
     rows: list[list[str]] = []
     try:
-        for row in csv.reader(lines, delimiter=DELIMITERS[form], quoting=quoting):
+        for row in reader:
             if row:
                 rows.append(row)
             if len(rows) == SAMPLE_ROWS:

@@ -15,13 +15,14 @@ import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool import jsonlines
-from metacurate.pool.columns import ResolvedColumns, is_list
+from metacurate.pool.columns import ResolvedColumns, is_list, is_text
 from metacurate.pool.files import Source, TextStream, format_of, open_source
 from metacurate.pool.schema import UID_TYPE, PoolBatch, PoolConfig
 from metacurate.pool.sources import DELIMITERS, Unit
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20
+BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
 CSV_BLOCK_BYTES = 32 << 20  # also the bound on a CSV row
 PARQUET_BUFFER_BYTES = 8 << 20
 
@@ -40,13 +41,26 @@ def read_unit(
     the same either way. ``skipped`` is added to: how many rows, values or files were passed over or
     are of no use, by reason (``docs/pools.md``). Raises UserError if the file is gone.
     """
+    for first_row, rows in _rows(unit, all_columns, skipped, batch_rows):
+        yield _batch(first_row, rows, unit.columns, all_columns, skipped)
+
+
+Rows = Iterator[tuple[int, pa.RecordBatch]]
+
+
+def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536) -> Rows:
+    """Read only the rows' own columns: ``(first_row, PoolBatch.columns)`` as of read_unit."""
+    for first_row, rows in _rows(unit, True, skipped, batch_rows):
+        yield first_row, _carried(rows, unit.columns, skipped)
+
+
+def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int) -> Rows:
     read = _read_parquet if unit.format == "parquet" else _read_text_file
     try:
         with open_source(unit.url) as source:
             for first_row, rows in read(unit, source, all_columns, batch_rows, skipped):
                 for start in range(0, rows.num_rows, batch_rows):
-                    part = rows.slice(start, batch_rows)
-                    yield _batch(first_row + start, part, unit.columns, all_columns, skipped)
+                    yield first_row + start, rows.slice(start, batch_rows)
     except FileNotFoundError:
         raise UserError(
             f"{unit.url} is gone; put it back, then run the same command again"
@@ -54,8 +68,6 @@ def read_unit(
 
 
 # Rows, by format.
-
-Rows = Iterator[tuple[int, pa.RecordBatch]]
 
 
 def _read_parquet(
@@ -80,6 +92,8 @@ def _read_parquet(
                 done += rows.num_rows
         except Exception as error:
             source.raise_unless_damage(error)
+        # Some damage shows only in that there are fewer rows than there should be.
+        if done < size:
             for at, rows in _salvage(file, source, unit, group, all_columns, batch_rows, skipped):
                 given = max(done - at, 0)  # of these rows, before the damage showed
                 if given < rows.num_rows:
@@ -90,6 +104,9 @@ def _read_parquet(
 def _row_group(
     file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
+    metadata = file.metadata.row_group(group)
+    row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
+    batch_rows = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
     yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
 
 
@@ -107,13 +124,18 @@ def _salvage(
     Any other column that is damaged is null throughout the row group.
     """
     needed = unit.columns.needed
+    size = file.metadata.row_group(group).num_rows
     others: dict[str, pa.ChunkedArray] = {}
     for name in unit.columns.file.names if all_columns else ():
         if name not in needed:
             try:
-                others[name] = file.read_row_group(group, columns=[name], use_threads=False)[name]
+                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
             except Exception as error:
                 source.raise_unless_damage(error)
+                column = None
+            if column is not None and len(column) == size:
+                others[name] = column
+            else:
                 skipped["unreadable_column"] += 1
     done = 0
     try:
@@ -126,7 +148,8 @@ def _salvage(
             done += rows.num_rows
     except Exception as error:
         source.raise_unless_damage(error)
-        skipped["unreadable_row_group"] += file.metadata.row_group(group).num_rows - done
+    if done < size:
+        skipped["unreadable_row_group"] += size - done
 
 
 def _read_text_file(
@@ -337,7 +360,7 @@ def _carried(
 
 
 def _converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
-    if pat.is_string(kind) and (pat.is_binary(array.type) or pat.is_binary_view(array.type)):
+    if pat.is_string(kind) and is_text(array.type) and not pat.is_string(array.type):
         strings = _valid_strings(_as_large_string(array), skipped, "undecodable_value")
         return strings.cast(kind)
     if not array.type.equals(kind):

@@ -1,0 +1,55 @@
+"""Runs a command and measures its time and the peak memory of all its processes together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+SAMPLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds, peak memory in MiB (PSS: memory that processes share counts once), JSON output."""
+
+    seconds: float
+    peak_mib: float
+    output: Any
+
+
+def run_metacurate(*arguments: object) -> Measured:
+    """Run a metacurate command with ``--json`` in a process of its own."""
+    command = [sys.executable, "-m", "metacurate", *map(str, arguments), "--json"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    peak = 0
+    done = threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not done.wait(SAMPLE_SECONDS):
+            total = 0
+            try:
+                for one in [root, *root.children(recursive=True)]:
+                    total += one.memory_full_info().pss
+            except psutil.Error:
+                continue
+            peak = max(peak, total)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    output, _ = process.communicate()
+    seconds = time.perf_counter() - start
+    done.set()
+    sampler.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
+    return Measured(seconds, peak / 2**20, json.loads(output))
