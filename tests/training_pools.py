@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from metacurate.curate import curate
+from metacurate.curation import curate
 
 WORDS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")
 COLOURS = (
