@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
-from training_pools import SHAPES, WORDS, picture, write_pool
 from typer.testing import CliRunner
 
 from metacurate.cli import app
@@ -24,6 +23,7 @@ from metacurate.experiment import (
     mean_interval,
 )
 from metacurate.training.config import from_table
+from training_pools import SHAPES, WORDS, picture, write_pool
 
 STEPS = 60
 BATCH = 64
@@ -114,7 +114,7 @@ def test_pool_to_accuracy_above_chance(place):
     assert result["groups"]["tail"]["top1"]["n"] == 80
 
 
-def experiment_toml(place: Path, seen_pairs: int = 512) -> Path:
+def experiment_toml(place: Path, seen_pairs: int = 256) -> Path:
     path = place / "experiment.toml"
     path.write_text(
         'compare_to = "matched"\nseeds = [0, 1]\n'

@@ -15,7 +15,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 from PIL import Image
-from training_pools import add_member
 from typer.testing import CliRunner
 
 from metacurate.cli import app
@@ -23,6 +22,7 @@ from metacurate.errors import UserError
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.evaluate import estimates, evaluate
 from metacurate.evaluation.zero_shot import LoadedModel, load_model
+from training_pools import add_member
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
 
@@ -79,7 +79,9 @@ def tar_folder(image_folder: Path, tmp_path: Path) -> Path:
         with tarfile.open(folder / "test" / f"{part}.tar", "w") as tar:
             for name in names:
                 for i, path in enumerate(sorted((image_folder / name).iterdir())):
-                    add_member(tar, f"s{name}{i:04d}.cls", str(sorted(COLOURS).index(name)).encode())
+                    add_member(
+                        tar, f"s{name}{i:04d}.cls", str(sorted(COLOURS).index(name)).encode()
+                    )
                     add_member(tar, f"s{name}{i:04d}.png", path.read_bytes())
     return folder
 

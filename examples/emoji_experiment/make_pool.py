@@ -153,9 +153,7 @@ def write_test(out: Path, test: dict[str, Row], concepts: list[str]) -> None:
     for rank, concept in enumerate(concepts):
         row = test[concept]
         share = (rank + 0.5) / len(concepts)
-        groups[row["name"]] = (
-            "head" if share < HEAD else "tail" if share >= 1 - TAIL else "middle"
-        )
+        groups[row["name"]] = "head" if share < HEAD else "tail" if share >= 1 - TAIL else "middle"
         names.append(row["name"])
         folder = out / "test" / f"{rank:05d}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,9 @@ def curate(
     ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
     :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
     ``target_size`` (expected pairs) is given; ``expect_survival`` is the share of the kept pairs
-    whose images will survive the download, for which the threshold makes up. The subset is ``out/curated/*.parquet``. Returns the
-    data card without its entry counts. Raises UserError for what the caller can mend.
+    whose images will survive the download, for which the threshold makes up. The subset is
+    ``out/curated/*.parquet``. Returns the data card without its entry counts. Raises UserError for
+    what the caller can mend.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)

@@ -185,7 +185,7 @@ def experiment(
         done = begin(folder, EXPERIMENT, settings, shards=planned, overwrite=overwrite)
         if done is not None:
             return dict(folder.read_json(RESULTS_FILE))
-        sizes = _curate(config, folder, show_progress)
+        sizes = _curate(config, folder, workers, show_progress)
         tasks = [
             _task(config, folder, arm, seed, sizes) for arm in config.arms for seed in config.seeds
         ]
@@ -207,12 +207,10 @@ Sizes = dict[tuple[str, int], int]
 
 def _curation(folder: Folder, t: float, seed: int) -> str:
     """Where the curation run of a threshold and seed is; without balancing, the seed is nothing."""
-    return folder.address(
-        "curation/matched" if math.isinf(t) else f"curation/t-{t:g}-seed-{seed}"
-    )
+    return folder.address("curation/matched" if math.isinf(t) else f"curation/t-{t:g}-seed-{seed}")
 
 
-def _curate(config: ExperimentConfig, folder: Folder, show: bool) -> Sizes:
+def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) -> Sizes:
     """Curate for every arm and seed; returns the pairs that each has."""
     pool = config.pool
     sizes: Sizes = {}
@@ -221,7 +219,7 @@ def _curate(config: ExperimentConfig, folder: Folder, show: bool) -> Sizes:
         return curate(
             list(pool.paths), pool.metadata, _curation(folder, t, seed), t=t, seed=seed,
             pool_config=PoolConfig(pool.url_col, pool.key_col, pool.text_cols),
-            show_progress=False,
+            workers=workers, show_progress=False,
         )  # fmt: skip
 
     with meter("curate", len(config.arms), "pairs", show=show) as bar:
@@ -243,9 +241,7 @@ def _curate(config: ExperimentConfig, folder: Folder, show: bool) -> Sizes:
     return sizes
 
 
-def _task(
-    config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: Sizes
-) -> RunTask:
+def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: Sizes) -> RunTask:
     pairs = sizes[arm.name, seed]
     if arm.kind != "random":
         return RunTask(config, folder, arm, seed, 1.0, pairs)
@@ -337,9 +333,7 @@ def _scores(result: dict[str, Any]) -> dict[str, float]:
 
 def summarise(config: ExperimentConfig, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds with 95% intervals (Student's t), and differences paired by seed."""
-    by_arm = {
-        arm.name: [run for run in runs if run["arm"] == arm.name] for arm in config.arms
-    }
+    by_arm = {arm.name: [run for run in runs if run["arm"] == arm.name] for arm in config.arms}
     baseline = by_arm[config.compare_to]
     arms = {}
     for name, of_arm in by_arm.items():
@@ -434,9 +428,7 @@ def plot(results: dict[str, Any], folder: Folder) -> None:
     from matplotlib import pyplot
 
     arms = results["arms"]
-    metrics = [
-        m for m in next(iter(arms.values()))["scores"] if m == "top1" or m.endswith(" top1")
-    ]
+    metrics = [m for m in next(iter(arms.values()))["scores"] if m == "top1" or m.endswith(" top1")]
     with mpl.rc_context({"svg.hashsalt": "metacurate", "axes.spines.top": False,
                          "axes.spines.right": False}):  # fmt: skip
         figure, axes = pyplot.subplots(
@@ -467,4 +459,3 @@ def plot(results: dict[str, Any], folder: Folder) -> None:
 def _metadata(extension: str) -> dict[str, Any]:
     """No dates or versions in the files."""
     return {"Date": None} if extension == "svg" else {"Software": None}
-

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from metacurate import __version__
 from metacurate.errors import UserError
 
 app = typer.Typer(
@@ -16,8 +18,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
 MACHINE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
@@ -27,8 +31,21 @@ MACHINE_ERRORS = {
 }
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"metacurate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Open, fast, reproducible metadata-curated language-image data."""
 
 
@@ -38,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; run the same command again to resume", file=sys.stderr)
+        raise
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
         if advice is None:
@@ -55,4 +73,11 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
-from metacurate.cli import curate, train  # noqa: E402, F401  (commands register themselves)
+from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
+    curate,
+    dedup,
+    download,
+    ingest,
+    metadata,
+    train,
+)

@@ -270,7 +270,7 @@ def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool) ->
     rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
     rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
     rows += [
-        ("time", f"{seconds:.1f} s, {pool['texts'] / max(seconds, 1e-9):,.0f} texts/s"),
+        ("time", f"{seconds:.1f} s"),
         ("subset", f"{out}/curated/"),
         ("data card", f"{out}/datacard.json"),
     ]

@@ -125,9 +125,7 @@ def eval_command(
         torch.set_num_threads(threads)
     loaded = load_model(checkpoint, model, batch_size=batch_size)
     results = [
-        evaluate(
-            loaded, d, task=task, class_names=classnames, templates=templates, groups=groups
-        )
+        evaluate(loaded, d, task=task, class_names=classnames, templates=templates, groups=groups)
         for d in data
     ]
     table = Table(title="zero-shot evaluation", title_justify="left", box=None)
@@ -170,9 +168,7 @@ def experiment_command(
 
     from metacurate.experiment import experiment, load_experiment_config, table_rows
 
-    results = experiment(
-        load_experiment_config(config), out, workers=workers, overwrite=overwrite
-    )
+    results = experiment(load_experiment_config(config), out, workers=workers, overwrite=overwrite)
     header, rows = table_rows(results)
     table = Table(title="experiment", title_justify="left", box=None)
     for position, column in enumerate(header):

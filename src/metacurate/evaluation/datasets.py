@@ -160,5 +160,3 @@ def _tar_examples(path: Path, skipped: Counter[str]) -> Iterator[Example]:
                 yield Example(image, label, captions)
     except tarfile.TarError as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again") from None
-
-

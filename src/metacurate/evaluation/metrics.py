@@ -62,8 +62,7 @@ def bootstrap(
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     generator = np.random.default_rng(seed)
     values = [
-        statistic(np.bincount(generator.integers(n, size=n), minlength=n))
-        for _ in range(RESAMPLES)
+        statistic(np.bincount(generator.integers(n, size=n), minlength=n)) for _ in range(RESAMPLES)
     ]
     return Estimate(statistic(np.ones(n, np.int64)), *_bounds(np.array(values)), n)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as functional
+from torch.nn import functional
 
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets, metrics

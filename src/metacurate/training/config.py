@@ -199,9 +199,7 @@ def from_table(kind: type[Section], table: dict[str, Any], where: str) -> Sectio
     ]
     if missing:
         raise UserError(f"{where}: the key {missing[0]!r} is missing")
-    values = {
-        name: _value(value, hints[name], f"{where}: {name}") for name, value in table.items()
-    }
+    values = {name: _value(value, hints[name], f"{where}: {name}") for name, value in table.items()}
     try:
         return kind(**values)
     except UserError as error:

@@ -1,7 +1,7 @@
 """The loader: balanced draws on the fly, shuffled, sharded over ranks and workers, resumable.
 
-**Which pairs.** ``Online`` draws anew in every epoch, with the function of the balance stage and the
-epoch in the key (:func:`metacurate.balancing.balance`): epoch 0 keeps exactly the pairs of an
+**Which pairs.** ``Online`` draws anew in every epoch, with the function of the balance stage and
+the epoch in the key (:func:`metacurate.balancing.balance`): epoch 0 keeps exactly the pairs of an
 offline subset of the same counts, t and seed. ``Curated`` takes the texts that curation kept
 (``text_kept``), ``AllTexts`` every text. ``fraction`` takes each pair with that probability, the
 same pairs in every epoch.
@@ -272,9 +272,7 @@ class PairSource:
         if isinstance(self.config.selection, AllTexts):
             return np.ones(len(batch.texts), dtype=np.bool_)
         online = self._keep_probs is not None
-        name, lists = (
-            ("matched", batch.matched) if online else ("text_kept", batch.text_kept)
-        )
+        name, lists = ("matched", batch.matched) if online else ("text_kept", batch.text_kept)
         if lists is None:
             if not len(batch.uids):
                 return np.zeros(0, dtype=np.bool_)
@@ -339,9 +337,7 @@ class Pair:
     epoch: int
 
 
-def stream_pairs(
-    source: PairSource, position: Position, skipped: Counter[str]
-) -> Iterator[Pair]:
+def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) -> Iterator[Pair]:
     """A stream's pairs from ``position`` on, without end; ``position`` is moved along.
 
     Pairs whose image cannot be used are counted in ``skipped`` and passed over. Raises UserError if
@@ -354,9 +350,7 @@ def stream_pairs(
         block, into = divmod(position.pair, config.shuffle_block)
         # Counted at the unit's end, so that a resumed run, which reads the unit anew, counts alike.
         counts: Counter[str] = Counter()
-        for number, pair in enumerate(
-            source.unit_pairs(position.unit, counts, first_block=block)
-        ):
+        for number, pair in enumerate(source.unit_pairs(position.unit, counts, first_block=block)):
             if number < into:
                 continue
             position.pair += 1
@@ -530,13 +524,11 @@ class PairLoader:
         self.skipped = Counter(state["skipped"] if self._streams.start == 0 else {})
 
     def __iter__(self) -> Iterator[Batch]:
-        plan = _WorkerPlan(
-            self.config, self._tokenizer, self._source.shards, dict(self._positions)
-        )
+        plan = _WorkerPlan(self.config, self._tokenizer, self._source.shards, dict(self._positions))
         dataset = _Chunks(plan)
         if self._workers:
             # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
-            chunks = iter(
+            chunks: Iterator[_Chunk] = iter(
                 DataLoader(
                     dataset,
                     batch_size=None,
@@ -587,9 +579,7 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def normalise(
-    images: torch.Tensor, mean: Sequence[float], std: Sequence[float]
-) -> torch.Tensor:
+def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8[n, h, w, 3] to the float32[n, 3, h, w] that a model takes, on the images' device."""
     channels = images.permute(0, 3, 1, 2).float().div_(255)
     shape = (1, 3, 1, 1)

@@ -57,7 +57,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.config and not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise UserError(f"a model's name may have letters, digits, . _ and -, not {self.name!r}")
+            raise UserError(
+                f"a model's name may have letters, digits, . _ and -, not {self.name!r}"
+            )
 
 
 def register(model: ModelConfig) -> None:

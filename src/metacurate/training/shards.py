@@ -278,9 +278,7 @@ class _Sample:
     row: dict[str, Any]
 
 
-def tar_members(
-    file: IO[bytes], counts: Counter[str]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
+def tar_members(file: IO[bytes], counts: Counter[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """A tar's samples as (key, contents by extension): files in a row that agree up to a dot.
 
     Only files are looked at, and no name becomes a path. ``counts`` is added to for files that are
@@ -326,9 +324,7 @@ def _sample(key: str, members: dict[str, bytes], counts: Counter[str]) -> _Sampl
     return _Sample(key, image, members.get("txt"), row if isinstance(row, dict) else {})
 
 
-def _tar_batch(
-    samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]
-) -> PairBatch:
+def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:
     uids = [_tar_uid(sample, config) for sample in samples]
     texts = [_tar_texts(sample, config, counts) for sample in samples]
     offsets = np.zeros(len(samples) + 1, np.int64)

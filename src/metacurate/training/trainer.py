@@ -425,9 +425,7 @@ def checkpoint_name(step: int) -> str:
 def checkpoint_steps(folder: Folder) -> list[int]:
     """The steps of the checkpoints that are there, in order."""
     names = [n.rsplit("/", 1)[-1] for n in folder.list(CHECKPOINTS)]
-    return sorted(
-        int(n[5:-3]) for n in names if n.startswith("step-") and n.endswith(".pt")
-    )
+    return sorted(int(n[5:-3]) for n in names if n.startswith("step-") and n.endswith(".pt"))
 
 
 def save_torch(folder: Folder, name: str, value: Any) -> None:
@@ -480,8 +478,6 @@ def trim_metrics(folder: Folder, step: int) -> None:
         return
     with folder.open(METRICS) as file:
         lines = file.read().splitlines(keepends=True)
-    kept = [
-        line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step
-    ]
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
     with folder.create(METRICS) as file:
         file.write(b"".join(kept))

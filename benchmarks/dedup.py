@@ -1,0 +1,215 @@
+"""URL dedup at size: seconds, and the peak memory of all processes together.
+
+First metacurate, DuckDB and Polars (both streaming, on Parquet) side by side on fewer rows, then
+metacurate alone on all rows. The rows are generated: a share of fresh URLs, the others drawn from a
+long-tailed distribution as on the web, where a few images are on a great many pages; texts are
+WordNet's glosses. The alternatives have less to do: they group by the URL as it stands and neither
+hash, normalise nor order the rows, nor keep texts in the order of first sight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data import texts
+from record import record, table
+
+FILE_ROWS = 1_000_000
+FRESH_SHARE = 0.65
+POPULAR = 20_000_000
+SAMPLE_SECONDS = 0.05
+
+
+def generate(folder: Path, rows: int, seed: int = 0) -> int:
+    """Write Parquet files of ``url`` and ``text``; the number of distinct URLs."""
+    folder.mkdir(parents=True)
+    captions = pa.array(texts())
+    popular_seen = np.zeros(POPULAR, dtype=bool)
+    fresh_total = 0
+    for position, start in enumerate(range(0, rows, FILE_ROWS)):
+        count = min(FILE_ROWS, rows - start)
+        random = np.random.default_rng([seed, position])
+        # Log-uniform ranks: Zipf's law with exponent 1, cut off at the last popular image.
+        popular = (POPULAR ** random.random(count)).astype(np.int64) - 1
+        fresh = random.random(count) < FRESH_SHARE
+        ids = np.where(fresh, POPULAR + start + np.arange(count), popular)
+        popular_seen[popular[~fresh]] = True
+        fresh_total += int(np.count_nonzero(fresh))
+        hosts, numbers = pa.array(ids % 100_003).cast(pa.string()), pa.array(ids).cast(pa.string())
+        urls = pc.binary_join_element_wise(
+            "https://images",
+            hosts,
+            ".example.com/uploads/2021/04/photo-",
+            numbers,
+            "-1024x768.jpg",
+            "",
+        )
+        chosen = captions.take(pa.array(random.integers(0, len(captions), count)))
+        out = folder / f"part-{position:05d}.parquet"
+        pq.write_table(pa.table({"url": urls, "text": chosen}), out, compression="zstd",
+                       row_group_size=250_000)  # fmt: skip
+    return fresh_total + int(np.count_nonzero(popular_seen))
+
+
+def with_duckdb(source: Path, out: Path, memory_gib: float) -> int:
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute(f"SET memory_limit = '{memory_gib:.2f}GiB'")
+    connection.execute("SET preserve_insertion_order = false")
+    connection.execute(f"SET temp_directory = '{out}.spill'")
+    connection.execute(
+        "COPY (SELECT url, list(DISTINCT text) AS texts "
+        f"FROM read_parquet('{source}/*.parquet') GROUP BY url) "
+        f"TO '{out}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+    )
+    return pq.read_metadata(f"{out}.parquet").num_rows
+
+
+def with_polars(source: Path, out: Path, memory_gib: float) -> int:
+    import polars as pl
+
+    del memory_gib  # has no such setting
+    grouped = pl.scan_parquet(source / "*.parquet").group_by("url").agg(pl.col("text").unique())
+    grouped.sink_parquet(f"{out}.parquet", compression="zstd")
+    return pq.read_metadata(f"{out}.parquet").num_rows
+
+
+ALTERNATIVES = {"duckdb": with_duckdb, "polars": with_polars}
+
+
+def measured(command: list[str]) -> tuple[float, float, str]:
+    """Seconds, peak resident memory in GiB of the process and all below it, and what it printed.
+
+    Pages that several processes share count once for each of them.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    peak = 0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not ended.wait(SAMPLE_SECONDS):
+            resident = 0
+            try:
+                for each in (root, *root.children(recursive=True)):
+                    resident += each.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+            peak = max(peak, resident)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, errors = process.communicate()
+    seconds = time.perf_counter() - start
+    ended.set()
+    watcher.join()
+    if process.returncode != 0:
+        raise RuntimeError(f"exit code {process.returncode}: {errors.strip()[-200:]}")
+    return seconds, peak / 2**30, output
+
+
+def run_metacurate(source: Path, out: Path, workers: int) -> tuple[float, float, dict[str, Any]]:
+    command = [sys.executable, "-m", "metacurate", "pool", "dedup", str(source), "--out", str(out),
+               "--workers", str(workers), "--json"]  # fmt: skip
+    seconds, peak, output = measured(command)
+    return seconds, peak, json.loads(output)
+
+
+def size_gib(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*.parquet")) / 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000_000)
+    parser.add_argument("--compare-rows", type=int, default=5_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit-gib", type=float, default=4.0)
+    parser.add_argument("--scratch", type=Path, help="where to put the files; a temporary folder")
+    parser.add_argument("--no-record", action="store_true", help="only print")
+    parser.add_argument("--child", nargs=3, metavar=("WHO", "IN", "OUT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        who, source, out = arguments.child
+        print(ALTERNATIVES[who](Path(source), Path(out), arguments.limit_gib * 0.75))
+        return
+    scratch = Path(tempfile.mkdtemp(prefix="dedup-", dir=arguments.scratch))
+    try:
+        body = compare(scratch, arguments) + "\n\n" + alone(scratch, arguments)
+    finally:
+        shutil.rmtree(scratch)
+    if arguments.no_record:
+        print(body)
+    else:
+        record("dedup", body)
+
+
+def compare(scratch: Path, arguments: argparse.Namespace) -> str:
+    """All contenders on the same rows; they must agree on the number of distinct URLs."""
+    source, rows = scratch / "few", arguments.compare_rows
+    distinct = generate(source, rows)
+    found: list[tuple[str, float, float]] = []
+    lines: list[list[str]] = []
+    seconds, peak, totals = run_metacurate(source, scratch / "few-out", arguments.workers)
+    assert totals["pairs"] == distinct, (totals["pairs"], distinct)
+    found.append(("metacurate", seconds, peak))
+    shutil.rmtree(scratch / "few-out")
+    for who in ALTERNATIVES:
+        command = [sys.executable, __file__, "--limit-gib", str(arguments.limit_gib),
+                   "--child", who, str(source), str(scratch / who)]  # fmt: skip
+        try:
+            seconds, peak, output = measured(command)
+        except RuntimeError as error:
+            lines.append([who, "failed", str(error).replace("\n", " "), ""])
+            continue
+        assert int(output) == distinct, (who, output, distinct)
+        found.append((who, seconds, peak))
+    shutil.rmtree(source)
+    base = found[0][1]
+    lines = [
+        [who, f"{s:.1f}", f"{rows / s:,.0f}", f"{gib:.2f}", f"{s / base:.2f}"]
+        for who, s, gib in found
+    ] + lines
+    intro = f"{rows:,} rows, {distinct:,} distinct URLs ({1 - distinct / rows:.1%} duplicates); "
+    intro += f"{arguments.workers} workers, DuckDB and Polars with all cores."
+    header = ["program", "s", "rows/s", "peak memory, GiB", "time over metacurate's"]
+    return f"{intro}\n\n{table(header, lines)}"
+
+
+def alone(scratch: Path, arguments: argparse.Namespace) -> str:
+    """metacurate on all rows: exact, and under the limit."""
+    source, out, rows = scratch / "many", scratch / "many-out", arguments.rows
+    distinct = generate(source, rows)
+    given = size_gib(source)
+    seconds, peak, totals = run_metacurate(source, out, arguments.workers)
+    assert totals["pairs"] == distinct, (totals["pairs"], distinct)
+    assert totals["texts_read"] == totals["texts"] + sum(totals["texts_dropped"].values())
+    verdict = "under" if peak < arguments.limit_gib else "OVER"
+    return (
+        f"metacurate, {rows:,} rows ({given:.1f} GiB of Parquet), {distinct:,} distinct URLs "
+        f"({1 - distinct / rows:.1%} duplicates): {seconds:.0f} s, {rows / seconds:,.0f} rows/s, "
+        f"peak memory of all processes {peak:.2f} GiB, {verdict} the limit of "
+        f"{arguments.limit_gib:g} GiB; {totals['shards']} shards."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The command ``metacurate pool dedup``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metacurate.cli.curate import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
+from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.pool import pool_app
+
+
+@pool_app.command("dedup")
+def dedup_command(
+    pool: PoolInputs,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
+    blocklist: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Drop these: one domain (its subdomains too) or image URL a line.",
+        ),
+    ] = None,
+    min_length: Annotated[
+        int | None, typer.Option(min=1, help="Drop texts with fewer characters.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Drop texts with more characters.")
+    ] = None,
+    min_letters: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Drop texts with a smaller share of letters in their characters."
+        ),
+    ] = None,
+    drop_file_names: Annotated[
+        bool, typer.Option("--drop-file-names", help="Drop texts that are only a file name.")
+    ] = False,
+    drop_urls: Annotated[
+        bool, typer.Option("--drop-urls", help="Drop texts that are only a URL.")
+    ] = False,
+    max_texts: Annotated[
+        int, typer.Option(min=0, help="Distinct texts an image keeps at most; 0: all.")
+    ] = 1_000,
+    dedup_texts: Annotated[
+        int | None,
+        typer.Option(
+            "--dedup-texts",
+            metavar="N",
+            min=1,
+            help="Drop texts that more than N images share (10: as ALIGN did).",
+        ),
+    ] = None,
+    keep_repeats: Annotated[
+        bool,
+        typer.Option(
+            "--keep-repeats",
+            help="With --dedup-texts: the first N images (by uid) keep such a text.",
+        ),
+    ] = False,
+    shard_rows: Annotated[
+        int, typer.Option(min=1, help="About how many rows make one output shard.")
+    ] = 500_000,
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make one row of all rows with the same image URL (or key); filter texts and domains.
+
+    The row keeps the columns of its first row and the distinct texts of all of them. Exact, over
+    the whole pool, in bounded memory. A run that was stopped goes on when the same command is given
+    again.
+
+    Example: [bold]metacurate pool dedup pool/ --blocklist bad.txt --dedup-texts 10 --out
+    clean/[/bold]
+    """
+    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.errors import UserError
+    from metacurate.pool.blocklist import Blocklist, read_blocklist
+    from metacurate.pool.dedup import DedupConfig, dedup
+    from metacurate.pool.filters import TextRules
+    from metacurate.pool.schema import PoolConfig
+
+    if keep_repeats and dedup_texts is None:
+        raise UserError("--keep-repeats needs --dedup-texts N")
+    if min_length is not None and max_length is not None and min_length > max_length:
+        raise UserError(f"--min-length {min_length} is over --max-length {max_length}")
+    rules = None
+    if any((min_length, max_length, min_letters, drop_file_names, drop_urls)):
+        rules = TextRules(
+            min_length=min_length or 1,
+            max_length=max_length or 2**31,
+            min_letters=min_letters or 0.0,
+            drop_file_names=drop_file_names,
+            drop_urls=drop_urls,
+        )
+    totals = dedup(
+        pool,
+        out,
+        DedupConfig(
+            text_rules=rules,
+            blocklist=read_blocklist(blocklist) if blocklist else Blocklist(),
+            max_texts=max_texts,
+            max_images_per_text=dedup_texts or 0,
+            keep_repeats=keep_repeats,
+            shard_rows=shard_rows,
+        ),
+        PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit),
+        LocalEngine(workers or available_cores()),
+        overwrite=overwrite,
+    )
+    rows = [
+        ("rows read", f"{totals['rows']:,}"),
+        ("pairs", f"{totals['pairs']:,}  ({totals['pairs'] / max(totals['rows'], 1):.1%})"),
+        *((f"dropped: {name}", f"{n:,}") for name, n in totals["dropped"].items()),
+        ("texts read", f"{totals['texts_read']:,}"),
+        ("texts", f"{totals['texts']:,}"),
+        *((f"texts dropped: {name}", f"{n:,}") for name, n in totals["texts_dropped"].items()),
+        *((f"skipped: {name}", f"{n:,}") for name, n in totals["skipped"].items()),
+        *((f"bad file: {address}", reason) for address, reason in totals["bad_files"].items()),
+        ("pool", f"{out}/pool/ ({totals['shards']:,} shards)"),
+    ]
+    show({**totals, "out": out}, summary_table("Deduplicated", rows), as_json=as_json)

@@ -1,0 +1,78 @@
+"""Wikimedia's page view dumps, hourly and daily: views of one wiki's titles.
+
+Hourly (``pageviews-YYYYMMDD-HHMMSS.gz``): ``domain_code page_title count_views response_bytes``,
+with domain code ``en`` for the desktop and ``en.m`` for the mobile site of English Wikipedia.
+Daily (``pageviews-YYYYMMDD-user.bz2``): ``wiki_code page_title page_id access daily_total
+hourly_counts``, with wiki code ``en.wikipedia`` for every access method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+MAX_LINE_BYTES = 8192
+# MediaWiki's limit, and the characters that no title holds.
+MAX_TITLE_BYTES = 255
+_ILLEGAL = re.compile(r"[#<>\[\]{|}\x00-\x1f\x7f\ufffd]")
+_NAMESPACES = (
+    "book|category|draft|file|help|image|mediawiki|media|module|mos|portal|project|special|talk|"
+    "template|timedtext|topic|user|wikipedia|wp"
+)
+_NOT_ARTICLE = re.compile(rf"(?:{_NAMESPACES})(?: talk)?:", re.IGNORECASE)
+
+
+def title_of(text: str) -> str:
+    """A title in the dump's form: underscores as single spaces, trimmed, first letter capital."""
+    title = " ".join(text.replace("_", " ").split())
+    first = title[:1].upper()
+    return first + title[1:] if len(first) == 1 else title
+
+
+def is_article_title(title: str) -> bool:
+    """Whether a title has no prefix of another English namespace (for use without a dump)."""
+    return _NOT_ARTICLE.match(title) is None
+
+
+def read_views(
+    lines: Iterable[bytes], wiki: str, losses: Counter[str]
+) -> Iterator[tuple[str, int]]:
+    """Title and views of each line of the wiki, in file order (titles repeat).
+
+    Percent-encoding is decoded once. Lines of the wiki that cannot be used are counted in
+    ``losses``: ``broken_lines``, ``bad_titles`` (no UTF-8, illegal characters, too long),
+    ``no_title`` (``-``); lines of other wikis as ``other_wikis``.
+    """
+    hourly = {wiki.encode(), f"{wiki}.m".encode(), f"{wiki}.zero".encode()}
+    daily = f"{wiki}.wikipedia".encode()
+    for line in lines:
+        fields = line.split(b" ")
+        if fields[0] in hourly:
+            right_length, count = len(fields) == 4, fields[2:3]
+        elif fields[0] == daily:
+            right_length, count = len(fields) == 6, fields[4:5]
+        else:
+            losses["other_wikis" if len(fields) > 3 else "broken_lines"] += bool(line)
+            continue
+        if not right_length or not count[0].isdigit() or len(count[0]) > 15:
+            losses["broken_lines"] += 1
+        elif fields[1] == b"-":
+            losses["no_title"] += 1
+        else:
+            title = _decode(fields[1])
+            if title is None:
+                losses["bad_titles"] += 1
+            else:
+                yield title, int(count[0])
+
+
+def _decode(raw: bytes) -> str | None:
+    try:
+        title = title_of(unquote_to_bytes(raw).decode())
+    except UnicodeDecodeError:
+        return None
+    if not title or len(title.encode()) > MAX_TITLE_BYTES or _ILLEGAL.search(title):
+        return None
+    return title

@@ -1,0 +1,170 @@
+"""Wikipedia's ``pages-articles`` XML dumps: pages, one by one, in bounded memory.
+
+Format: MediaWiki's XML export. Each ``<page>`` is cut out of the stream by its tags (inside a page
+``<`` only occurs as markup, so the tags are unambiguous) and parsed on its own: memory is bounded
+by a page, and there is no document type and so no entity that could be declared or expanded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from xml.parsers import expat
+
+from metacurate.errors import UserError
+from metacurate.metadata.dumpfile import BLOCK_BYTES, Block, Part, read_blocks
+
+_BEGIN, _END = b"<page>", b"</page>"
+_MAX_DEPTH = 16
+_DUMP_NAME = re.compile(r"(?P<wiki>.*-pages-articles)(?P<multi>-multistream)?(?P<part>\d*)\.xml")
+
+
+class PageError(Exception):
+    """Why a page cannot be used; the message is the reason's name in the statistics."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: its title (with spaces), namespace number, redirect target if it is one, wikitext."""
+
+    title: str
+    namespace: int
+    redirect: str | None
+    text: str
+
+
+def read_pages(part: Part, max_page_bytes: int, losses: Counter[str]) -> Iterator[Page]:
+    """The pages that begin in a part of a dump; what cannot be read is counted by reason."""
+    for raw in split_pages(read_blocks(part, losses), max_page_bytes, losses):
+        try:
+            yield parse_page(raw)
+        except PageError as error:
+            losses[str(error)] += 1
+
+
+def split_pages(
+    blocks: Iterable[Block], max_page_bytes: int, losses: Counter[str]
+) -> Iterator[bytes]:
+    """Cut ``<page>...</page>`` out of blocks: those that begin in owned bytes.
+
+    Counts ``long_pages`` (over ``max_page_bytes``) and ``truncated_pages`` (cut off by damage or
+    the end of the file).
+    """
+    held = b""
+    inside = long = False
+    searched = 0  # of a page under way, how much is known not to hold its end
+    limit: int | None = None  # where in ``held`` the bytes of the next part begin
+    for block in blocks:
+        if block.gap:
+            losses["truncated_pages"] += inside and not long
+            held, inside, long, searched = b"", False, False, 0
+            limit = None if limit is None else 0
+        if not block.owned and limit is None:
+            limit = len(held)
+        held += block.data
+        position = 0
+        while True:
+            if not inside:
+                begin = held.find(_BEGIN, position)
+                position = begin if begin >= 0 else max(position, len(held) - len(_BEGIN) + 1)
+                if limit is not None and position >= limit:
+                    return
+                if begin < 0:
+                    break
+                inside, searched = True, begin
+            end = held.find(_END, searched)
+            if end < 0:
+                searched = max(position, len(held) - len(_END) + 1)
+                if len(held) - position > max_page_bytes:
+                    losses["long_pages"] += not long
+                    long, position = True, searched
+                break
+            end += len(_END)
+            if end - position > max_page_bytes and not long:
+                losses["long_pages"] += 1
+            elif not long:
+                yield held[position:end]
+            position, inside, long = end, False, False
+        held = held[position:]
+        searched -= position
+        limit = None if limit is None else limit - position
+    losses["truncated_pages"] += inside and not long
+
+
+def parse_page(raw: bytes) -> Page:
+    """Parse one ``<page>`` element. PageError: ``bad_utf8``, ``bad_xml``, ``incomplete_pages``,
+    ``not_wikitext``."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        raise PageError("bad_utf8") from None
+    fields: dict[str, str] = {}
+    path: list[str] = []
+    content: list[str] = []
+    wanted = {"page/title", "page/ns", "page/revision/model", "page/revision/text"}
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        path.append(name)
+        content.clear()
+        if len(path) > _MAX_DEPTH:
+            raise PageError("bad_xml")
+        if path == ["page", "redirect"]:
+            fields["redirect"] = attributes.get("title", "")
+
+    def end(_: str) -> None:
+        where = "/".join(path)
+        if where in wanted:
+            fields[where] = "".join(content)  # of several revisions, the last one
+        content.clear()
+        path.pop()
+
+    def refuse(*_: Any) -> None:
+        raise PageError("bad_xml")
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = content.append
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(raw, True)
+    except expat.ExpatError:
+        raise PageError("bad_xml") from None
+    title, namespace = fields.get("page/title"), fields.get("page/ns", "")
+    if not title or not re.fullmatch(r"-?\d{1,6}", namespace):
+        raise PageError("incomplete_pages")
+    redirect = fields.get("redirect")
+    if redirect is not None:
+        redirect = redirect.partition("#")[0].replace("_", " ").strip()
+    elif namespace == "0" and fields.get("page/revision/model", "wikitext") != "wikitext":
+        raise PageError("not_wikitext")
+    text = fields.get("page/revision/text", "")
+    return Page(title.replace("_", " "), int(namespace), redirect, text)
+
+
+def check_dumps(addresses: list[str]) -> None:
+    """UserError if a file is no dump, or if two files hold the same pages, as far as names tell."""
+    forms: dict[str, str] = {}
+    for address in addresses:
+        blocks = read_blocks(Part(address, 0, BLOCK_BYTES), Counter())
+        if b"<mediawiki" not in next(blocks, Block(b"")).data[:4096]:
+            raise UserError(
+                f"{address} is no Wikipedia XML dump (enwiki-DATE-pages-articles*.xml.bz2): "
+                "it does not begin with <mediawiki>"
+            )
+        name = _DUMP_NAME.match(address.rsplit("/", 1)[-1])
+        if name is None:
+            continue
+        # Wikipedia offers the same pages whole and in numbered parts, each also as multistream.
+        form = f"{'numbered' if name['part'] else 'whole'}{name['multi'] or ''}"
+        other = forms.setdefault(name["wiki"], form)
+        if other != form:
+            raise UserError(
+                f"the files {name['wiki']}* hold the same pages twice ({other} and {form}): name "
+                "one of the two only (the multistream files are read in parallel)"
+            )

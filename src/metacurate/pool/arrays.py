@@ -1,0 +1,25 @@
+"""Uids and lists as numpy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+# The two 64-bit halves (high, low) of uids, each uint64[rows]: their order is the uids' byte order.
+Halves = tuple[np.ndarray, np.ndarray]
+
+
+def uid_halves(uids: pa.FixedSizeBinaryArray) -> Halves:
+    """The halves of a column of 16-byte uids without nulls."""
+    raw = np.frombuffer(uids.buffers()[1], dtype=">u8")
+    pairs = raw[2 * uids.offset : 2 * (uids.offset + len(uids))].reshape(-1, 2)
+    native = pairs.astype(np.uint64)
+    return np.ascontiguousarray(native[:, 0]), np.ascontiguousarray(native[:, 1])
+
+
+def ranges_to_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The concatenation (int64) of ``arange(start, start + length)`` over all ranges."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    shift = starts.astype(np.int64) - (ends - lengths)
+    return np.arange(total, dtype=np.int64) + np.repeat(shift, lengths)

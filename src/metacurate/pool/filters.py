@@ -1,0 +1,80 @@
+"""What texts are worth keeping: whitespace, length and character rules, each drop with its reason.
+
+Pure functions on single texts, used wherever texts enter or leave a pool.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NO_TEXT = "empty text"
+TOO_SHORT = "text too short"
+TOO_LONG = "text too long"
+FEW_LETTERS = "text with few letters"
+FILE_NAME = "text is a file name"
+URL_TEXT = "text is a URL"
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_FILE_NAME = re.compile(
+    r"\S+\.(?:jpe?g|jfif|png|gif|webp|avif|svgz?|bmp|ico|tiff?|heic|psd|pdf|mp4|html?|php)",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)\S+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """Which texts to keep; lengths in characters (code points) after ``clean``.
+
+    ``min_letters``: the least share (0 to 1) of the characters other than spaces that must be
+    letters or marks (any script). ``drop_file_names``, ``drop_urls``: drop texts that are nothing
+    but a file name with a usual ending (``IMG_1234.jpg``), or nothing but a URL.
+    """
+
+    min_length: int = 1
+    max_length: int = 10_000
+    min_letters: float = 0.0
+    drop_file_names: bool = False
+    drop_urls: bool = False
+
+
+def clean(text: str) -> str:
+    """A text on one line: control characters and runs of white space become one space; stripped.
+
+    White space is Unicode's (no-break spaces too). Lone surrogates, which UTF-8 cannot hold, become
+    U+FFFD. Nothing else changes: no case folding, no Unicode normalisation.
+    """
+    if not text.isprintable():
+        text = _SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", text))
+    return " ".join(text.split())
+
+
+def drop_reason(text: str, rules: TextRules) -> str | None:
+    """Why a cleaned text is dropped; None if it is kept."""
+    length = len(text)
+    if not length:
+        return NO_TEXT
+    if length < rules.min_length:
+        return TOO_SHORT
+    if length > rules.max_length:
+        return TOO_LONG
+    if rules.min_letters > 0 and letter_share(text) < rules.min_letters:
+        return FEW_LETTERS
+    if rules.drop_file_names and _FILE_NAME.fullmatch(text):
+        return FILE_NAME
+    if rules.drop_urls and _URL.fullmatch(text):
+        return URL_TEXT
+    return None
+
+
+def letter_share(text: str) -> float:
+    """The share of letters and marks in the characters that are no spaces; 0 without any."""
+    import unicodedata
+
+    others = text.replace(" ", "")
+    if not others:
+        return 0.0
+    letters = sum(c.isalpha() or unicodedata.category(c)[0] == "M" for c in others)
+    return letters / len(others)

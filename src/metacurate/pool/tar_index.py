@@ -1,0 +1,193 @@
+"""WebDataset tar shards, read without trust: nothing is unpacked, and no name becomes a path.
+
+Only headers are read here (image data is skipped by seeking). What a hostile tar may hold (names
+with ``..``, links, devices, endless headers, sizes that lead backwards, a cut-off end) is counted
+by reason and passed over, or ends the tar if nothing after it can be trusted.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from metacurate.pool.uid import key_uid
+
+# Extended headers (long names, PAX records) are read whole by tarfile: no honest one is larger.
+MAX_HEADER_BYTES = 64 << 10
+MAX_NAME_CHARACTERS = 1024
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+# tarfile lets these through for headers that make no sense, besides its own errors.
+_HEADER_ERRORS = (
+    tarfile.TarError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    LookupError,
+    EOFError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file: bytes [offset, offset + length) of the tar are its headers, data, padding."""
+
+    extension: str
+    offset: int
+    length: int
+    data_offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Consecutive members of one key (the name up to the first dot after the last slash)."""
+
+    key: str
+    members: tuple[Member, ...]
+
+    def find(self, extensions: tuple[str, ...]) -> Member | None:
+        """The first member with one of the extensions."""
+        return next((m for m in self.members if m.extension in extensions), None)
+
+
+class _BoundedReads(io.BufferedIOBase):
+    """A file whose single reads are bounded: a header's stated size is not to be trusted."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError("header too large")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a member's name stays inside the folder that a tar is unpacked into."""
+    parts = name.replace("\\", "/").split("/")
+    return (
+        0 < len(name) <= MAX_NAME_CHARACTERS
+        and name.isprintable()  # excludes control characters and undecodable bytes (surrogates)
+        and not name.startswith(("/", "\\"))
+        and ".." not in parts
+        and ":" not in parts[0]
+    )
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """A member's key and lower-case extension; None if it has no key or no extension."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    return (f"{folder}{slash}{stem}", extension.lower()) if stem and dot else None
+
+
+def read_samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[Sample]:
+    """The samples of a tar (a seekable file), in order; ``skipped`` counts the rest by reason."""
+    key, members = "", list[Member]()
+    for name, member in _regular_files(file, skipped):
+        if name != key and members:
+            yield Sample(key, tuple(members))
+            members = []
+        key = name
+        if any(m.extension == member.extension for m in members):
+            skipped["repeated_extension"] += 1
+        else:
+            members.append(member)
+    if members:
+        yield Sample(key, tuple(members))
+
+
+def _regular_files(file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str, Member]]:
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    try:
+        tar = tarfile.TarFile(fileobj=_BoundedReads(file))
+    except _HEADER_ERRORS:
+        # An empty tar is two zero blocks, and opens; this is no tar at all.
+        skipped["tar_unreadable"] += 1
+        return
+    reached = 0
+    while True:
+        try:
+            info = tar.next()
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all otherwise
+        except _HEADER_ERRORS:
+            skipped["tar_damaged"] += 1
+            return
+        if info is None:
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                # No end mark where the members end: cut off, or a header that is not one.
+                skipped["tar_damaged"] += 1
+            return
+        if info.size < 0 or info.offset < reached or tar.offset <= info.offset:
+            skipped["tar_damaged"] += 1
+            return
+        if info.offset_data + (padded(info.size) if info.isreg() else 0) > end:
+            skipped["tar_truncated"] += 1
+            return
+        reached = tar.offset
+        member = _member(info)
+        if isinstance(member, Member):
+            key, _ = split_name(info.name) or ("", "")
+            yield key, member
+        elif member:
+            skipped[member] += 1
+
+
+def _member(info: tarfile.TarInfo) -> Member | str:
+    """The member, or why it is none (an empty reason for directories)."""
+    if info.isdir():
+        return ""
+    if not info.isreg() or info.issparse():
+        return "not_a_regular_file"
+    if not is_safe_name(info.name):
+        return "unsafe_name"
+    names = split_name(info.name)
+    if names is None:
+        return "no_key"
+    length = info.offset_data - info.offset + padded(info.size)
+    return Member(names[1], info.offset, length, info.offset_data, info.size)
+
+
+def padded(size: int) -> int:
+    """A size rounded up to tar's blocks."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def key_number(key: str) -> int:
+    """64 bits that stand for a key: the first half of its uid, big-endian."""
+    return int.from_bytes((key_uid(key) or bytes(16))[:8], "big")
+
+
+def is_member(file: IO[bytes], key: int, offset: int, length: int) -> bool:
+    """Whether exactly these bytes of a tar are one regular member with a safe name and this key.
+
+    ``key`` is the ``key_number`` of the expected key.
+    """
+    try:
+        file.seek(offset)
+        tar = tarfile.TarFile(fileobj=_BoundedReads(file))
+        info = tar.next()
+    except (*_HEADER_ERRORS, OSError):
+        return False
+    if info is None:
+        return False
+    member = _member(info)
+    names = split_name(info.name)
+    return (
+        isinstance(member, Member)
+        and names is not None
+        and (key_number(names[0]), member.offset, member.length) == (key, offset, length)
+    )
