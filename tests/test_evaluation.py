@@ -199,12 +199,15 @@ def test_hostile_names_in_tars_reach_no_file(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         add_member(tar, "../../x.png", png(COLOURS["red"]))
         add_member(tar, "../../x.cls", b"0")
+        add_member(tar, "good.png", png(COLOURS["red"]))
+        add_member(tar, "good.cls", b"2")
         info = tarfile.TarInfo("link.png")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(info)
     skipped: Counter[str] = Counter()
     found = list(datasets.examples(str(tmp_path), skipped))
-    assert [e.label for e in found] == [0]
+    assert [e.label for e in found] == [2]
+    assert sum(skipped.values()) == 3
     assert not list(tmp_path.parent.glob("x.png"))
 
 

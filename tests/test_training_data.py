@@ -292,17 +292,17 @@ def test_an_error_in_a_worker_process_arrives_as_one_line(runs, tmp_path):
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):
     monkeypatch.setattr(shards.time, "sleep", lambda _: None)
     monkeypatch.setattr(shards, "BATCH_ROWS", 16)
-    original = shards._tar_samples
+    original = shards.read_samples
     failures = iter([5, 40, 60])
 
-    def flaky(file: Any, counts: Any) -> Iterator[Any]:
+    def flaky(file: Any, name: str, counts: Any) -> Iterator[Any]:
         limit = next(failures, None)
-        for number, sample in enumerate(original(file, counts)):
+        for number, sample in enumerate(original(file, name, counts)):
             if number == limit:
                 raise OSError("connection reset")
             yield sample
 
-    monkeypatch.setattr(shards, "_tar_samples", flaky)
+    monkeypatch.setattr(shards, "read_samples", flaky)
     pairs = epoch_pairs(PairSource(config(runs["tars"], Curated())), 0)
     assert Counter(p.uid for p in pairs) == Counter(kept_pairs(runs["matched"]).keys())
 

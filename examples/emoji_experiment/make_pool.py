@@ -1,6 +1,6 @@
 """Make the raw pool, the metadata and the test set of the emoji experiment from its art.
 
-    python examples/emoji_experiment/make_pool.py OUT [--pairs 20000] [--test-vendor twemoji]
+    python examples/emoji_experiment/make_pool.py OUT [--pairs 20000] [--test-vendor noto]
 
 The pool imitates what a crawl of the web gives, by stated laws and with a fixed seed:
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--art", type=Path, default=HERE / "art")
     parser.add_argument("--pairs", type=int, default=20_000)
-    parser.add_argument("--test-vendor", default="twemoji")
+    parser.add_argument("--test-vendor", default="noto")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     art = read_art(options.art)

@@ -9,16 +9,16 @@ stands for the class's name). ImageNet's names and templates come with open_clip
 
 from __future__ import annotations
 
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from metacurate.errors import UserError
+from metacurate.pool.tars import read_samples
 from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
 from metacurate.training.openclip import open_clip
-from metacurate.training.shards import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, tar_members
+from metacurate.training.shards import MAX_IMAGE_BYTES
 
 CLASS_NAMES_FILE = "classnames.txt"
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
@@ -143,20 +143,16 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
 
 
 def _tar_examples(path: Path, skipped: Counter[str]) -> Iterator[Example]:
-    try:
-        with path.open("rb") as file:
-            for _, members in tar_members(file, skipped):
-                image = next((members[e] for e in IMAGE_EXTENSIONS if members.get(e)), None)
-                if image is None or len(image) > MAX_IMAGE_BYTES:
-                    skipped["missing_image"] += 1
-                    continue
-                try:
-                    label = int(members["cls"]) if "cls" in members else None
-                    text = members.get("txt", b"").decode()
-                except (ValueError, UnicodeDecodeError):
-                    skipped["broken_label"] += 1
-                    continue
-                captions = tuple(line.strip() for line in text.splitlines() if line.strip())
-                yield Example(image, label, captions)
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again") from None
+    with path.open("rb") as file:
+        for sample in read_samples(file, str(path), skipped):
+            if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
+                skipped["missing_image"] += 1
+                continue
+            try:
+                label = int(sample.files["cls"]) if "cls" in sample.files else None
+                text = sample.files.get("txt", b"").decode()
+            except (ValueError, UnicodeDecodeError):
+                skipped["broken_label"] += 1
+                continue
+            captions = tuple(line.strip() for line in text.splitlines() if line.strip())
+            yield Example(sample.image, label, captions)

@@ -30,7 +30,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,6 +157,14 @@ class Batch:
     uids: torch.Tensor
     epochs: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same with images and tokens on a device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            tokens=self.tokens.to(device, non_blocking=True),
+        )
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -166,6 +174,17 @@ class _Chunk:
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     problem: str = ""
+
+    def pin_memory(self) -> _Chunk:
+        """The same with images and tokens in pinned memory; the DataLoader's thread calls it."""
+        if self.batch is None:
+            return self
+        batch = replace(
+            self.batch,
+            images=self.batch.images.pin_memory(),
+            tokens=self.batch.tokens.pin_memory(),
+        )
+        return replace(self, batch=batch)
 
 
 class PairSource:
@@ -441,6 +460,7 @@ class _Chunks(IterableDataset):  # type: ignore[misc]
 class PairLoader:
     """Batches of one rank, without end, from where ``load_state_dict`` put it or the beginning.
 
+    ``device`` is where images and tokens go.
     ``skipped`` counts what this rank could not use, by reason; ``wait_seconds`` is how long
     iteration waited for data.
     """
@@ -454,7 +474,7 @@ class PairLoader:
         world_size: int = 1,
         workers: int = 0,
         prefetch: int = 4,
-        pin_memory: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         parts = world_size * max(workers, 1)
         if config.streams % parts:
@@ -465,7 +485,8 @@ class PairLoader:
         self.config = config
         self._source = PairSource(config)
         self._tokenizer = tokenizer
-        self._workers, self._prefetch, self._pin = workers, prefetch, pin_memory
+        self._workers, self._prefetch = workers, prefetch
+        self._device = device or torch.device("cpu")
         share = config.streams // world_size
         self._streams = range(rank * share, (rank + 1) * share)
         self._positions: dict[int, tuple[int, int]] = {s: (s, 0) for s in self._streams}
@@ -534,7 +555,7 @@ class PairLoader:
                     batch_size=None,
                     num_workers=self._workers,
                     prefetch_factor=self._prefetch,
-                    pin_memory=self._pin,
+                    pin_memory=self._device.type == "cuda",
                     multiprocessing_context="spawn",
                 )
             )
@@ -546,7 +567,8 @@ class PairLoader:
             problem = next((part.problem for part in parts if part.problem), None)
             if problem is not None:
                 raise UserError(problem)
-            batch = _joined([part.batch for part in parts if part.batch is not None])
+            # Joined on the device: joining here would copy all images once more.
+            batch = _joined([p.batch.to(self._device) for p in parts if p.batch is not None])
             self.wait_seconds += time.perf_counter() - start
             for part in parts:
                 self._positions.update(part.positions)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from metacurate.training.shards import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, Image, resolve_path
+from metacurate.pool.tars import IMAGE_EXTENSIONS
+from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
 
 IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
 MAX_PIXELS = 100_000_000

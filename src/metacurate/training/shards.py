@@ -9,12 +9,11 @@ curation added (``matched``, ``text_kept``) is given if it is there.
 from __future__ import annotations
 
 import json
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -27,15 +26,14 @@ from metacurate.pool import columns
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import Unit, open_pool
 from metacurate.pool.tabular import read_unit
+from metacurate.pool.tars import Sample, read_samples
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.storage import is_local, local_path
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
 PATH_COLUMNS = ("image_path", "path", "file_name")
 TEXT_KEPT_TYPE = pa.list_(pa.bool_())
 MAX_IMAGE_BYTES = 256 * 2**20
-MAX_TEXT_BYTES = 16 * 2**20
 BATCH_ROWS = 256  # few: a batch of Parquet rows holds its images
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 0.5
@@ -149,7 +147,7 @@ def read_shard(shard: Shard, config: ShardsConfig, skipped: Counter[str]) -> Ite
                     yield batch
                     done, failures = position + 1, 0
             return
-        except (OSError, tarfile.TarError, EOFError, UserError) as error:
+        except (OSError, EOFError, UserError) as error:
             failures += 1
             if failures == ATTEMPTS:
                 raise UserError(
@@ -171,15 +169,22 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
     if shard.unit is not None:
         yield from _parquet_batches(shard.unit, config)
         return
+    counts: Counter[str] = Counter()
     with fsspec.open(shard.address, "rb") as file:
-        counts: Counter[str] = Counter()
         samples: list[_Sample] = []
-        for sample in _tar_samples(file, counts):
-            samples.append(sample)
+        for found in read_samples(file, shard.address, counts):
+            samples.append(_sample(found, counts))
             if len(samples) == BATCH_ROWS:
-                yield _tar_batch(samples, config, counts), counts
-                samples, counts = [], Counter()
-        yield _tar_batch(samples, config, counts), counts
+                yield _tar_batch(samples, config, counts), _taken(counts)
+                samples = []
+        yield _tar_batch(samples, config, counts), _taken(counts)
+
+
+def _taken(counts: Counter[str]) -> Counter[str]:
+    """The counts so far; they begin anew."""
+    taken = Counter(counts)
+    counts.clear()
+    return taken
 
 
 # Parquet.
@@ -217,9 +222,8 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
                 text_kept=_optional(rows, "text_kept", TEXT_KEPT_TYPE, unit.url),
                 image=_image_getter(rows.column(image_name)),
             ),
-            counts,
+            _taken(counts),
         )
-        counts = Counter()
 
 
 def _image_column(schema: pa.Schema, config: ShardsConfig, address: str) -> str:
@@ -278,50 +282,15 @@ class _Sample:
     row: dict[str, Any]
 
 
-def tar_members(file: IO[bytes], counts: Counter[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """A tar's samples as (key, contents by extension): files in a row that agree up to a dot.
-
-    Only files are looked at, and no name becomes a path. ``counts`` is added to for files that are
-    too large (``oversized_file``; their content is empty).
-    """
-    key = ""
-    members: dict[str, bytes] = {}
-    with tarfile.open(fileobj=file, mode="r|") as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            folder, _, base = member.name.rpartition("/")
-            stem, _, extension = base.partition(".")
-            member_key, extension = f"{folder}/{stem}", extension.lower()
-            if member_key != key and members:
-                yield key.lstrip("/"), members
-                members = {}
-            key = member_key
-            limit = MAX_IMAGE_BYTES if extension in IMAGE_EXTENSIONS else MAX_TEXT_BYTES
-            if member.size > limit:
-                counts["oversized_file"] += 1
-                members[extension] = b""
-                continue
-            reader = tar.extractfile(member)
-            members[extension] = reader.read() if reader is not None else b""
-    if members:
-        yield key.lstrip("/"), members
-
-
-def _tar_samples(file: IO[bytes], counts: Counter[str]) -> Iterator[_Sample]:
-    for key, members in tar_members(file, counts):
-        yield _sample(key, members, counts)
-
-
-def _sample(key: str, members: dict[str, bytes], counts: Counter[str]) -> _Sample:
-    image = next((members[e] for e in IMAGE_EXTENSIONS if members.get(e)), None)
+def _sample(found: Sample, counts: Counter[str]) -> _Sample:
     row: Any = {}
-    if "json" in members:
+    if "json" in found.files:
         try:
-            row = json.loads(members["json"])
+            row = json.loads(found.files["json"])
         except (ValueError, RecursionError):
             counts["broken_json"] += 1
-    return _Sample(key, image, members.get("txt"), row if isinstance(row, dict) else {})
+    row = row if isinstance(row, dict) else {}
+    return _Sample(found.key, found.image or None, found.files.get("txt"), row)
 
 
 def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:

@@ -93,6 +93,9 @@ class Trainer:
                 f"accumulate ({here.world_size} x {config.accumulate})"
             )
         self._micro = share // config.accumulate
+        if here.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
         torch.manual_seed(config.seed % MAX_SEED)
         model = clip.create_model(config.model.name, device=here.device, output_dict=True)
         if config.grad_checkpointing:
@@ -108,7 +111,7 @@ class Trainer:
             world_size=here.world_size,
             workers=config.data.workers,
             prefetch=config.data.prefetch,
-            pin_memory=here.device.type == "cuda",
+            device=here.device,
         )
         self.model: torch.nn.Module = model
         if here.world_size > 1:
@@ -195,9 +198,7 @@ class Trainer:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        images = batch.images.to(here.device, non_blocking=True)
-        tokens = batch.tokens.to(here.device, non_blocking=True)
-        images = normalise(images, self._mean, self._std)
+        images, tokens = normalise(batch.images, self._mean, self._std), batch.tokens
         if config.accumulate == 1:
             with self._autocast():
                 loss: torch.Tensor = self.loss(**self.model(images, tokens))
@@ -382,7 +383,7 @@ def _wandb(config: TrainConfig, stack: ExitStack) -> Any:
         raise UserError(
             "wandb is not installed: pip install wandb, or leave wandb_project out"
         ) from None
-    run = wandb.init(project=config.wandb_project, config=config.as_json(), resume="allow")
+    run = wandb.init(project=config.wandb_project, config=config.as_json())
     stack.callback(run.finish)
     return run
 
