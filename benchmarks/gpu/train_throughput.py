@@ -5,9 +5,9 @@
 One process, one device (a GPU if there is one). Needs the extra ``metacurate[train]`` and, for
 open_clip's loader, ``webdataset<=0.2.86``, ``braceexpand`` and ``pandas``. The tars are made first:
 JPEGs of ``--image-side`` pixels (smooth random pictures, about as large in bytes as photographs of
-that size) with captions of WordNet entries. Both sides decode, crop at random, tokenize and train with
-AdamW; the rates are of the steps after ``--warmup``, the device's queue drained at both ends. The
-two alternate, ``--rounds`` times. Prints one JSON object.
+that size) with captions of WordNet entries. Both sides decode, crop at random, tokenize and train
+with AdamW; the rates are of the steps after ``--warmup``, the device's queue drained at both ends.
+The two alternate, ``--rounds`` times. Prints one JSON object.
 """
 
 from __future__ import annotations
