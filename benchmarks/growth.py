@@ -31,7 +31,7 @@ def main() -> None:
         def run(rows: int, size: int) -> list[str]:
             measured = run_metacurate(
                 "curate", folder / f"pool-{rows}", "--metadata", folder / f"{size}.json",
-                "--t", T, "--workers", 2, "--out", folder / f"out-{rows}-{size}",
+                "--t", T, "--workers", 2, "--no-report", "--out", folder / f"out-{rows}-{size}",
             )  # fmt: skip
             return [
                 f"{rows:,}",

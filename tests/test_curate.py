@@ -64,6 +64,8 @@ def entries_file(tmp_path: Path) -> Path:
 
 CONFIG = PoolConfig(text_cols=("alt", "title"), rows_per_unit=340)
 OPTIONS = ("--text-col", "alt", "--text-col", "title", "--rows-per-unit", 340)
+NO_REPORT = "--no-report"
+QUICK = {"pool_config": CONFIG, "report": False, "workers": 1}
 
 
 def read_curated(out: Path) -> list[dict]:
@@ -100,7 +102,14 @@ def test_equals_the_definition(
 ) -> None:
     out = tmp_path / "out"
     card = metacurate.curate(
-        str(pool), str(entries_file), str(out), t=t, seed=seed, pool_config=CONFIG, workers=1
+        str(pool),
+        str(entries_file),
+        str(out),
+        t=t,
+        seed=seed,
+        pool_config=CONFIG,
+        report=False,
+        workers=1,
     )
     counts, kept = curate_by_definition(make_pairs(3000), t, seed)
     assert read_curated(out) == kept
@@ -141,7 +150,7 @@ def test_target_size_is_met(pool: Path, entries_file: Path, tmp_path: Path, size
 def test_expected_survival_makes_t_larger(pool: Path, entries_file: Path, tmp_path: Path) -> None:
     def curate(name: str, **aim: float) -> dict:
         out = str(tmp_path / name)
-        aims = {"pool_config": CONFIG, "workers": 1, "expect_survival": 0.5, **aim}
+        aims = {**QUICK, "expect_survival": 0.5, **aim}
         return metacurate.curate(str(pool), str(entries_file), out, **aims)
 
     assert curate("t", t=40)["balancing"]["t"] == 80
@@ -152,7 +161,13 @@ def test_expected_survival_makes_t_larger(pool: Path, entries_file: Path, tmp_pa
 
 def test_tail_proportion_sets_t(pool: Path, entries_file: Path, tmp_path: Path) -> None:
     card = metacurate.curate(
-        str(pool), str(entries_file), str(tmp_path / "out"), p=0.2, pool_config=CONFIG, workers=1
+        str(pool),
+        str(entries_file),
+        str(tmp_path / "out"),
+        p=0.2,
+        pool_config=CONFIG,
+        report=False,
+        workers=1,
     )
     assert 0 < card["balancing"]["tail_proportion"] <= 0.2
     counts = np.load(tmp_path / "out" / "counts.npy")
@@ -166,7 +181,7 @@ def test_same_bytes_for_any_number_of_workers(
     for workers in (1, 2, 4):
         out = tmp_path / f"out{workers}"
         run = metacurate(
-            "curate", pool, "--metadata", entries_file, "--target-size", 800, *OPTIONS,
+            "curate", pool, "--metadata", entries_file, "--target-size", 800, *OPTIONS, NO_REPORT,
             "--workers", workers, "--out", out,
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
@@ -180,7 +195,18 @@ def test_stages_one_by_one_equal_curate(
 ) -> None:
     whole, steps = tmp_path / "whole", tmp_path / "steps"
     for command in (
-        ("curate", pool, "--metadata", entries_file, *OPTIONS, "--t", 40, "--out", whole),
+        (
+            "curate",
+            pool,
+            "--metadata",
+            entries_file,
+            *OPTIONS,
+            NO_REPORT,
+            "--t",
+            40,
+            "--out",
+            whole,
+        ),
         ("match", pool, "--metadata", entries_file, *OPTIONS, "--out", steps),
         ("count", steps),
         ("balance", steps, "--t", 40),
@@ -200,7 +226,7 @@ def test_killed_run_resumes_to_the_same_bytes(
     """A real kill -9 of the process and its workers, with some shards of a stage done."""
     arguments = (
         "curate", pool, "--metadata", entries_file, "--t", 40, "--text-col", "alt",
-        "--rows-per-unit", 1, "--workers", 2, "--out",
+        "--rows-per-unit", 1, "--workers", 2, NO_REPORT, "--out",
     )  # fmt: skip
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
     assert metacurate(*arguments, undisturbed).returncode == 0
@@ -227,7 +253,7 @@ def test_other_settings_are_refused_until_overwrite(
     metacurate: Command, pool: Path, entries_file: Path, tmp_path: Path
 ) -> None:
     out, fresh = tmp_path / "out", tmp_path / "fresh"
-    base = ("curate", pool, "--metadata", entries_file, "--workers", 1)
+    base = ("curate", pool, "--metadata", entries_file, "--workers", 1, NO_REPORT)
     first = ("--text-col", "alt", "--t", 40)
     assert metacurate(*base, *first, "--out", out).returncode == 0
     before = digests(out)
@@ -269,7 +295,7 @@ def test_python_api_notices_new_metadata_in_the_same_process(
     pool: Path, entries_file: Path, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "out")
-    arguments = {"t": 5, "pool_config": CONFIG, "workers": 1, "overwrite": True}
+    arguments = {"t": 5, **QUICK, "overwrite": True}
     metacurate.curate(str(pool), str(entries_file), out, **arguments)
     entries_file.write_text(json.dumps(["dog"]))
     card = metacurate.curate(str(pool), str(entries_file), out, **arguments)
@@ -420,7 +446,7 @@ def test_full_disk_is_one_clear_line_and_resumes(
 def test_options_from_a_file(metacurate: Command, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('t = 1000\nseed = 3\nmetadata = "wordnet"\n')
     run = metacurate(
-        "curate", EMOJI_POOL, "--config", tmp_path / "run.toml", "--t", 10, "--json",
+        "curate", EMOJI_POOL, "--config", tmp_path / "run.toml", "--t", 10, "--json", NO_REPORT,
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -478,7 +478,7 @@ def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path)
             add_sample(tar, f"00003{row:04d}", text)
     pool, curated = str(tmp_path / "pool"), tmp_path / "curated"
     ingest(str(tars), pool, ONE)
-    card = curate(pool, "wordnet", str(curated), t=5, workers=1)
+    card = curate(pool, "wordnet", str(curated), t=5, report=False, workers=1)
     rows = pq.read_table(curated / "curated").to_pylist()
     keys = {row["key"] for row in rows}
     assert 0 < len(rows) == card["kept"]["pairs"] < 42

@@ -26,14 +26,15 @@ def kind_of(text: str) -> str:
     """Which of the pool's rules made a text."""
     if text in BOILERPLATE:
         return "boilerplate"
-    serial = text.startswith(("IMG_", "Screenshot-")) or text.split("x")[0].isdigit()
+    serial = text.startswith(("IMG_", "Screenshot-")) or text.split("x", maxsplit=1)[0].isdigit()
     return "no match" if serial else "own"
 
 
 def composition(folder: Path, groups: dict[str, str]) -> list[float]:
     """The table's numbers for the Parquet files of a folder."""
     tables = [
-        pq.read_table(path, columns=["text", "concept"]) for path in sorted(folder.glob("*.parquet"))
+        pq.read_table(path, columns=["text", "concept"])
+        for path in sorted(folder.glob("*.parquet"))
     ]
     rows = [row for table in tables for row in table.to_pylist()]
     kinds = [kind_of(row["text"]) for row in rows]
@@ -55,7 +56,8 @@ def main(data: Path, results: Path) -> None:
     folders: dict[str, list[Path]] = defaultdict(list)
     folders["raw"].append(data / "pool")
     folders["matched"].append(results / "curation" / "matched" / "curated")
-    for run in sorted((results / "curation").glob("t-*-seed-*")):
+    runs = (results / "curation").glob("t-*-seed-*")
+    for run in sorted(runs, key=lambda run: (-float(run.name.split("-")[1]), run.name)):
         folders[run.name.partition("-seed-")[0]].append(run / "curated")
     header = ["data", "pairs", "own text", "boilerplate", "no match", *GROUPS, "concepts"]
     print("| " + " | ".join(header) + " |")

@@ -43,12 +43,34 @@ SIZE_TOLERANCE = 1e-6
 
 
 def count_entries(entry_ids: EntryIds, entries: int) -> Counts:
-    """How often each of ``entries`` ids occurs, uint64[entries]: once per (text, entry)."""
+    """Count how often each entry occurs in the matches of some texts.
+
+    Args:
+        entry_ids: uint32[matches], the ids of all texts one after another, each id at most once per
+            text (as ``Matcher.match`` returns them).
+        entries: The number of metadata entries; every id is below it.
+
+    Returns:
+        uint64[entries], the number of texts that match each entry.
+    """
     return np.bincount(entry_ids, minlength=entries).astype(np.uint64)
 
 
 def keep_probabilities(counts: Counts, t: float) -> Probabilities:
-    """``min(1, t / count)`` per entry, float64; 1 for an entry that matches nothing."""
+    """The probability with which each entry keeps a pair: ``min(1, t / count)``.
+
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        t: The threshold, in matches; ``math.inf`` keeps everything.
+
+    Returns:
+        float64[entries] in (0, 1]; 1 for tail entries and for entries that match nothing.
+
+    Raises:
+        ValueError: ``t`` is not positive (or not a number).
+    """
     if not t > 0:
         raise ValueError(f"the threshold t must be positive, not {t}")
     values = counts.astype(np.float64)
@@ -58,17 +80,34 @@ def keep_probabilities(counts: Counts, t: float) -> Probabilities:
 def tail_proportion(counts: Counts, t: float) -> float:
     """The share of all counts that the tail holds (entries with a count below ``t``).
 
-    This is the p of Meta CLIP 2 (arXiv 2507.22062). 0 if all counts are zero.
+    This is the p of Meta CLIP 2 (arXiv 2507.22062).
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        t: The threshold, in matches.
+
+    Returns:
+        A share in [0, 1]; 0 if all counts are zero.
     """
     total = int(counts.sum())
     return int(counts[counts < t].sum()) / total if total else 0.0
 
 
 def solve_threshold(counts: Counts, p: float) -> float:
-    """The largest ``t`` whose tail holds at most the share ``p`` of all counts (Meta CLIP 2).
+    """The largest ``t`` whose tail holds at most the share ``p`` of all counts.
 
-    The tail proportion is a step function of t, so the share reached may lie below ``p``. The
-    result is one of the counts, or infinite if the tail may hold everything.
+    This is Meta CLIP 2's rule (arXiv 2507.22062). The tail proportion is a step function of t, so
+    the share reached (see ``tail_proportion``) may lie below ``p``.
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        p: The tail proportion, in [0, 1]: 0.06 is what t = 20,000 gives on MetaCLIP's own pool.
+
+    Returns:
+        One of the counts, or infinity if the tail may hold everything.
+
+    Raises:
+        ValueError: ``p`` lies outside of [0, 1].
     """
     if not 0 <= p <= 1:
         raise ValueError(f"the tail proportion p must lie in [0, 1], not {p}")
@@ -83,11 +122,20 @@ def solve_threshold(counts: Counts, p: float) -> float:
 def solve_threshold_for_size(
     counts: Counts, expected_size: Callable[[float], float], target: float
 ) -> float:
-    """The ``t`` at which the expected number of kept pairs is ``target`` (within SIZE_TOLERANCE).
+    """The ``t`` at which the expected number of kept pairs is ``target``.
 
-    ``expected_size(t)`` is the sum over all pairs of their keep probability: continuous and
-    increasing in t up to the number of matched pairs. It is called a few times, since each call is
-    a pass over the index. Raises ValueError if ``target`` is not above 0 and below that number.
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        expected_size: Gives the sum over all pairs of their keep probability at a threshold:
+            continuous and increasing in t, up to the number of matched pairs. It is called about
+            ten times, since each call is a pass over the index.
+        target: The number of pairs, above 0 and below the number of matched pairs.
+
+    Returns:
+        A threshold with ``expected_size(t)`` within one part in a million of ``target``.
+
+    Raises:
+        ValueError: ``target`` is out of reach.
     """
     high = float(counts.max(initial=0))
     most = expected_size(high) if high else 0.0
@@ -96,7 +144,7 @@ def solve_threshold_for_size(
             f"a target size must be above 0 and below the {most:.0f} matched pairs, not {target:g}"
         )
     # An entry keeps min(count, t) pairs, so their sum bounds the size from above.
-    low = _threshold_with_sum(counts, target)
+    low = threshold_with_sum(counts, target)
     f_low, f_high = math.log(expected_size(low) / target), math.log(most / target)
     if abs(f_low) <= SIZE_TOLERANCE:
         return low
@@ -121,8 +169,8 @@ def solve_threshold_for_size(
             side = -1
 
 
-def _threshold_with_sum(counts: Counts, target: float) -> float:
-    """The t at which the sum of min(count, t) over entries is ``target``."""
+def threshold_with_sum(counts: Counts, target: float) -> float:
+    """The t at which the sum of min(count, t) over entries is ``target`` (at most their sum)."""
     values = np.sort(counts[counts > 0]).astype(np.float64)
     below = np.concatenate([[0.0], np.cumsum(values)])[:-1]
     sums = below + values * np.arange(values.size, 0, -1)  # at t = each value
@@ -132,7 +180,13 @@ def _threshold_with_sum(counts: Counts, target: float) -> float:
 
 @dataclass(frozen=True)
 class Balanced:
-    """What is kept: ``texts`` bool[texts], ``pairs`` bool[pairs]; ``keep_prob`` float64[pairs]."""
+    """What is kept, and how likely it was.
+
+    Attributes:
+        texts: bool[texts], the texts of which at least one entry's draw succeeded.
+        pairs: bool[pairs], the pairs with at least one kept text.
+        keep_prob: float64[pairs], each pair's probability to be kept, whatever the draws said.
+    """
 
     texts: npt.NDArray[np.bool_]
     pairs: npt.NDArray[np.bool_]
@@ -151,9 +205,21 @@ def balance(
 ) -> Balanced:
     """Draw which texts and pairs are kept, and give each pair's keep probability in closed form.
 
-    ``uids`` is uint64[pairs, 2] (a uid's 16 bytes as two little-endian numbers), ``keep_probs``
-    float64[entries] as of :func:`keep_probabilities`; see the module for the CSR arrays. ``seed``
-    and ``epoch`` are in [0, 2**64).
+    Pair ``i`` has the texts ``pair_offsets[i]`` up to ``pair_offsets[i + 1]``; text ``j`` matches
+    ``entry_ids[text_offsets[j]:text_offsets[j + 1]]``. A draw depends on nothing but the seed, the
+    epoch, the pair's uid, the text's position in its pair and the entry id (docs/semantics.md).
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
+
+    The arrays are not checked: ids beyond ``keep_probs`` or offsets out of order are undefined.
+
+    Args:
+        uids: uint64[pairs, 2], a uid's 16 bytes as two little-endian numbers.
+        pair_offsets: int64[pairs + 1] into the texts.
+        text_offsets: int64[texts + 1] into ``entry_ids``.
+        entry_ids: uint32[matches].
+        keep_probs: float64[entries], as ``keep_probabilities`` gives them.
+        seed: The seed of all draws, in [0, 2**64).
+        epoch: Counted up by a data loader that draws anew for each epoch, in [0, 2**64).
     """
     texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
     pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
@@ -167,17 +233,29 @@ def balance(
 
 
 def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int = 0) -> float:
-    """One draw: a number in [0, 1) for the (pair, text, entry)."""
+    """One draw: a number in [0, 1) for the (pair, text, entry).
+
+    ``uid`` has 16 bytes, ``text_position`` and ``entry_id`` are below 2**32, ``seed`` and ``epoch``
+    below 2**64. It is what ``balance`` draws; the entry keeps the text iff it is below p.
+    """
     first, second = np.frombuffer(uid, "<u8")
     word = text_position << 32 | entry_id
     return float(_uniform(np.uint64(seed), np.uint64(epoch), first, second, np.uint64(word)))
 
 
 @njit(cache=True, nogil=True)
-def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
-    """``1 - prod(1 - p)`` over each pair's matches (all its texts), float64[pairs].
+def pair_keep_probabilities(
+    offsets: Offsets, entry_ids: EntryIds, keep_probs: Probabilities
+) -> Probabilities:
+    """Each pair's probability to be kept: ``1 - prod(1 - p)`` over all matches of all its texts.
 
-    ``offsets`` int64[pairs+1] into ``entry_ids``: the pair offsets and text offsets joined.
+    Args:
+        offsets: int64[pairs + 1] into ``entry_ids``: ``text_offsets[pair_offsets]``.
+        entry_ids: uint32[matches].
+        keep_probs: float64[entries], as ``keep_probabilities`` gives them.
+
+    Returns:
+        float64[pairs]; 0 for a pair without matches.
     """
     probabilities = np.empty(offsets.size - 1, dtype=np.float64)
     for pair in range(offsets.size - 1):

@@ -11,11 +11,13 @@ from metacurate.datacard import write_datacard
 from metacurate.engines.local import LocalEngine, available_cores
 from metacurate.errors import UserError
 from metacurate.match_stage import match
+from metacurate.matching.matcher import is_compiled
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.sources import open_pool
 from metacurate.progress import note
-from metacurate.run import Balance, Run
+from metacurate.report.build import write_report
+from metacurate.run import REPORT_FILE, Balance, Run
 from metacurate.stage import Statistics, exclusive
 from metacurate.storage import Folder
 
@@ -31,18 +33,39 @@ def curate(
     seed: int = 0,
     expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
+    report: bool = True,
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Curate a pool: match, count, balance and write the data card; resumes what is there.
+    """Curate a pool: match, count, balance, data card and report; resumes what is there.
 
-    ``pool`` names files, folders or globs; ``metadata`` is "wordnet", a file or loaded
-    :class:`Metadata`; exactly one of ``t`` (math.inf: no balancing), ``p`` (tail proportion) and
-    ``target_size`` (expected pairs) is given; ``expect_survival`` is the share of the kept pairs
-    whose images will survive the download, for which the threshold makes up. The subset is
-    ``out/curated/*.parquet``. Returns the data card without its entry counts. Raises UserError for
-    what the caller can mend.
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
+    ``target_size``. The same input, settings and seed give the same files, whatever the number of
+    workers and however often the run was stopped.
+
+    Args:
+        pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
+        metadata: ``"wordnet"``, a JSON or Parquet file of entries, or loaded ``Metadata``.
+        out: The output folder; the subset is ``out/curated/*.parquet``.
+        t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
+        p: The tail proportion, in [0, 1], that the threshold is solved from.
+        target_size: The expected number of kept pairs that the threshold is solved from.
+        seed: The seed of the draws, in [0, 2**64).
+        expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
+            survive the download; the threshold is raised to make up for the others.
+        pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
+        report: Whether to write the page ``out/report.html`` too.
+        workers: Processes; all cores if not given.
+        overwrite: Redo what ``out`` holds with other settings instead of refusing.
+        show_progress: Report progress on standard error.
+
+    Returns:
+        The data card without its entry counts (``out/datacard.json`` has them).
+
+    Raises:
+        UserError: What the caller can mend: settings, the pool, the metadata, an output folder that
+            holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)
@@ -53,6 +76,7 @@ def curate(
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),
             settings,
+            report=report,
         )
 
 
@@ -70,11 +94,15 @@ def curate_run(
     metadata: Metadata,
     pool_config: PoolConfig,
     settings: Balance,
+    *,
+    report: bool,
 ) -> dict[str, Any]:
-    """:func:`curate` with its parts given."""
+    """``curate`` with its parts given: the caller holds the folder and the engine."""
     pool = open_pool(inputs, pool_config)
     if run.show_progress:
         note(pool.describe())
+        if not is_compiled():
+            note("compiling the kernels: once after an installation, some 20 seconds of work")
     if not pool.units:
         raise UserError("the pool has no rows; check the input files")
     matched = match(run, pool, pool_config, metadata)
@@ -82,4 +110,7 @@ def curate_run(
         raise UserError(_why_nothing_matched(matched))
     count(run)
     balance(run, settings, pool)
-    return write_datacard(run)
+    card = write_datacard(run)
+    if report and not run.folder.exists(REPORT_FILE):
+        write_report(run)
+    return card

@@ -31,7 +31,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 @dataclass(frozen=True)
 class IndexBatch:
-    """Some matched pairs of an index shard, with views for :func:`metacurate.balancing.balance`."""
+    """Some matched pairs of an index shard, with views for ``metacurate.balancing.balance``."""
 
     batch: pa.RecordBatch
 
@@ -44,17 +44,17 @@ class IndexBatch:
 
     @property
     def pair_offsets(self) -> npt.NDArray[np.int64]:
-        """Where each pair's texts lie, int64[pairs+1]."""
+        """Where each pair's texts lie, int64[pairs + 1] into ``text_offsets``."""
         return np.asarray(self.batch.column("matched").offsets, np.int64)
 
     @property
     def text_offsets(self) -> npt.NDArray[np.int64]:
-        """Where each text's entry ids lie, int64[texts+1]."""
+        """Where each text's entry ids lie, int64[texts + 1] into ``entry_ids``."""
         return np.asarray(self.batch.column("matched").values.offsets, np.int64)
 
     @property
     def entry_ids(self) -> npt.NDArray[np.uint32]:
-        """The entry ids of all texts, uint32."""
+        """The entry ids of all texts, uint32[matches]; of each text sorted and unique."""
         return np.asarray(self.batch.column("matched").values.values)
 
 
@@ -92,7 +92,7 @@ def _offsets(counts: npt.NDArray[np.int64]) -> pa.Int32Array:
 
 
 def write_index(file: IO[bytes], batches: Iterator[pa.RecordBatch]) -> None:
-    """Write index rows as one shard."""
+    """Write index rows (batches in the module's schema, in row order) as one shard."""
     with pa.ipc.new_file(file, SCHEMA, options=_OPTIONS) as writer:
         for batch in batches:
             if batch.num_rows:
@@ -100,7 +100,7 @@ def write_index(file: IO[bytes], batches: Iterator[pa.RecordBatch]) -> None:
 
 
 def read_index(file: IO[bytes]) -> Iterator[IndexBatch]:
-    """Read a shard batch by batch."""
+    """Read a shard batch by batch, in row order; ArrowInvalid if the file is damaged."""
     reader = pa.ipc.open_file(file)
     for position in range(reader.num_record_batches):
         yield IndexBatch(reader.get_batch(position))

@@ -1,7 +1,8 @@
 """What the stages of a curation run share: the folder's layout, the stages' order, their settings.
 
 ``DIR/index/`` (matches), ``DIR/counts.npy`` (entry counts), ``DIR/curated/`` (the balanced subset),
-``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used) and ``DIR/manifest.json``.
+``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used), ``DIR/report.html`` with its
+plots in ``DIR/report/``, and ``DIR/manifest.json``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from metacurate.balancing import Counts
 from metacurate.engines import Engine
+from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.stage import Stage, read_manifest, shard_name
 from metacurate.storage import Folder
@@ -26,8 +28,13 @@ COUNTS_FILE = "counts.npy"
 KEPT_COUNTS_FILE = "kept_counts.npy"
 THRESHOLD_FILE = "threshold.json"
 DATACARD_FILE = "datacard.json"
+REPORT_FILE = "report.html"
 
-CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE))
+# Starting workers takes longer than a light pass over fewer matched pairs than this.
+PAIRS_WORTH_WORKERS = 5_000_000
+
+REPORT = Stage("report", (REPORT_FILE, "report"))
+CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE), (REPORT,))
 BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
 COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
 MATCH = Stage("match", ("index", METADATA_FILE, "state/matcher"), (COUNT,))
@@ -71,12 +78,25 @@ class Balance:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how stages run: the output folder, the engine, and what to do with old results."""
+    """Where and how stages run.
+
+    Attributes:
+        folder: The output folder; the caller holds it (``stage.exclusive``).
+        engine: Runs shard functions.
+        overwrite: Whether results with other settings are removed; else they are a UserError.
+        show_progress: Whether progress goes to standard error.
+    """
 
     folder: Folder
     engine: Engine
     overwrite: bool = False
     show_progress: bool = True
+
+
+def light_engine(run: Run) -> Engine:
+    """The engine for a light pass over a matched run's shards: this process if they hold little."""
+    pairs = finished_section(run.folder, MATCH)["totals"]["pairs_matched"]
+    return run.engine if pairs >= PAIRS_WORTH_WORKERS else LocalEngine(1)
 
 
 def index_file_name(position: int) -> str:
@@ -85,7 +105,7 @@ def index_file_name(position: int) -> str:
 
 
 def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
-    """The manifest section of a finished stage; UserError if it is not."""
+    """The manifest section of a finished stage; UserError with the command to run if it is not."""
     section = read_manifest(folder)["stages"].get(stage.name)
     if section is None or section["state"] != "done":
         raise UserError(
@@ -102,19 +122,22 @@ def digest(*configs: Any) -> str:
 
 
 def matched_run(folder: Folder) -> tuple[int, int]:
-    """The number of index shards and of entries of a folder whose match stage is done."""
+    """The number of index shards and of entries of a folder whose match stage is done.
+
+    Raises UserError if it is not.
+    """
     section = finished_section(folder, MATCH)
     return section["planned"], section["config"]["metadata"]["entries"]
 
 
 def save_array(folder: Folder, name: str, array: npt.NDArray[Any]) -> None:
-    """Write an array as ``.npy``."""
+    """Write an array as ``.npy``, whole or not at all."""
     with folder.create(name) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def load_array(folder: Folder, name: str) -> npt.NDArray[Any]:
-    """Read an ``.npy`` file."""
+    """Read an ``.npy`` file of ``save_array``; FileNotFoundError if there is none."""
     with folder.open(name) as file:
         return np.load(file, allow_pickle=False)
 

@@ -19,5 +19,9 @@ _SPACING = str.maketrans(
 
 
 def spaced(text: str) -> str:
-    """The text between two spaces, punctuation isolated, tabs and line breaks made spaces."""
+    """The text between two spaces, punctuation isolated, tabs and line breaks made spaces.
+
+    The order of the steps does not matter: none of them makes a character that another one changes.
+    Source: MetaCLIP (arXiv 2309.16671), section 3.2; worked examples in docs/semantics.md.
+    """
     return f" {text} ".translate(_SPACING)

@@ -11,6 +11,9 @@ import typer
 
 from metacurate import __version__
 from metacurate.errors import UserError
+from metacurate.printable import printable
+
+MAX_MESSAGE = 4000  # characters
 
 app = typer.Typer(
     name="metacurate",
@@ -69,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fail(message: str) -> None:
     """Print one line on standard error and exit with code 2."""
-    print(f"metacurate: error: {' '.join(message.split())}", file=sys.stderr)
+    shown = printable(" ".join(message.split()), MAX_MESSAGE)
+    print(f"metacurate: error: {shown}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -77,7 +81,10 @@ from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
     curate,
     dedup,
     download,
+    extract,
     ingest,
+    inspect,
     metadata,
+    report,
     train,
 )

@@ -117,12 +117,15 @@ def curate_command(
     text_col: TextCol = None,
     key_col: KeyCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
+    report: Annotated[
+        bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
+    ] = True,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Curate a pool: match, count, balance, write the subset and its data card.
+    """Curate a pool: match, count, balance, write the subset, its data card and report.
 
     A run that was stopped goes on when the same command is given again.
 
@@ -136,8 +139,8 @@ def curate_command(
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
     with _run(out, workers, overwrite) as run:
-        card = curate_run(run, pool, entries, pool_config, settings)
-    _show_card(card, out, time.monotonic() - start, as_json)
+        card = curate_run(run, pool, entries, pool_config, settings, report=report)
+    _show_card(card, out, time.monotonic() - start, as_json, report)
 
 
 @app.command("match")
@@ -212,7 +215,7 @@ def balance_command(
     with _run(run_folder, workers, overwrite) as run:
         balance(run, settings)
         card = write_datacard(run)
-    _show_card(card, run_folder, time.monotonic() - start, as_json)
+    _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
 
 
 @app.command("status")
@@ -247,7 +250,7 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool) -> None:
+def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool, report: bool) -> None:
     pool, matched, kept = card["pool"], card["matched"], card["kept"]
     balancing, entries = card["balancing"], card["metadata"]
 
@@ -273,5 +276,6 @@ def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool) ->
         ("time", f"{seconds:.1f} s"),
         ("subset", f"{out}/curated/"),
         ("data card", f"{out}/datacard.json"),
+        ("report", f"{out}/report.html" if report else "metacurate report writes it"),
     ]
     show({**card, "out": out}, summary_table("Curated", rows), as_json=as_json)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from metacurate.errors import UserError
+from metacurate.printable import printable
+
+MAX_SHOWN = 2000  # characters of a value or a message
 
 
 def _defaults_from_file(context: typer.Context, path: Path | None) -> Path | None:
@@ -60,19 +65,26 @@ AsJson = Annotated[
 ]
 
 
-def show(result: dict[str, Any], table: Table, *, as_json: bool) -> None:
-    """Print a result: as JSON for machines, else as a table."""
+def show(result: dict[str, Any], table: RenderableType, *, as_json: bool) -> None:
+    """Print a result: as JSON for machines, else as a table.
+
+    The JSON is ASCII: no text from a pool can reach the terminal as a control code.
+    """
     if as_json:
-        print(json.dumps(result, indent=1, ensure_ascii=False))
+        print(json.dumps(result, indent=1))
     else:
         Console().print(table)
 
 
-def summary_table(title: str, rows: list[tuple[str, str]]) -> Table:
-    """A two-column table of names and values."""
+def summary_table(title: str, rows: Sequence[tuple[str, str | Text]]) -> Table:
+    """A two-column table of names and values.
+
+    Plain strings are shown as they are but for control characters; they are no markup.
+    """
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(justify="left")
     table.add_column(justify="left", overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        shown = Text(printable(value, MAX_SHOWN)) if isinstance(value, str) else value
+        table.add_row(Text(printable(name, MAX_SHOWN)), shown)
     return table

@@ -26,9 +26,11 @@ class Matcher:
     """Finds the metadata entries that occur in texts.
 
     Entry ``e`` matches iff ``" " + e + " "`` is a sub-string of the spaced text (see
-    :func:`metacurate.text.spaced`); the walk over a token trie that does it (see
-    :mod:`metacurate.matching.kernel`) gives exactly the results of
-    :func:`metacurate.matching.reference.match_text`.
+    ``metacurate.text.spaced`` and docs/semantics.md): case sensitive, all matches, overlapping ones
+    too. A walk over a token trie does it, with exactly the results of
+    ``metacurate.matching.reference.match_text``.
+
+    A matcher is immutable: threads may share it.
     """
 
     def __init__(
@@ -37,9 +39,14 @@ class Matcher:
         *,
         _hash_mask: np.uint64 = kernel.NO_HASH_MASK,
     ) -> None:
-        """Build from entries (their position is their id).
+        """Build the tables.
 
-        Raises ValueError if an entry is null, empty, no valid Unicode or there twice.
+        Args:
+            entries: Strings or an Arrow string array (``Metadata.entries``); an entry's position is
+                its id, a uint32.
+
+        Raises:
+            ValueError: An entry is null, empty, no string, no valid Unicode or there twice.
         """
         array = as_large_string(entries, "entry")
         if array.null_count:
@@ -65,7 +72,7 @@ class Matcher:
         return sum(table.nbytes for table in self._tables)
 
     def save(self, folder: Path) -> None:
-        """Write the tables as ``.npy`` files that :meth:`load` maps into memory."""
+        """Write the tables as ``.npy`` files for ``load``; the folder is made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in zip(_TABLE_NAMES, self._tables, strict=True):
             np.save(folder / f"{name}.npy", table, allow_pickle=False)
@@ -74,7 +81,10 @@ class Matcher:
 
     @classmethod
     def load(cls, folder: Path) -> Matcher:
-        """Map saved tables: processes on one machine share their memory."""
+        """Map saved tables into memory: processes on one machine share it.
+
+        The files must be those that ``save`` wrote; OSError or ValueError if they cannot be read.
+        """
         matcher = cls.__new__(cls)
         tables = [
             np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
@@ -89,12 +99,21 @@ class Matcher:
     def match(
         self, texts: Texts, *, threads: int = 1
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Match texts; returns CSR arrays ``(offsets int64[n+1], entry_ids uint32[nnz])``.
+        """Match texts.
 
-        The ids of text ``i`` are ``entry_ids[offsets[i]:offsets[i + 1]]``, sorted and unique. A
-        null text matches nothing. ``texts`` is a sequence of str or None, or an Arrow string array;
-        with ``threads`` > 1 the texts are split over threads (the kernel holds no GIL). Raises
-        ValueError for a str that is no valid Unicode (a lone surrogate).
+        The ids of text ``i`` are ``entry_ids[offsets[i]:offsets[i + 1]]``, sorted and unique.
+
+        Args:
+            texts: n strings or None, or an Arrow string array (read in place, without a Python
+                object per text). None and null match nothing.
+            threads: Over how many threads large inputs are split; the kernel holds no GIL. The
+                result is the same for any number.
+
+        Returns:
+            CSR arrays: ``offsets`` int64[n + 1] and ``entry_ids`` uint32[matches].
+
+        Raises:
+            ValueError: A text is no string or no valid Unicode (a lone surrogate).
         """
         array = as_large_string(texts, "text")
         offsets, valid, data = _parts(array)
@@ -129,8 +148,18 @@ class Matcher:
         return row_offsets, np.concatenate([ids for _, ids in results])
 
 
+def is_compiled() -> bool:
+    """Whether an earlier process has compiled the kernel (Numba keeps it on disk)."""
+    folder = Path(kernel.match_texts.stats.cache_path)
+    return any(folder.glob("kernel.match_texts*.nbi"))
+
+
 def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
-    """Strings as one Arrow array; the bytes are not copied if they are Arrow's already."""
+    """Strings as one Arrow array; the bytes are not copied if they are Arrow's already.
+
+    ``what`` names the strings in the message of the ValueError that is raised for what is no string
+    or no valid Unicode.
+    """
     if isinstance(strings, pa.ChunkedArray):
         chunks = [as_large_string(chunk, what) for chunk in strings.chunks]
         if len(chunks) == 1:

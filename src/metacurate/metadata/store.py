@@ -43,10 +43,14 @@ _SHOWN_CHARACTERS = 40
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """Checked entries: unique, not empty, valid UTF-8. Build it with :func:`make_metadata`.
+    """Checked entries: unique, not empty, valid UTF-8. Build it with ``make_metadata``.
 
-    ``entries`` is an Arrow large_string array of n values without nulls; ``source`` (string),
-    ``score`` (float64) and ``lang`` (string) are arrays of n values, null where unknown, or None.
+    Attributes:
+        entries: Arrow large_string[n] without nulls; an entry's position is its id.
+        source: Arrow string[n], where each entry comes from, null where unknown; or None.
+        score: Arrow float64[n], what its source ranks it by (a count, mutual information, page
+            views), null where unknown; or None.
+        lang: Arrow string[n], the entry's language, null where unknown; or None.
     """
 
     entries: pa.LargeStringArray
@@ -92,9 +96,16 @@ def make_metadata(
 ) -> Metadata:
     """Check entries and make them metadata.
 
-    ``source``, ``score`` and ``lang`` are sequences or Arrow arrays as long as ``entries``.
-    ``origin`` names the entries in messages. Raises UserError naming the first few entries that
-    are repeated, empty, no strings or no valid Unicode, with their positions (from 0).
+    Args:
+        entries: 1 to 2**32 - 1 strings, or an Arrow string array.
+        source: As many strings or None, in a sequence or an Arrow array.
+        score: As many numbers or None, in a sequence or an Arrow array.
+        lang: As many strings or None, in a sequence or an Arrow array.
+        origin: What the entries are called in messages.
+
+    Raises:
+        UserError: Entries are repeated, empty, no strings or no valid Unicode (the first few are
+            named with their positions, from 0), or a further column does not fit.
     """
     problems = _Problems()
     if isinstance(entries, pa.Array | pa.ChunkedArray):
@@ -239,12 +250,17 @@ def _optional(name: str, values: Any, length: int, origin: str) -> Any:
 
 
 def load_metadata(source: str) -> Metadata:
-    """Load metadata: ``"wordnet"`` (comes with the package), or the path or fsspec address of a
-    JSON array of strings (plain or gzip) or of a Parquet file.
+    """Load metadata.
 
-    Gzip and Parquet are known by their content, not by their names. Raises UserError if there is
-    no such file, if it has another form, or if its entries are not valid (see
-    :func:`make_metadata`).
+    Args:
+        source: ``"wordnet"`` (86,554 synset names that come with the package), or the path or
+            fsspec address of a JSON array of strings (plain or gzip) or of a Parquet file with the
+            column ``entry`` and, where known, ``source``, ``score`` and ``lang``. Gzip and Parquet
+            are known by their content, not by their names.
+
+    Raises:
+        UserError: There is no such file, it has another form or is larger than 4 GiB, or its
+            entries are not valid (see ``make_metadata``).
     """
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")

@@ -16,7 +16,7 @@ FILE_NAME = "text is a file name"
 URL_TEXT = "text is a URL"
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_SURROGATES = re.compile(r"[\ud800-\udfff]")
+SURROGATES = re.compile(r"[\ud800-\udfff]")
 _FILE_NAME = re.compile(
     r"\S+\.(?:jpe?g|jfif|png|gif|webp|avif|svgz?|bmp|ico|tiff?|heic|psd|pdf|mp4|html?|php)",
     re.IGNORECASE,
@@ -47,7 +47,7 @@ def clean(text: str) -> str:
     U+FFFD. Nothing else changes: no case folding, no Unicode normalisation.
     """
     if not text.isprintable():
-        text = _SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", text))
+        text = SURROGATES.sub("\ufffd", _CONTROLS.sub(" ", text))
     return " ".join(text.split())
 
 

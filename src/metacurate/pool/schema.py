@@ -22,9 +22,14 @@ UID_TYPE = pa.binary(16)
 class PoolConfig:
     """How to read a pool; plain values, so that it goes into a manifest.
 
-    Column options that are not given are found by the columns' names (``docs/pools.md``).
-    ``rows_per_unit`` is about how many rows of a Parquet file make one unit of work (whole row
-    groups only); a text file is always one unit.
+    Columns that are not given are found by their names (docs/pools.md).
+
+    Attributes:
+        url_col: The column with the image URL.
+        key_col: The column that names a pair instead of its URL.
+        text_cols: The columns with texts; their order gives the text positions.
+        rows_per_unit: About how many rows of a Parquet file make one unit of work (whole row groups
+            only); a text file is always one unit.
     """
 
     url_col: str | None = None

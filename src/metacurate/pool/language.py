@@ -1,0 +1,180 @@
+"""Which language a text is in: one call for a batch of texts, whichever library answers.
+
+An identifier is named by one word: ``eldc`` (the default), ``py3langid``, ``lingua``,
+``fasttext:MODEL_FILE``, or ``module:factory`` for one of your own: ``factory()`` returns an object
+with the method of ``Identifier``. ``docs/language.md`` compares them.
+
+Codes are ISO 639-1 where there is one (``en``), otherwise what the library says. Texts with fewer
+than ``MIN_LETTERS`` letters, and those of which the library is not sure, are ``und``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from metacurate.errors import UserError
+
+UNDETERMINED = "und"
+DEFAULT = "eldc"
+NAMES = ("eldc", "py3langid", "lingua", "fasttext:MODEL_FILE", "module:factory")
+
+# One or two letters are in any language. CJK characters say more: they count as words.
+MIN_LETTERS = 3
+# Identifiers look at the beginning of a text only: enough, and bounded work on hostile texts.
+MAX_CHARS = 1000
+
+
+class Identifier(Protocol):
+    """What every identifier offers."""
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        """The language code and the score (0 to 1, higher is surer) of each text."""
+        ...
+
+
+def load_identifier(name: str, min_score: float = 0.0) -> Identifier:
+    """The identifier of that name, with the rules for short texts and low scores applied.
+
+    ``min_score``: texts with a lower score become ``und``; scores of different libraries cannot be
+    compared. UserError if the name is unknown or the library or model is not there.
+    """
+    kind, _, argument = name.partition(":")
+    if kind == "fasttext" and argument:
+        return _Careful(_FastText(argument), min_score)
+    if name in _FACTORIES:
+        return _Careful(_FACTORIES[name](), min_score)
+    if argument:
+        return _Careful(_own(kind, argument), min_score)
+    raise UserError(f"no language identifier is called {name!r}; choose one of {', '.join(NAMES)}")
+
+
+def letters(text: str) -> int:
+    """How many letters a text has, up to ``MIN_LETTERS`` (a CJK or Hangul character as that many).
+
+    Such characters write syllables or words.
+    """
+    count = 0
+    for character in text:
+        if character.isalpha():
+            count += 1 if character < "\u2e80" else MIN_LETTERS
+            if count >= MIN_LETTERS:
+                return MIN_LETTERS
+    return count
+
+
+class _Careful:
+    """Applies the rules that are the same for all identifiers."""
+
+    def __init__(self, identifier: Identifier, min_score: float) -> None:
+        self._identifier = identifier
+        self._min_score = min_score
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        languages, scores = [UNDETERMINED] * len(texts), [0.0] * len(texts)
+        places = [i for i, text in enumerate(texts) if letters(text) >= MIN_LETTERS]
+        found = self._identifier.identify([texts[i][:MAX_CHARS] for i in places])
+        for i, language, score in zip(places, *found, strict=True):
+            scores[i] = score
+            if score >= self._min_score:
+                languages[i] = language or UNDETERMINED
+        return languages, scores
+
+
+class _Eldc:
+    """ELD-C: n-grams of bytes, 60 languages; its own word on whether it is sure is heeded."""
+
+    def __init__(self) -> None:
+        self._eldc = _import("eldc")
+        self._eldc.init()
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        detect = self._eldc.detect_details
+        found = [detect(text.replace("\0", " ")) for text in texts]
+        return [f.language for f in found], [_first_score(f) for f in found]
+
+
+def _first_score(result: Any) -> float:
+    scores = result.scores
+    return float(next(iter(scores.values()))) if scores else 0.0
+
+
+class _Py3langid:
+    """py3langid: naive Bayes on byte n-grams, 97 languages; scores are probabilities."""
+
+    def __init__(self) -> None:
+        module = _import("py3langid.langid", "py3langid")
+        self._identifier = module.LanguageIdentifier.from_model_file(
+            module.MODEL_FILE, norm_probs=True
+        )
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        found = [self._identifier.classify(text) for text in texts]
+        return [language for language, _ in found], [float(score) for _, score in found]
+
+
+class _Lingua:
+    """lingua: n-grams of characters and rules, 75 languages; scores are probabilities."""
+
+    def __init__(self) -> None:
+        module = _import("lingua", "lingua-language-detector")
+        self._detector = module.LanguageDetectorBuilder.from_all_languages().build()
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        languages, scores = [], []
+        for text in texts:
+            best = self._detector.compute_language_confidence_values(text)[0]
+            languages.append(best.language.iso_code_639_1.name.lower() if best.value else "")
+            scores.append(float(best.value))
+        return languages, scores
+
+
+class _FastText:
+    """A fastText classifier with labels ``__label__en`` (such as lid.176.ftz or .bin)."""
+
+    def __init__(self, model_file: str) -> None:
+        module = _import("fasttext", "fasttext-predict")
+        if not Path(model_file).is_file():
+            raise UserError(f"{model_file}: no such fastText model; give fasttext:MODEL_FILE")
+        try:
+            self._model = module.load_model(model_file)
+        except ValueError as error:
+            raise UserError(f"{model_file} is no fastText model: {error}") from None
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        # The classifier reads one line a text; a line break within would be an error.
+        found = [self._model.predict(" ".join(text.split())) for text in texts]
+        languages = [labels[0].removeprefix("__label__") if labels else "" for labels, _ in found]
+        return languages, [min(1.0, float(s[0])) if len(s) else 0.0 for _, s in found]
+
+
+_FACTORIES: dict[str, Callable[[], Identifier]] = {
+    "eldc": _Eldc,
+    "py3langid": _Py3langid,
+    "lingua": _Lingua,
+}
+
+
+def _own(module: str, factory: str) -> Identifier:
+    sys.path.insert(0, "")  # a module in the current folder, as for python -m
+    try:
+        made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"language identifier {module}:{factory} cannot be had: {error}") from None
+    finally:
+        sys.path.remove("")
+    if not callable(getattr(made, "identify", None)):
+        raise UserError(f"language identifier {module}:{factory} has no method identify")
+    return made
+
+
+def _import(module: str, package: str | None = None) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"the package {package or module} is not installed: pip install {package or module}"
+        ) from None

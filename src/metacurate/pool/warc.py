@@ -1,0 +1,286 @@
+"""Records of web archives (WARC, WAT), read so that damage costs the damaged records alone.
+
+The standard layout has one gzip member a record. Members are inflated one by one here (ISA-L), so
+that the size of a record is bounded before it is in memory, and reading goes on at the next member
+after a damaged one. Every other layout (plain, one gzip stream, zstd, lz4) is read with fastwarc;
+there, damage ends the file. All that is lost is counted by reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import IO, Any, NamedTuple
+
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from isal import igzip_lib
+
+GZIP_MAGIC = b"\x1f\x8b\x08"
+HEADER_END = b"\r\n\r\n"
+RECORD_END = b"\r\n\r\n"
+MAX_HEADER_BYTES = 64 << 10
+MAX_LENGTH_DIGITS = 18
+
+# The unused input at the end of a member is copied: small pieces keep that cheap.
+PIECE_BYTES = 4 << 10
+READ_BYTES = 1 << 20
+# What is inflated and thrown away to find the end of an oversized member; beyond that (a gzip
+# bomb), the next member is searched for in the compressed bytes.
+MAX_DISCARDED_BYTES = 1 << 30
+
+DAMAGED_MEMBER = "damaged gzip member"
+TRUNCATED_MEMBER = "truncated gzip member"
+OVERSIZED = "oversized record"
+BROKEN = "broken record"
+DAMAGED_FILE = "rest of a damaged file"
+
+_LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
+
+
+@lru_cache
+def _field_pattern(name: str) -> re.Pattern[bytes]:
+    pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
+    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+
+
+def _field(header: bytes, usual: bytes, pattern: re.Pattern[bytes]) -> bytes | None:
+    """The value of a field: by its name as usually written, else by the pattern (any case)."""
+    at = header.find(usual)
+    if at >= 0:
+        at += len(usual)
+        return header[at : header.find(b"\r", at)].strip()
+    found = pattern.search(header)
+    return found.group(1).strip() if found else None
+
+
+class Record(NamedTuple):
+    """One record: its place in the file, WARC-Type, header lines and content block."""
+
+    offset: int
+    """Where the record (or the gzip member that holds it) starts in the file, in bytes."""
+    kind: bytes
+    header: bytes
+    block: bytes
+
+    def field(self, name: str) -> str | None:
+        """The value of a named header field, None if there is none."""
+        value = _field(self.header, b"\r\n" + name.encode() + b": ", _field_pattern(name))
+        return value.decode("utf-8", "replace") if value is not None else None
+
+
+def read_records(
+    file: IO[bytes], kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    """Yield the records of the given (lower-case) WARC types that have at most ``max_bytes``.
+
+    Adds to ``losses`` how often what is lost, by reason. What is lost before its type is known
+    counts whatever its type. Memory: a few times ``max_bytes``.
+    """
+    window = _Window(file)
+    if window.starts_with(GZIP_MAGIC) and _is_member_a_record(window):
+        for offset, member in _members(window, max_bytes + MAX_HEADER_BYTES, losses):
+            yield from _split(offset, member, kinds, max_bytes, losses)
+    else:
+        yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
+
+
+class _Window:
+    """A view that moves forward over a file and holds its bytes from ``position`` on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._data = b""
+        self._start = 0
+        self.position = 0
+        self.failure: OSError | None = None  # of the storage, not of the content
+
+    def peek(self, distance: int, size: int) -> bytes:
+        """1 to ``size`` bytes, ``distance`` after the position; none only at the file's end."""
+        at = self.position + distance - self._start
+        while at >= len(self._data):
+            if not self._fill():
+                return b""
+            at = self.position + distance - self._start
+        return self._data[at : at + size]
+
+    def starts_with(self, prefix: bytes) -> bool:
+        """Whether these bytes are at the position."""
+        self.peek(len(prefix) - 1, 1)
+        return self._data.startswith(prefix, self.position - self._start)
+
+    def skip_to(self, sought: bytes) -> bool:
+        """Move forward to the next place of ``sought``; to the file's end if there is none."""
+        while True:
+            at = self._data.find(sought, self.position - self._start)
+            if at >= 0:
+                self.position = self._start + at
+                return True
+            end = self._start + len(self._data)
+            self.position = max(self.position, end - len(sought) + 1)
+            if not self._fill():
+                self.position = end
+                return False
+
+    # What fastwarc asks of a file.
+
+    def tell(self) -> int:
+        """The position."""
+        return self.position
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes, moving on."""
+        piece = self.peek(0, size)
+        self.position += len(piece)
+        return piece
+
+    def _fill(self) -> bool:
+        try:
+            piece = self._file.read(READ_BYTES)
+        except OSError as error:
+            self.failure = error
+            raise
+        kept = self._data[max(0, self.position - self._start) :]
+        self._start += len(self._data) - len(kept)
+        self._data = kept + piece
+        return bool(piece)
+
+
+def _is_member_a_record(window: _Window) -> bool:
+    """Whether the first gzip member holds one record, as far as can be told."""
+    try:
+        head = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP).decompress(
+            window.peek(0, READ_BYTES), READ_BYTES
+        )
+    except igzip_lib.error:  # type: ignore[misc]
+        return True
+    header_end = head.find(HEADER_END, 0, MAX_HEADER_BYTES)
+    length = _LENGTH.search(head, 0, max(header_end, 0) + 2)
+    if length is None:
+        return True
+    return header_end + len(HEADER_END + RECORD_END) + int(length.group(1)) >= len(head)
+
+
+def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, inflated bytes) of each sound gzip member of at most ``max_bytes``."""
+    while window.peek(0, 1):
+        offset = window.position
+        member = _inflate(window, max_bytes)
+        if isinstance(member, bytes):
+            yield offset, member
+            continue
+        losses[member] += 1
+        if member == DAMAGED_MEMBER:
+            window.position = max(window.position, offset + 1)
+            window.skip_to(GZIP_MAGIC)
+
+
+def _inflate(window: _Window, max_bytes: int) -> bytes | str:
+    """Inflate the gzip member at the window's position, and move past it.
+
+    Returns the reason if it cannot be had. Of a damaged member the position stays (so that a member
+    that starts within is found); an oversized one is passed over.
+    """
+    piece = window.peek(0, PIECE_BYTES)
+    if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
+        return DAMAGED_MEMBER
+    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+    pieces: list[bytes] = []
+    size = 0
+    distance = len(piece)
+    while True:
+        try:
+            inflated = inflater.decompress(piece, READ_BYTES)
+        except igzip_lib.error:  # type: ignore[misc]
+            return DAMAGED_MEMBER if size <= max_bytes else _pass_over(window)
+        size += len(inflated)
+        if size <= max_bytes:
+            pieces.append(inflated)
+        else:
+            pieces.clear()
+            window.position += distance
+            distance = 0
+            if size > max_bytes + MAX_DISCARDED_BYTES:
+                return _pass_over(window)
+        if inflater.eof:
+            break
+        piece = b""
+        if inflater.needs_input:
+            piece = window.peek(distance, PIECE_BYTES)
+            distance += len(piece)
+            if not piece:
+                window.position += distance
+                return TRUNCATED_MEMBER
+    window.position += distance - len(inflater.unused_data)
+    if size > max_bytes:
+        return OVERSIZED
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _pass_over(window: _Window) -> str:
+    window.skip_to(GZIP_MAGIC)
+    return OVERSIZED
+
+
+def _split(
+    offset: int, member: bytes, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    """Yield the wanted records of one gzip member (one, by the standard)."""
+    at = 0
+    while at < len(member):
+        header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
+        start = header_end + len(HEADER_END)
+        header = member[at : header_end + 2] if header_end >= 0 else b""
+        length = kind = None
+        if header.startswith(b"WARC/"):
+            length = _field(header, b"\r\nContent-Length: ", _field_pattern("Content-Length"))
+            kind = _field(header, b"\r\nWARC-Type: ", _field_pattern("WARC-Type"))
+        if length is not None and not (length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
+            length = None
+        end = start + int(length) if length is not None else 0
+        # A length that does not lead to the next record (or the member's end) is wrong.
+        if (
+            length is None
+            or kind is None
+            or end > len(member)
+            or (end < len(member) and not member.startswith(RECORD_END, end))
+        ):
+            losses[BROKEN] += 1
+            return
+        name = kind.lower()
+        if name in kinds:
+            if end - start > max_bytes:
+                losses[OVERSIZED] += 1
+            else:
+                yield Record(offset, name, header, member[start:end])
+        at = end + len(RECORD_END)
+
+
+def _read_with_fastwarc(
+    window: _Window, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    stream: Any = window
+    types = WarcRecordType.no_type
+    for kind in kinds:
+        types |= getattr(WarcRecordType, kind.decode())
+    try:
+        for record in ArchiveIterator(stream, record_types=types, parse_http=False):
+            length = record.content_length
+            if length > max_bytes:
+                losses[OVERSIZED] += 1
+                continue
+            block = record.reader.read(length)
+            if len(block) < length:
+                losses[BROKEN] += 1
+                continue
+            header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
+            kind = str(record.record_type).encode()
+            yield Record(record.stream_pos, kind, header, block)
+    except BaseException as error:
+        # A panic of fastwarc's Rust code is a BaseException of a type that cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if window.failure is not None:
+            raise window.failure from None
+        losses[DAMAGED_FILE] += 1

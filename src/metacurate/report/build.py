@@ -1,0 +1,156 @@
+"""Writing the report of a finished run: the pass over its shards, the charts, the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metacurate import balancing
+from metacurate.balancing import Counts
+from metacurate.curated import run_pool_config, smallest_hashes
+from metacurate.entries import entry_id
+from metacurate.errors import UserError
+from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.report import charts
+from metacurate.report.page import PLOTS, PageData, render_page
+from metacurate.report.scan import Scan, scan, scan_tasks
+from metacurate.report.thumbnails import find_thumbnails
+from metacurate.run import (
+    BALANCE,
+    DATACARD_FILE,
+    KEPT_COUNTS_FILE,
+    MATCH,
+    METADATA_FILE,
+    REPORT,
+    REPORT_FILE,
+    Run,
+    finished_section,
+    json_number,
+    load_array,
+    load_counts,
+    matched_run,
+)
+from metacurate.stage import begin, finish
+
+PLOT_FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the report shows.
+
+    ``thresholds``: further t of the cumulative curve (if none: a quarter and four times the run's).
+    ``entries``: names of entries to show sample pairs of, besides the head's and the tail's.
+    ``head``, ``tail``, ``unmatched``: how many entries of each kind; ``samples``: pairs an entry.
+    ``tars``: a folder of WebDataset shards to take thumbnails from.
+    """
+
+    thresholds: tuple[float, ...] = ()
+    entries: tuple[str, ...] = ()
+    head: int = 50
+    tail: int = 30
+    unmatched: int = 60
+    samples: int = 4
+    tars: str | None = None
+
+    def __post_init__(self) -> None:
+        if any(not t > 0 for t in self.thresholds):
+            raise UserError("--t must be positive (or inf)")
+        if min(self.head, self.tail, self.unmatched, self.samples) < 0:
+            raise UserError("the numbers of entries and samples cannot be negative")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Entry ids that the report shows, each kind sorted as shown."""
+
+    head: npt.NDArray[np.int64]
+    tail: npt.NDArray[np.int64]
+    unmatched: npt.NDArray[np.int64]
+    named: list[int] = field(default_factory=list)
+
+    @property
+    def sampled(self) -> list[int]:
+        """The entries to show sample pairs of, each once."""
+        return list(dict.fromkeys([*self.named, *self.head.tolist(), *self.tail.tolist()]))
+
+
+def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]:
+    """Write ``report.html`` and its plots into a finished run's folder; returns its totals.
+
+    The pass over the shards resumes what was done with the same settings; with other settings it is
+    done anew. Raises UserError if the run is not finished or lacks a named entry. As with the other
+    stages, the caller holds the folder (:func:`metacurate.stage.exclusive`).
+    """
+    config = config or ReportConfig()
+    folder = run.folder
+    shards, entries = matched_run(folder)
+    match, balance = finished_section(folder, MATCH), finished_section(folder, BALANCE)
+    if not folder.exists(DATACARD_FILE):
+        raise UserError(f"{folder.url} has no data card; run the command that made the run again")
+    counts, kept = load_counts(folder), load_array(folder, KEPT_COUNTS_FILE)
+    metadata = load_metadata(folder.address(METADATA_FILE))
+    t = float(balance["totals"]["t"])
+    chosen = choose_entries(metadata, counts, t, config)
+    settings = asdict(config) | {"thresholds": [json_number(x) for x in config.thresholds]}
+    begin(folder, REPORT, settings, shards=scan_tasks(shards), overwrite=True)
+    found = scan(run, run_pool_config(folder), shards, entries, chosen.sampled, config.samples)
+    thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
+    figures = draw_charts(counts, kept, t, config.thresholds, found)
+    for name, figure in figures.items():
+        charts.save_plot(figure, folder, f"{PLOT_FOLDER}/{name}")
+    page = render_page(
+        PageData(
+            match=match, balance=balance, tables=folder.read_json(DATACARD_FILE)["tables"],
+            metadata=metadata, counts=counts, kept=kept, t=t,
+            head=chosen.head, tail=chosen.tail, unmatched=chosen.unmatched,
+            sampled=chosen.sampled, scan=found, thumbnails=thumbnails,
+            charts={n: charts.inline_svg(f, n, PLOTS[n]) for n, f in figures.items()},
+        )
+    )  # fmt: skip
+    with folder.create(REPORT_FILE) as file:
+        file.write(page.encode())
+    totals = {
+        "pairs": match["totals"]["pairs"],
+        "pairs_matched": match["totals"]["pairs_matched"],
+        "pairs_kept": balance["totals"]["pairs_kept"],
+        "sample_pairs": sum(map(len, found.samples.values())),
+        "thumbnails": len(thumbnails),
+        "plots": len(figures),
+        "page_bytes": len(page.encode()),
+    }
+    return finish(folder, REPORT, totals)
+
+
+def choose_entries(metadata: Metadata, counts: Counts, t: float, config: ReportConfig) -> Chosen:
+    """The most common entries, and samples of the tail and of the entries never matched."""
+    head = np.argsort(counts, kind="stable")[::-1][: config.head]
+    head = head[counts[head] > 0]
+    tail = np.flatnonzero((counts > 0) & (counts < t))
+    tail = smallest_hashes(np.setdiff1d(tail, head), config.tail)
+    return Chosen(
+        head=head,
+        tail=tail[np.argsort(counts[tail], kind="stable")[::-1]],
+        unmatched=smallest_hashes(np.flatnonzero(counts == 0), config.unmatched),
+        named=[entry_id(metadata, name) for name in config.entries],
+    )
+
+
+def draw_charts(
+    counts: Counts, kept: Counts, t: float, thresholds: Sequence[float], found: Scan
+) -> dict[str, Any]:
+    """All charts by name."""
+    if not thresholds:
+        middle = t if math.isfinite(t) else balancing.solve_threshold(counts, 0.06)
+        thresholds = [x for x in (middle / 4, middle, middle * 4) if math.isfinite(x)]
+    return {
+        "cumulative": charts.cumulative_chart(counts, t, thresholds),
+        "ranks": charts.rank_chart(counts, kept, t),
+        "histogram": charts.histogram_chart(counts, kept, t),
+        "matches": charts.matches_chart(found.matches_before, found.matches_after),
+    }

@@ -1,0 +1,171 @@
+"""The report's pass over a run's shards: sample pairs, texts by source and language, matches."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metacurate.curated import (
+    CuratedBatch,
+    PairSampler,
+    Sample,
+    merge_samples,
+    open_shard,
+    read_curated,
+)
+from metacurate.index import read_index
+from metacurate.pool.schema import PoolConfig
+from metacurate.run import REPORT, Run, index_file_name
+from metacurate.stage import Statistics, run_shards
+from metacurate.storage import Folder
+
+MAX_TASKS = 512
+MAX_MATCHES = 30
+"""Texts with this many matches or more are counted together."""
+
+# Bounds on what a hostile pool can make the tables hold, per task.
+MAX_VALUES = 1000
+MAX_VALUE_CHARACTERS = 64
+OTHER = "(other)"
+UNKNOWN = "(none)"
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Some shards to look at: the texts' tables, and samples of the chosen entries' kept pairs."""
+
+    folder: Folder
+    shards: range
+    pool_config: PoolConfig
+    entries: int
+    chosen: tuple[int, ...]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the pass found.
+
+    ``matches_before`` and ``matches_after`` int64[MAX_MATCHES + 1]: texts by their number of
+    matches, before and after balancing (at 0: none; the last: that many or more). ``sources`` and
+    ``langs``: value to (texts of kept pairs, kept texts). ``samples``: entry id to sample pairs.
+    """
+
+    matches_before: npt.NDArray[np.int64]
+    matches_after: npt.NDArray[np.int64]
+    sources: dict[str, tuple[int, int]]
+    langs: dict[str, tuple[int, int]]
+    samples: dict[int, list[Sample]]
+
+
+def scan(
+    run: Run,
+    pool_config: PoolConfig,
+    shards: int,
+    entries: int,
+    chosen: Sequence[int],
+    samples: int,
+) -> Scan:
+    """Pass over all index and curated shards of a run whose report stage has begun."""
+    size = max(1, math.ceil(shards / MAX_TASKS))
+    tasks = [
+        ScanTask(
+            run.folder, range(first, min(first + size, shards)), pool_config, entries,
+            tuple(chosen), samples,
+        )
+        for first in range(0, shards, size)
+    ]  # fmt: skip
+    parts = run_shards(
+        run.folder, REPORT, scan_shards, tasks, run.engine,
+        unit="pairs", show_progress=run.show_progress,
+    )  # fmt: skip
+    return Scan(
+        matches_before=_sum_histograms(part["matches_before"] for part in parts),
+        matches_after=_sum_histograms(part["matches_after"] for part in parts),
+        sources=_sum_tables([part["sources"] for part in parts]),
+        langs=_sum_tables([part["langs"] for part in parts]),
+        samples={
+            entry: merge_samples([part["samples"][str(entry)] for part in parts], samples)
+            for entry in chosen
+        },
+    )
+
+
+def scan_tasks(shards: int) -> int:
+    """How many tasks a scan of so many shards has."""
+    return math.ceil(shards / max(1, math.ceil(shards / MAX_TASKS)))
+
+
+def _sum_histograms(histograms: Any) -> npt.NDArray[np.int64]:
+    total = np.zeros(MAX_MATCHES + 1, np.int64)
+    for histogram in histograms:
+        total += np.asarray(histogram)
+    return total
+
+
+def _sum_tables(tables: Sequence[dict[str, list[int]]]) -> dict[str, tuple[int, int]]:
+    total: dict[str, tuple[int, int]] = {}
+    for table in tables:
+        for value, (texts, kept) in table.items():
+            before = total.get(value, (0, 0))
+            total[value] = (before[0] + texts, before[1] + kept)
+    return dict(sorted(total.items(), key=lambda item: (-item[1][0], item[0])))
+
+
+def scan_shards(task: ScanTask) -> Statistics:
+    """Look at some shards."""
+    before, after = np.zeros((2, MAX_MATCHES + 1), np.int64)
+    sources, langs = _TextTable(), _TextTable()
+    sampler = PairSampler(task.chosen, task.entries, task.samples)
+    pairs = 0
+    for position in task.shards:
+        with open_shard(task.folder, index_file_name(position)) as file:
+            for index in read_index(file):
+                before += _histogram(np.diff(index.text_offsets))
+        for batch in read_curated(task.folder, position, task.pool_config):
+            pairs += len(batch.uids)
+            after += _histogram(np.diff(batch.match_offsets)[batch.text_kept])
+            sources.add(batch.sources, batch)
+            langs.add(batch.langs, batch)
+            sampler.add(batch)
+    return {
+        "pairs": pairs,
+        "matches_before": before.tolist(),
+        "matches_after": after.tolist(),
+        "sources": sources.values,
+        "langs": langs.values,
+        "samples": {str(entry): found for entry, found in sampler.samples().items()},
+    }
+
+
+def _histogram(matches: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.bincount(np.minimum(matches, MAX_MATCHES), minlength=MAX_MATCHES + 1)
+
+
+class _TextTable:
+    """Texts of kept pairs and kept texts by a value of theirs."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[int]] = {}
+
+    def add(self, values: pa.Array | None, batch: CuratedBatch) -> None:
+        if values is None:
+            return
+        short = pc.utf8_slice_codeunits(values, 0, MAX_VALUE_CHARACTERS).fill_null(UNKNOWN)
+        present = batch.texts.is_valid()
+        kept = pc.and_(present, pa.array(batch.text_kept))
+        for place, mask in enumerate((present, kept)):
+            counted = Counter(
+                {v["values"]: v["counts"] for v in pc.value_counts(short.filter(mask)).to_pylist()}
+            )
+            for value, number in sorted(counted.items()):
+                known = value in self.values or len(self.values) < MAX_VALUES
+                self.values.setdefault(value if known else OTHER, [0, 0])[place] += number

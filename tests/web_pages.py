@@ -1,0 +1,80 @@
+"""Pages as WARC and WAT for tests: real ones of documentation packages, and hand-made ones."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "make_warc.py"
+PACKAGES = ("gimp-help-en", "debian-handbook")
+
+
+def make_warc_example() -> ModuleType:
+    """The example script as a module."""
+    spec = importlib.util.spec_from_file_location("make_warc", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_warc"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def documentation_pages(limit: int) -> list[tuple[str, bytes]]:
+    """Up to ``limit`` pages of each package; skips the test if one is not installed."""
+    example = make_warc_example()
+    for package in PACKAGES:
+        if not example.PACKAGES[package].is_dir():
+            pytest.skip(f"Debian package {package} is not installed")
+    return list(example.pages(PACKAGES, limit))
+
+
+def write_crawl(folder: Path, documents: list[tuple[str, bytes]]) -> tuple[Path, Path]:
+    """Write documents as a WARC and its WAT; their paths."""
+    example = make_warc_example()
+    warc, wat = folder / "docs.warc.gz", folder / "docs.warc.wat.gz"
+    with warc.open("wb") as file:
+        example.write_warc(file, warc.name, documents)
+    with wat.open("wb") as file:
+        example.write_wat(file, warc)
+    return warc, wat
+
+
+def record(kind: str, block: bytes, url: str = "http://a.example/p/", **fields: str) -> bytes:
+    """One plain WARC record."""
+    lines = ["WARC/1.0", f"WARC-Type: {kind}", f"WARC-Target-URI: {url}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    lines += [f"Content-Length: {len(block)}", "", ""]
+    return "\r\n".join(lines).encode() + block + b"\r\n\r\n"
+
+
+def response(html: bytes | str, content_type: str = "text/html", **fields: str) -> bytes:
+    """The block of a response record."""
+    body = html.encode() if isinstance(html, str) else html
+    lines = ["HTTP/1.1 200 OK", f"Content-Type: {content_type}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def members(*records: bytes) -> bytes:
+    """Records as a file of one gzip member each."""
+    return b"".join(gzip.compress(r, mtime=0) for r in records)
+
+
+def stall_or_crash(item: str) -> str:
+    """Stands for a native parser at its worst."""
+    if item == "stall":
+        while True:
+            pass
+    if item == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "memory":
+        return "x" * (9 << 30)
+    return item
