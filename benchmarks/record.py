@@ -11,7 +11,7 @@ from pathlib import Path
 import numba
 import pyarrow
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def machine() -> str:
@@ -28,15 +28,16 @@ def machine() -> str:
     )
 
 
-def record(section: str, body: str) -> None:
+def record(section: str, body: str, page: str = "benchmarks.md") -> None:
     """Put ``body`` (Markdown) between the section's markers, with the command and the machine."""
+    path = DOCS / page
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     text = f"{body.strip()}\n\nCommand: `{command}`. Machine: {machine()}.\n"
-    document = DOCUMENT.read_text(encoding="utf-8")
+    document = path.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {section} -->\n).*?(<!-- /{section} -->)", re.DOTALL)
     if not pattern.search(document):
-        raise SystemExit(f"{DOCUMENT} has no section {section}")
-    DOCUMENT.write_text(pattern.sub(lambda m: m[1] + text + m[2], document), encoding="utf-8")
+        raise SystemExit(f"{path} has no section {section}")
+    path.write_text(pattern.sub(lambda m: m[1] + text + m[2], document), encoding="utf-8")
     print(text)
 
 

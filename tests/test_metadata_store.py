@@ -161,7 +161,7 @@ def test_unusable_parquet(tmp_path: Path) -> None:
         ("no/such/file.json", "there is no metadata file no/such/file.json"),
         ("", "cannot be read"),
         (".", "cannot be read"),
-        ("nosuch://bucket/m.json", "cannot be read: Protocol not known"),
+        ("nosuch://bucket/m.json", "Protocol not known"),
     ],
 )
 def test_unreadable_addresses(source: str, message: str) -> None:

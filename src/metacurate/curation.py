@@ -8,7 +8,7 @@ from typing import Any
 from metacurate.balance_stage import balance
 from metacurate.count_stage import count
 from metacurate.datacard import write_datacard
-from metacurate.engines.local import LocalEngine, available_cores
+from metacurate.engines import make_engine
 from metacurate.errors import UserError
 from metacurate.match_stage import match
 from metacurate.matching.matcher import is_compiled
@@ -35,6 +35,8 @@ def curate(
     pool_config: PoolConfig | None = None,
     report: bool = True,
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def curate(
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
         report: Whether to write the page ``out/report.html`` too.
         workers: Processes; all cores if not given.
+        engine: ``"local"``, or ``"ray"`` to run on a Ray cluster (docs/scale.md).
+        address: The cluster's address; without one Ray starts on this machine.
         overwrite: Redo what ``out`` holds with other settings instead of refusing.
         show_progress: Report progress on standard error.
 
@@ -69,9 +73,12 @@ def curate(
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
     folder = Folder(out)
-    with exclusive(folder), LocalEngine(workers or available_cores()) as engine:
+    with (
+        exclusive(folder),
+        make_engine(engine, folder, workers=workers, address=address) as running,
+    ):
         return curate_run(
-            Run(folder, engine, overwrite, show_progress),
+            Run(folder, running, overwrite, show_progress),
             [pool] if isinstance(pool, str) else pool,
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -21,10 +22,11 @@ from metacurate import __version__
 from metacurate.engines import Engine, Task
 from metacurate.errors import UserError
 from metacurate.progress import meter
-from metacurate.storage import TEMPORARY_PREFIX, Folder, is_local, local_path
+from metacurate.storage import LOCK, TEMPORARY_PREFIX, Folder, is_local, local_path
 
 MANIFEST = "manifest.json"
 SHOWN_DIFFERENCES = 5
+STATE_READERS = 32
 Statistics = dict[str, Any]
 
 
@@ -162,7 +164,11 @@ def run_shards(
     """
     states = [stage.shard_state(position) for position in range(len(tasks))]
     there = set(folder.list(f"state/{stage.name}"))
-    done = {p: folder.read_json(s) for p, s in enumerate(states) if s in there}
+    # Many at a time: object stores take long to answer, and a large run has 100,000 shards.
+    with ThreadPoolExecutor(1 if is_local(folder.url) else STATE_READERS) as readers:
+        known = [p for p, s in enumerate(states) if s in there]
+        read = readers.map(folder.read_json, (states[p] for p in known))
+        done = dict(zip(known, read, strict=True))
     missing = [p for p in range(len(tasks)) if p not in done]
     calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
     with meter(stage.name, len(tasks), unit, show=show_progress) as progress:
@@ -201,7 +207,7 @@ def exclusive(folder: Folder) -> Iterator[None]:
 
     path = local_path(folder.url)
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a+") as lock:
+    with (path / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -214,7 +220,7 @@ def exclusive(folder: Folder) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")
         lock.flush()
         for leftover in path.rglob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)  # of a run that was killed while it wrote
         try:
             yield
         finally:

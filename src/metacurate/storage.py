@@ -1,14 +1,15 @@
 """Files and folders, local or on any fsspec filesystem, with all-or-nothing writes.
 
 A file appears under its final name only when it is complete: locally by a rename in the same
-folder, on object stores by one upload of a finished temporary file. A killed run therefore leaves
-whole files or none.
+folder once its bytes are on the disk, on object stores by one upload of a finished temporary file.
+A run that is killed, or whose machine loses power, therefore leaves whole files or none.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ import orjson
 from metacurate.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
+# Held by the process that runs in a local folder; says which process that is.
+LOCK = ".lock"
+# To an object store at a time, from a process: it answers slowly, but many at once.
+CONNECTIONS = 64
 
 
 def is_local(url: str) -> bool:
@@ -31,6 +36,34 @@ def is_local(url: str) -> bool:
 def local_path(url: str) -> Path:
     """The path of a local address."""
     return Path(url.removeprefix("file://"))
+
+
+def resolve(address: str) -> tuple[Any, str]:
+    """The fsspec filesystem of an address and the path there; UserError if it cannot be used."""
+    # No listings from a cache: other processes write to the same folders.
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if address.startswith(("s3://", "s3a://")):
+        options["config_kwargs"] = {"max_pool_connections": CONNECTIONS}
+    try:
+        return fsspec.core.url_to_fs(address, **options)
+    except (ImportError, ValueError) as error:  # a package not installed, a protocol unknown
+        extra = "; pip install 'metacurate[s3]'" if address.startswith("s3://") else ""
+        raise UserError(f"{address}: {' '.join(str(error).split())}{extra}") from None
+
+
+def storage_failure(error: BaseException) -> str | None:
+    """What an object store said if it caused this error (no access, no answer); else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        homes = {kind.__module__.partition(".")[0] for kind in type(cause).__mro__}
+        if homes & STORAGE_PACKAGES:
+            return " ".join(str(error).split())
+        cause = cause.__cause__
+    return None
+
+
+# Clients of object stores; their errors are most often about addresses, credentials or the network.
+STORAGE_PACKAGES = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
 
 
 @dataclass(frozen=True)
@@ -50,10 +83,12 @@ class Folder:
         if is_local(address):
             final = local_path(address)
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}.{os.getpid()}")
+            temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}.{uuid.uuid4().hex}")
             try:
                 with temporary.open("wb") as file:
                     yield file
+                    file.flush()
+                    os.fsync(file.fileno())
                 temporary.replace(final)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -62,7 +97,7 @@ class Folder:
             spooled = Path(scratch) / "file"
             with spooled.open("wb") as file:
                 yield file
-            filesystem, path = fsspec.core.url_to_fs(address)
+            filesystem, path = resolve(address)
             filesystem.put_file(str(spooled), path)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -87,7 +122,7 @@ class Folder:
         address = self.address(name)
         if is_local(address):
             return local_path(address).open("rb")
-        filesystem, path = fsspec.core.url_to_fs(address)
+        filesystem, path = resolve(address)
         return filesystem.open(path, "rb")
 
     def exists(self, name: str) -> bool:
@@ -95,7 +130,7 @@ class Folder:
         address = self.address(name)
         if is_local(address):
             return local_path(address).exists()
-        filesystem, path = fsspec.core.url_to_fs(address)
+        filesystem, path = resolve(address)
         return bool(filesystem.exists(path))
 
     def list(self, name: str = "") -> list[str]:
@@ -107,10 +142,11 @@ class Folder:
                 return []
             found = [p.name for p in path.iterdir() if p.is_file()]
         else:
-            filesystem, remote = fsspec.core.url_to_fs(address)
-            if not filesystem.isdir(remote):
+            filesystem, remote = resolve(address)
+            try:
+                listing = filesystem.ls(remote, detail=True)
+            except FileNotFoundError:
                 return []
-            listing = filesystem.ls(remote, detail=True, refresh=True)
             found = [
                 entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"
             ]
@@ -119,6 +155,6 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole sub-folder; nothing happens if there is none."""
-        filesystem, path = fsspec.core.url_to_fs(self.address(name))
+        filesystem, path = resolve(self.address(name))
         if filesystem.exists(path):
             filesystem.rm(path, recursive=True)

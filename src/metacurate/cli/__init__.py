@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -65,12 +65,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
         if advice is None:
-            raise
+            _fail_for_storage(error)
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{advice}{where}, then run the same command again: it resumes")
+    except Exception as error:
+        _fail_for_storage(error)
 
 
-def fail(message: str) -> None:
+def _fail_for_storage(error: Exception) -> NoReturn:
+    """End with one line if an object store caused the error, else raise it."""
+    from metacurate.storage import storage_failure
+
+    said = storage_failure(error)
+    if said is None:
+        raise error
+    fail(
+        f"the object store failed: {said}; check the address, the endpoint and the credentials, "
+        "then run the same command again: it resumes"
+    )
+
+
+def fail(message: str) -> NoReturn:
     """Print one line on standard error and exit with code 2."""
     shown = printable(" ".join(message.split()), MAX_MESSAGE)
     print(f"metacurate: error: {shown}", file=sys.stderr)

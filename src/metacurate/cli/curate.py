@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metacurate.cli import app
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    EngineName,
+    Overwrite,
+    Workers,
+    show,
+    summary_table,
+)
 
 if TYPE_CHECKING:
     from metacurate.pool.schema import PoolConfig
@@ -75,16 +84,21 @@ Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
 @contextmanager
-def _run(out: str, workers: int | None, overwrite: bool) -> Iterator[Run]:
+def _run(
+    out: str, workers: int | None, engine: str, address: str | None, *, overwrite: bool = False
+) -> Iterator[Run]:
     """A run in an output folder, which is this process's alone for the time of the block."""
-    from metacurate.engines.local import LocalEngine, available_cores
+    from metacurate.engines import make_engine
     from metacurate.run import Run
     from metacurate.stage import exclusive
     from metacurate.storage import Folder
 
     folder = Folder(out)
-    with exclusive(folder), LocalEngine(workers or available_cores()) as engine:
-        yield Run(folder, engine, overwrite)
+    with (
+        exclusive(folder),
+        make_engine(engine, folder, workers=workers, address=address) as running,
+    ):
+        yield Run(folder, running, overwrite)
 
 
 def _pool_config(
@@ -121,6 +135,8 @@ def curate_command(
         bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
     ] = True,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -138,7 +154,7 @@ def curate_command(
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
-    with _run(out, workers, overwrite) as run:
+    with _run(out, workers, engine, address, overwrite=overwrite) as run:
         card = curate_run(run, pool, entries, pool_config, settings, report=report)
     _show_card(card, out, time.monotonic() - start, as_json, report)
 
@@ -153,6 +169,8 @@ def match_command(
     key_col: KeyCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -167,7 +185,7 @@ def match_command(
 
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     entries = load_metadata(metadata)
-    with _run(out, workers, overwrite) as run:
+    with _run(out, workers, engine, address, overwrite=overwrite) as run:
         totals = match(run, open_pool(pool, pool_config), pool_config, entries)
     show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
 
@@ -176,6 +194,8 @@ def match_command(
 def count_command(
     run_folder: RunFolder,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Count how often each entry matches; writes DIR/counts.npy.
@@ -185,7 +205,7 @@ def count_command(
     from metacurate.count_stage import count
     from metacurate.run import COUNT, finished_section
 
-    with _run(run_folder, workers, overwrite=False) as run:
+    with _run(run_folder, workers, engine, address) as run:
         count(run)
         totals = finished_section(run.folder, COUNT)["totals"]
     show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
@@ -200,6 +220,8 @@ def balance_command(
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -212,7 +234,7 @@ def balance_command(
 
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
-    with _run(run_folder, workers, overwrite) as run:
+    with _run(run_folder, workers, engine, address, overwrite=overwrite) as run:
         balance(run, settings)
         card = write_datacard(run)
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)

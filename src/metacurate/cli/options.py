@@ -56,6 +56,16 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes; all cores if not given.", show_default=False),
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="What runs the shards.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Ray cluster to run on (or 'auto'); without one Ray starts on this machine.",
+    ),
+]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Redo what the output folder holds with other settings."),

@@ -8,7 +8,16 @@ output files atomically itself, so running one twice is harmless.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
+
+from metacurate.errors import UserError
+from metacurate.storage import LOCK, Folder, is_local, local_path
+
+ENGINES = ("local", "ray")
+# A worker may die (out of memory, kill -9): its task is tried again. A task that was under way at
+# this many deaths stops the run.
+MAX_DEATHS_PER_TASK = 3
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -22,3 +31,34 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Result]]:
         """Yield ``(task position, result)`` as tasks finish; retries tasks whose worker died."""
         ...
+
+
+def died_too_often(position: int) -> UserError:
+    """The error for a task whose workers die again and again."""
+    return UserError(
+        f"a worker process died {MAX_DEATHS_PER_TASK} times while shard {position} was under way "
+        "(out of memory?); run the same command again with fewer --workers or more memory: it "
+        "resumes"
+    )
+
+
+def make_engine(
+    name: str, folder: Folder, *, workers: int | None = None, address: str | None = None
+) -> AbstractContextManager[Engine]:
+    """The engine of that name for a run in ``folder``, to use in a ``with`` block.
+
+    ``workers``: as many as there are cores if None. ``address``: of a Ray cluster. Raises UserError
+    for an unknown name, for an address without Ray, and if Ray cannot be used.
+    """
+    if name not in ENGINES:
+        raise UserError(f"there is no engine {name!r}; use {' or '.join(ENGINES)}")
+    if name == "ray":
+        from metacurate.engines.ray import RayEngine
+
+        local = is_local(folder.url)
+        return RayEngine(address, workers, local_path(folder.address(LOCK)) if local else None)
+    if address is not None:
+        raise UserError("--address is that of a Ray cluster; give --engine ray too")
+    from metacurate.engines.local import LocalEngine, available_cores
+
+    return LocalEngine(workers or available_cores())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 
 import pyarrow as pa
 
-from metacurate.engines import Result, Task
-from metacurate.errors import UserError
-
-# A worker that dies (out of memory, kill -9) takes the whole pool of processes with it; the tasks
-# then under way are tried again in a new pool. A task that was under way at this many deaths stops
-# the run.
-MAX_DEATHS_PER_TASK = 3
+from metacurate.engines import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 
 
 def available_cores() -> int:
@@ -78,15 +74,12 @@ class LocalEngine:
                         remaining.discard(position)
                         yield position, result
             except BrokenProcessPool:
+                # One death ends the whole pool of processes: what was under way is tried again.
                 self.close()
                 for position in under_way.values():
                     deaths[position] += 1
                     if deaths[position] >= MAX_DEATHS_PER_TASK:
-                        raise UserError(
-                            f"a worker process died {MAX_DEATHS_PER_TASK} times while shard "
-                            f"{position} was under way (out of memory?); run the same command "
-                            "again with fewer --workers or more memory: it resumes"
-                        ) from None
+                        raise died_too_often(position) from None
             except BaseException:
                 self.close()
                 raise
@@ -97,7 +90,23 @@ class LocalEngine:
             self._pool = ProcessPoolExecutor(
                 self.workers,
                 multiprocessing.get_context("spawn"),
-                initializer=pa.set_cpu_count,
+                initializer=_start_worker,
                 initargs=(max(1, available_cores() // self.workers),),
             )
         return self._pool.submit(function, task)
+
+
+def _start_worker(arrow_threads: int) -> None:
+    pa.set_cpu_count(arrow_threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that drives the run is gone, by whatever way.
+
+    The run's folder is then free for the next run; nobody else may still write to it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

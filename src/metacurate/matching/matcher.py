@@ -151,7 +151,10 @@ class Matcher:
 def is_compiled() -> bool:
     """Whether an earlier process has compiled the kernel (Numba keeps it on disk)."""
     folder = Path(kernel.match_texts.stats.cache_path)
-    return any(folder.glob("kernel.match_texts*.nbi"))
+    try:
+        return any(folder.glob("kernel.match_texts*.nbi"))
+    except OSError:  # this user may not look there: Numba will not find it either
+        return False
 
 
 def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.storage import Folder
+from metacurate.storage import Folder, resolve
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
@@ -294,7 +293,8 @@ _JSON_KINDS = {
 def _read(source: str) -> bytes:
     """The content of a file, unpacked if it is gzip."""
     try:
-        with fsspec.open(source, "rb") as file:
+        filesystem, path = resolve(source)
+        with filesystem.open(path, "rb") as file:
             content = _read_bounded(file, source)
         if content[:2] == GZIP_MAGIC:
             with gzip.open(io.BytesIO(content)) as unpacked:

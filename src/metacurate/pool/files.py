@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from metacurate.errors import UserError
-from metacurate.storage import is_local, local_path
+from metacurate.storage import is_local, local_path, resolve
 
 FORMATS = {
     ".parquet": "parquet",
@@ -34,6 +33,9 @@ SAMPLES, SAMPLE_BYTES = 16, 64 << 10
 # Small pieces: what a decompressor had ready is lost with the piece in which the damage shows.
 COMPRESSED_PIECE_BYTES = 4 << 10
 PLAIN_PIECE_BYTES = 1 << 20
+# Object stores answer slowly but then send fast. Samples are far apart: nothing to read ahead for.
+READ_AHEAD_BYTES = 8 << 20
+SAMPLE_AHEAD_BYTES = 16 << 10
 MAX_HELD_LINE_BYTES = 32 << 20
 
 
@@ -83,10 +85,7 @@ def _candidates(given: str) -> tuple[set[str], bool]:
     """The files that one input names, and whether it names a single file itself."""
     if "::" in given:  # a chained fsspec address: the file itself, with all its parts
         return {given}, True
-    try:
-        filesystem, path = fsspec.core.url_to_fs(given)
-    except (ImportError, ValueError) as error:  # a protocol unknown, or its package not installed
-        raise UserError(f"{given}: {one_line(error)}") from None
+    filesystem, path = resolve(given)
     if filesystem.isfile(path):
         return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
     found: list[str] = []
@@ -118,16 +117,19 @@ def _is_hidden(name: str) -> bool:
 
 
 class Source:
-    """An open file, for Arrow (``arrow``), that tells damaged content from failing storage."""
+    """An open file, for Arrow (``arrow``), that tells damaged content from failing storage.
 
-    def __init__(self, address: str) -> None:
+    ``ahead_bytes``: how much more than asked for is read from a remote file, for the next reads.
+    """
+
+    def __init__(self, address: str, ahead_bytes: int) -> None:
         self._failure: BaseException | None = None
         self._remote: Any = None
         if is_local(address):
             self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
         else:
-            filesystem, path = fsspec.core.url_to_fs(address)
-            self._remote = filesystem.open(path, "rb")
+            filesystem, path = resolve(address)
+            self._remote = filesystem.open(path, "rb", block_size=ahead_bytes)
             self.arrow = pa.PythonFile(self, mode="r")
 
     def raise_unless_damage(self, error: BaseException) -> None:
@@ -178,9 +180,9 @@ class Source:
 
 
 @contextmanager
-def open_source(address: str) -> Iterator[Source]:
+def open_source(address: str, ahead_bytes: int = READ_AHEAD_BYTES) -> Iterator[Source]:
     """Open a file for reading."""
-    source = Source(address)
+    source = Source(address, ahead_bytes)
     try:
         yield source
     finally:

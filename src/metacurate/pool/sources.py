@@ -15,6 +15,7 @@ from metacurate.errors import UserError
 from metacurate.pool import columns, jsonlines
 from metacurate.pool.columns import ResolvedColumns, UnusableFile
 from metacurate.pool.files import (
+    SAMPLE_AHEAD_BYTES,
     Source,
     TextStream,
     find,
@@ -27,7 +28,7 @@ from metacurate.pool.schema import PoolConfig
 
 SAMPLE_BYTES = 1 << 20  # of a text file, to find its columns
 SAMPLE_ROWS = 100
-OPEN_FILES = 16  # looked at together: object stores answer slowly, but many requests at a time
+OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
 LISTED_BAD_FILES = 5
 FORMAT_NAMES = {"parquet": "Parquet", "csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines"}
 
@@ -151,7 +152,7 @@ def _look_at(address: str, config: PoolConfig) -> _Looked:
         raise UserError(f"{address} is of no known format")
     form, compression = known
     try:
-        with open_source(address) as source:
+        with open_source(address, SAMPLE_AHEAD_BYTES) as source:
             row_groups: tuple[int, ...] = ()
             if source.size() == 0:
                 raise UnusableFile("is empty")
