@@ -101,4 +101,5 @@ from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
     inspect,
     metadata,
     report,
+    train,
 )

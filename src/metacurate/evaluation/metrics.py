@@ -1,0 +1,85 @@
+"""Accuracies and recalls with bootstrap confidence intervals, on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+Hits = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the bounds of its 95% percentile bootstrap interval, and its sample size."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_json(self) -> dict[str, float | int]:
+        """Plain values."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+def mean_estimate(hits: Hits, *, seed: int = 0) -> Estimate:
+    """The share of hits. Resampling n of n hits gives binomial counts: no resamples are drawn."""
+    n = hits.size
+    value = float(hits.mean()) if n else float("nan")
+    if not n:
+        return Estimate(value, value, value, 0)
+    sums = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
+    return Estimate(value, *_bounds(sums), n)
+
+
+def class_mean_estimate(hits: Hits, labels: Labels, *, seed: int = 0) -> Estimate:
+    """The mean over classes of the share of hits in each class; images are resampled.
+
+    Classes are those of ``labels``; a resample's mean is over the classes that it has.
+    """
+    classes, labels = np.unique(labels, return_inverse=True)
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        sizes = np.bincount(labels, weights, classes.size)
+        correct = np.bincount(labels, weights * hits, classes.size)
+        return float((correct[sizes > 0] / sizes[sizes > 0]).mean())
+
+    return bootstrap(statistic, hits.size, seed=seed)
+
+
+def bootstrap(
+    statistic: Callable[[npt.NDArray[np.int64]], float], n: int, *, seed: int = 0
+) -> Estimate:
+    """A statistic of n items given how often each is taken (int64[n])."""
+    if not n:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    generator = np.random.default_rng(seed)
+    values = [
+        statistic(np.bincount(generator.integers(n, size=n), minlength=n)) for _ in range(RESAMPLES)
+    ]
+    return Estimate(statistic(np.ones(n, np.int64)), *_bounds(np.array(values)), n)
+
+
+def _bounds(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def clustered_mean_estimate(hits: Hits, groups: Labels, *, seed: int = 0) -> Estimate:
+    """The share of hits where items of one group (the captions of an image) go together."""
+    _, groups = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(groups).astype(np.float64)
+    sums = np.bincount(groups, hits)
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        return float((weights * sums).sum() / (weights * sizes).sum())
+
+    estimate = bootstrap(statistic, sizes.size, seed=seed)
+    return Estimate(estimate.value, estimate.low, estimate.high, hits.size)

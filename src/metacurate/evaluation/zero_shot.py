@@ -1,0 +1,266 @@
+"""Zero-shot classification and retrieval of one model on one data set."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from metacurate.errors import UserError
+from metacurate.evaluation import datasets, metrics
+from metacurate.evaluation.datasets import ClassificationText, Example
+from metacurate.training.images import UnusableImage, decode_image
+from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
+
+RECALL_AT = (1, 5, 10)
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model to evaluate, with its own image preparation and tokenizer."""
+
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+    device: torch.device
+    batch_size: int = 256
+
+    def image_features(self, images: Sequence[Any]) -> torch.Tensor:
+        """Normalised features of PIL images, float32[n, d]."""
+        batch = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+        return functional.normalize(self.model.encode_image(batch).float(), dim=-1)
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor:
+        """Normalised features of texts, float32[n, d]."""
+        parts = []
+        for start in range(0, len(texts), self.batch_size):
+            tokens = self.tokenizer(list(texts[start : start + self.batch_size]))
+            parts.append(self.model.encode_text(tokens.to(self.device)).float())
+        return functional.normalize(torch.cat(parts), dim=-1)
+
+
+def load_model(
+    checkpoint: str, model: str | None = None, *, device: str | None = None, batch_size: int = 256
+) -> LoadedModel:
+    """Load a model to evaluate.
+
+    ``checkpoint``: a folder of ``metacurate train``; a checkpoint file, with ``model`` open_clip's
+    name of its architecture; or a tag of open_clip's pretrained weights (``openai``,
+    ``metaclip_400m``), with ``model``. Raises UserError if that is not to be had.
+    """
+    clip = open_clip()
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    path = Path(checkpoint)
+    config = ModelConfig(model) if model is not None else None
+    if path.is_dir():
+        config, path = _trained(path)
+        checkpoint = str(path)
+    if config is None:
+        raise UserError(
+            f"give --model with {checkpoint}: open_clip's name of the architecture "
+            "(ViT-B-32-quickgelu, for example)"
+        )
+    register(config)
+    if not path.is_file() and checkpoint not in clip.list_pretrained_tags_by_model(config.name):
+        tags = clip.list_pretrained_tags_by_model(config.name)
+        raise UserError(
+            f"{checkpoint} is neither a file, a folder of a finished training run, nor weights "
+            f"that open_clip knows for {config.name} ({', '.join(tags) or 'none'})"
+        )
+    try:
+        loaded, _, preprocess = clip.create_model_and_transforms(
+            config.name, pretrained=checkpoint, device=place
+        )
+    except Exception as error:  # a file that is no checkpoint can make torch raise anything
+        first = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(
+            f"{checkpoint} cannot be loaded as {config.name}: {first}; give a local file if the "
+            "weights cannot be fetched"
+        ) from None
+    return LoadedModel(loaded.eval(), preprocess, OpenClipTokenizer(config), place, batch_size)
+
+
+def _trained(folder: Path) -> tuple[ModelConfig, Path]:
+    final, config = folder / "final.pt", folder / "model.json"
+    if not (final.is_file() and config.is_file()):
+        raise UserError(f"{folder} holds no finished training run (no final.pt and model.json)")
+    values = json.loads(config.read_text())
+    # A name of its own: the folder's weights go with the folder's sizes.
+    return ModelConfig(f"metacurate-{zlib.crc32(config.read_bytes()):08x}", values), final
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Examples of a batch that could be decoded, with their images' features."""
+
+    examples: list[Example]
+    features: torch.Tensor
+
+
+def _encode(
+    loaded: LoadedModel, stream: Iterator[Example], skipped: Counter[str]
+) -> Iterator[_Encoded]:
+    kept: list[Example] = []
+    images: list[Any] = []
+    for example in stream:
+        try:
+            images.append(decode_image(example.image))
+        except UnusableImage as reason:
+            skipped[str(reason)] += 1
+            continue
+        kept.append(example)
+        if len(images) == loaded.batch_size:
+            yield _Encoded(kept, loaded.image_features(images))
+            kept, images = [], []
+    if images:
+        yield _Encoded(kept, loaded.image_features(images))
+
+
+@torch.no_grad()
+def classify(
+    loaded: LoadedModel,
+    data: str,
+    texts: ClassificationText,
+    *,
+    groups: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Zero-shot classification: top-1, top-5 and mean per class, with intervals.
+
+    A class's vector is the normalised mean of its templates' normalised features. ``groups`` maps
+    class names to groups that are reported apart too; in each, an image is still told from all
+    classes.
+    """
+    names = texts.class_names
+    vectors = _class_vectors(loaded, texts)
+    skipped: Counter[str] = Counter()
+    labels: list[int] = []
+    ranks: list[npt.NDArray[np.int64]] = []
+    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped):
+        usable = [
+            i
+            for i, e in enumerate(encoded.examples)
+            if e.label is not None and 0 <= e.label < len(names)
+        ]
+        skipped["label_out_of_range"] += len(encoded.examples) - len(usable)
+        if not usable:
+            continue
+        own = torch.tensor([encoded.examples[i].label for i in usable], device=loaded.device)
+        logits = encoded.features[torch.tensor(usable, device=loaded.device)] @ vectors.T
+        target = logits.gather(1, own[:, None])
+        # Ties count against the model: constant features must not look right.
+        ranks.append(((logits >= target).sum(dim=1) - 1).cpu().numpy())
+        labels += own.tolist()
+    if not labels:
+        raise UserError(f"{data} has no usable image with a label ({dict(skipped)})")
+    rank, label = np.concatenate(ranks), np.array(labels, dtype=np.int64)
+    result: dict[str, Any] = {
+        "images": label.size,
+        "classes": len(names),
+        "chance": 1 / len(names),
+        **_accuracies(rank, label),
+        "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+    }
+    if groups:
+        group = np.array([groups.get(name, "") for name in names])[label]
+        result["groups"] = {
+            name: {"images": int((group == name).sum())}
+            | _accuracies(rank[group == name], label[group == name])
+            for name in sorted(set(group.tolist()) - {""})
+        }
+    return result
+
+
+def _accuracies(rank: npt.NDArray[np.int64], label: npt.NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "top1": metrics.mean_estimate(rank < 1).as_json(),
+        "top5": metrics.mean_estimate(rank < 5).as_json(),
+        "mean_per_class": metrics.class_mean_estimate(rank < 1, label).as_json(),
+    }
+
+
+def _class_vectors(loaded: LoadedModel, texts: ClassificationText) -> torch.Tensor:
+    vectors = []
+    for name in texts.class_names:
+        features = loaded.text_features([datasets.fill(t, name) for t in texts.templates])
+        vectors.append(functional.normalize(features.mean(dim=0), dim=-1))
+    return torch.stack(vectors)
+
+
+@torch.no_grad()
+def retrieve(loaded: LoadedModel, data: str) -> dict[str, Any]:
+    """Retrieval: recall at 1, 5 and 10 of captions for images and of images for captions.
+
+    An image's recall is a hit if any of its captions is among the first k of all captions.
+    """
+    skipped: Counter[str] = Counter()
+    parts: list[torch.Tensor] = []
+    captions: list[str] = []
+    owners: list[int] = []
+    images = 0
+    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped):
+        usable = [i for i, e in enumerate(encoded.examples) if e.captions]
+        skipped["no_caption"] += len(encoded.examples) - len(usable)
+        parts.append(encoded.features[torch.tensor(usable, dtype=torch.long, device=loaded.device)])
+        for i in usable:
+            captions += encoded.examples[i].captions
+            owners += [images] * len(encoded.examples[i].captions)
+            images += 1
+    if not captions:
+        raise UserError(f"{data} has no image with a caption ({dict(skipped)})")
+    pictures, texts = torch.cat(parts), loaded.text_features(captions)
+    owner = torch.tensor(owners, device=loaded.device)
+    image_ranks = _best_ranks(pictures, texts, owner, loaded.batch_size)
+    text_ranks = _own_ranks(texts, pictures, owner, loaded.batch_size)
+    groups = np.array(owners, dtype=np.int64)
+    return {
+        "images": images,
+        "captions": len(captions),
+        "image_to_text": {
+            f"recall_at_{k}": metrics.mean_estimate(image_ranks < k).as_json() for k in RECALL_AT
+        },
+        "text_to_image": {
+            f"recall_at_{k}": metrics.clustered_mean_estimate(text_ranks < k, groups).as_json()
+            for k in RECALL_AT
+        },
+        "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+    }
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def _own_ranks(
+    texts: torch.Tensor, pictures: torch.Tensor, owner: torch.Tensor, size: int
+) -> npt.NDArray[np.int64]:
+    """For each caption, how many other images are at least as near as its own."""
+    ranks = []
+    for part in _slices(len(texts), size):
+        scores = texts[part] @ pictures.T
+        own = scores.gather(1, owner[part][:, None])
+        ranks.append((scores >= own).sum(dim=1) - 1)
+    return torch.cat(ranks).cpu().numpy()
+
+
+def _best_ranks(
+    pictures: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor, size: int
+) -> npt.NDArray[np.int64]:
+    """For each image, how many captions of other images are at least as near as its nearest."""
+    ranks = []
+    for part in _slices(len(pictures), size):
+        scores = pictures[part] @ texts.T
+        own = owner[None, :] == torch.arange(part.start, part.stop, device=owner.device)[:, None]
+        best = scores.masked_fill(~own, -2.0).amax(dim=1, keepdim=True)
+        ranks.append(((scores >= best) & ~own).sum(dim=1))
+    return torch.cat(ranks).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Training of open_clip models on curated or raw pairs; needs the extra ``metacurate[train]``."""

@@ -1,0 +1,236 @@
+"""The configuration of a training run, read from TOML; every key is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from metacurate.errors import UserError
+from metacurate.training.data import AllTexts, Curated, DataConfig, Online, Selection
+from metacurate.training.openclip import ModelConfig
+from metacurate.training.shards import ShardsConfig
+
+Section = TypeVar("Section")
+
+PRECISIONS = ("fp32", "amp_bf16")
+SELECTIONS = ("curated", "online", "all")
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """``[data]``: which pairs, and how they are read.
+
+    ``selection``: "curated" (what curation kept), "online" (balanced anew in every epoch, with
+    ``counts``, the counts.npy of a run over the same pool, and ``t``) or "all" (no curation).
+    The rest: see :class:`metacurate.training.data.DataConfig` and
+    :class:`metacurate.training.shards.ShardsConfig`. ``workers``: loader processes a rank.
+    """
+
+    shards: tuple[str, ...]
+    selection: str = "curated"
+    counts: str | None = None
+    t: float | None = None
+    fraction: float = 1.0
+    url_col: str | None = None
+    key_col: str | None = None
+    text_cols: tuple[str, ...] = ()
+    image_col: str | None = None
+    image_root: str | None = None
+    streams: int = 8
+    shuffle_block: int = 1024
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    workers: int = 0
+    prefetch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            raise UserError(
+                f"selection must be one of {', '.join(SELECTIONS)}, not {self.selection!r}"
+            )
+        if (self.selection == "online") != (self.counts is not None and self.t is not None):
+            raise UserError("selection = 'online' needs counts and t, and no other takes them")
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise UserError("crop_scale must be two numbers in (0, 1], the smaller first")
+
+    def load_selection(self) -> Selection:
+        """The selection with its counts read."""
+        if self.selection != "online":
+            return Curated() if self.selection == "curated" else AllTexts()
+        assert self.counts is not None
+        assert self.t is not None
+        try:
+            counts = np.load(self.counts, allow_pickle=False).astype(np.uint64)
+        except (OSError, ValueError) as error:
+            raise UserError(f"counts: {self.counts} cannot be read: {error}") from None
+        return Online(counts, self.t)
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    """``[optimizer]``: AdamW with linear warm-up and cosine decay to zero."""
+
+    lr: float = 5e-4
+    warmup_steps: int = 2000
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.2
+    grad_clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    ``seen_pairs``: the budget; ``global_batch``: pairs a step over all ranks; ``accumulate``: in
+    how many parts a rank computes its share of a batch (the loss is that of the whole batch);
+    ``precision``: "fp32" or "amp_bf16"; ``local_loss``: each rank computes its rows of the logits
+    only (same gradients, less memory); ``max_logit_scale``: where exp(logit scale) is clamped.
+    Steps between log lines and checkpoints; ``keep_checkpoints``: how many, the newest.
+    """
+
+    model: ModelConfig
+    data: DataSection
+    seen_pairs: int
+    global_batch: int
+    optimizer: OptimizerSection = OptimizerSection()
+    seed: int = 0
+    precision: str = "fp32"
+    accumulate: int = 1
+    grad_checkpointing: bool = False
+    local_loss: bool = True
+    max_logit_scale: float = 100.0
+    threads: int | None = None
+    log_every: int = 10
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    tensorboard: bool = True
+    wandb_project: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}"
+            )
+        for name in (
+            "seen_pairs", "global_batch", "accumulate", "log_every", "checkpoint_every",
+            "keep_checkpoints",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**64:
+            raise UserError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: as many whole batches as make at least ``seen_pairs``."""
+        return -(-self.seen_pairs // self.global_batch)
+
+    def data_config(self, image_size: int) -> DataConfig:
+        """What the loader is given."""
+        data = self.data
+        return DataConfig(
+            shards=ShardsConfig(
+                data.shards, data.url_col, data.key_col, data.text_cols, data.image_col,
+                data.image_root,
+            ),
+            selection=data.load_selection(),
+            global_batch=self.global_batch,
+            image_size=image_size,
+            seed=self.seed,
+            fraction=data.fraction,
+            streams=data.streams,
+            shuffle_block=data.shuffle_block,
+            crop_scale=data.crop_scale,
+        )  # fmt: skip
+
+    def as_json(self) -> dict[str, Any]:
+        """What decides the weights, as plain values: the rest may change on resuming."""
+        values = dataclasses.asdict(self)
+        for name in (
+            "threads", "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
+            "wandb_project",
+        ):  # fmt: skip
+            del values[name]
+        for name in ("workers", "prefetch"):
+            del values["data"][name]
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+
+def load_toml(path: str) -> dict[str, Any]:
+    """A TOML file; UserError if it cannot be read."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} is no usable TOML: {error}") from None
+
+
+def load_train_config(path: str) -> TrainConfig:
+    """Read a training configuration; UserError naming the key that is wrong."""
+    return from_table(TrainConfig, load_toml(path), path)
+
+
+def from_table(kind: type[Section], table: dict[str, Any], where: str) -> Section:
+    """A dataclass from a TOML table: unknown and missing keys and wrong types are errors."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(table) - set(fields))
+    if unknown:
+        raise UserError(
+            f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(fields))}"
+        )
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in table
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}: the key {missing[0]!r} is missing")
+    values = {name: _value(value, hints[name], f"{where}: {name}") for name, value in table.items()}
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _value(value: Any, kind: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        (kind,) = (a for a in arguments if a is not type(None))
+        return _value(value, kind, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise UserError(f"{where} must be a table")
+        return from_table(kind, value, where)
+    if origin is tuple:
+        values = value if isinstance(value, list) else [value]
+        if arguments[-1] is Ellipsis:
+            return tuple(_value(v, arguments[0], where) for v in values)
+        if len(values) != len(arguments):
+            raise UserError(f"{where} must be a list of {len(arguments)} values")
+        return tuple(_value(v, a, where) for v, a in zip(values, arguments, strict=True))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where} must be a table")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # 12.8e9 is how one writes a large number of pairs, and TOML makes it a float.
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{where} must be of type {kind.__name__}, not {value!r}")
+    return value

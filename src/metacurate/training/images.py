@@ -1,0 +1,103 @@
+"""Images for training: decoding with bounds, and a random crop that depends on keyed draws only."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PilImage
+
+from metacurate.pool.tars import IMAGE_EXTENSIONS
+from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
+
+IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
+MAX_PIXELS = 100_000_000
+CROP_ASPECT = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class UnusableImage(Exception):
+    """An image that cannot be used; the message is the reason that is counted."""
+
+
+def load_image(image: Image, root: str | None) -> bytes:
+    """The bytes of an image that is given as bytes or as a path; raises UnusableImage.
+
+    An OSError other than a missing file passes: that is the storage's problem, not the image's.
+    """
+    if isinstance(image, bytes):
+        return image
+    if image is None or root is None:
+        raise UnusableImage("missing_image")
+    address = resolve_path(image, root)
+    if address is None:
+        raise UnusableImage("image_outside_root")
+    return read_bounded(address)
+
+
+def read_bounded(address: str) -> bytes:
+    """The bytes of an image file; raises UnusableImage if it is missing or too large."""
+    try:
+        with fsspec.open(address, "rb") as file:
+            data: bytes = file.read(MAX_IMAGE_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UnusableImage("missing_image") from None
+    if len(data) > MAX_IMAGE_BYTES:
+        raise UnusableImage("oversized_image")
+    return data
+
+
+def decode_image(data: bytes, *, at_least: int = 0) -> PilImage.Image:
+    """Decode to RGB; what is transparent becomes white. Raises UnusableImage.
+
+    With ``at_least`` a JPEG may be decoded at a fraction of its size whose sides stay at least that
+    long (faster; pixels differ slightly from those of a full decode).
+    """
+    try:
+        image = PilImage.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise UnusableImage("oversized_image")
+        if at_least and image.format == "JPEG":
+            image.draft("RGB", (at_least, at_least))
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            layers = image.convert("RGBA")
+            white = PilImage.new("RGBA", layers.size, (255, 255, 255, 255))
+            return PilImage.alpha_composite(white, layers).convert("RGB")
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, PilImage.DecompressionBombError):
+        # SyntaxError is what Pillow raises for some broken PNGs.
+        raise UnusableImage("broken_image") from None
+
+
+def random_crop(
+    image: PilImage.Image, size: int, scale: tuple[float, float], draw: Callable[[int], float]
+) -> Pixels:
+    """A random resized crop, uint8[size, size, 3].
+
+    The box covers a share of the area drawn from ``scale``, with a log-uniform aspect ratio between
+    3:4 and 4:3 (as torchvision's RandomResizedCrop); ``draw(k)`` gives the k-th number in [0, 1).
+    """
+    width, height = image.size
+    low, high = math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])
+    box = None
+    for k in range(0, 4 * CROP_TRIES, 4):
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * draw(k))
+        aspect = math.exp(low + (high - low) * draw(k + 1))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(draw(k + 2) * (width - w + 1)), int(draw(k + 3) * (height - h + 1))
+            box = (left, top, left + w, top + h)
+            break
+    if box is None:  # a very long image: the middle, at the nearest aspect ratio
+        w = min(width, round(height * CROP_ASPECT[1]))
+        h = min(height, round(width / CROP_ASPECT[0]))
+        left, top = (width - w) // 2, (height - h) // 2
+        box = (left, top, left + w, top + h)
+    resized = image.resize((size, size), PilImage.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.uint8)

@@ -1,0 +1,105 @@
+"""open_clip: its import, its models (also those of a user's own sizes) and its tokenizers."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from metacurate.errors import UserError
+
+INSTALL = "install the extra: pip install 'metacurate[train]'"
+# torchvision registers shape functions for these two operators as it is imported, which fails if
+# its compiled part did not load (its PyPI build beside a CPU build of torch). CLIP uses neither.
+TORCHVISION_OPERATORS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_declared: list[Any] = []  # torch drops an operator with the Library that declared it
+
+
+@lru_cache(maxsize=1)
+def open_clip() -> ModuleType:
+    """The module ``open_clip``; UserError naming the extra if it or torch is not installed."""
+    try:
+        import torch
+
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError as error:
+            if "torchvision::nms" not in str(error):
+                raise
+            library = torch.library.Library("torchvision", "FRAGMENT")
+            for operator in TORCHVISION_OPERATORS:
+                library.define(operator)
+            _declared.append(library)
+        import open_clip as module
+    except ImportError as error:
+        raise UserError(f"training and evaluation need {error.name or error}; {INSTALL}") from None
+    return module
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model: open_clip's name for it, or a name of one's own with a configuration.
+
+    ``config`` is what open_clip's model files hold (``embed_dim``, ``vision_cfg``, ``text_cfg``).
+    """
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.config and not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
+            raise UserError(
+                f"a model's name may have letters, digits, . _ and -, not {self.name!r}"
+            )
+
+
+def register(model: ModelConfig) -> None:
+    """Make a model of one's own known to open_clip; UserError if there is no such model."""
+    clip = open_clip()
+    if model.config:
+        if clip.get_model_config(model.name) == model.config:
+            return
+        if model.name in clip.list_models() and not _is_registered(model):
+            raise UserError(f"open_clip has a model {model.name!r} already; choose another name")
+        with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
+            path = Path(scratch) / f"{model.name}.json"
+            path.write_text(json.dumps(model.config))
+            clip.add_model_config(path)
+            _registered.add(model.name)
+    elif clip.get_model_config(model.name) is None:
+        raise UserError(
+            f"open_clip has no model {model.name!r}; see open_clip.list_models(), "
+            "or give its sizes in [model.config]"
+        )
+
+
+_registered: set[str] = set()
+
+
+def _is_registered(model: ModelConfig) -> bool:
+    return model.name in _registered
+
+
+@dataclass(frozen=True)
+class OpenClipTokenizer:
+    """A model's tokenizer; loaded where it is first used, so that workers can be given it."""
+
+    model: ModelConfig
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        return _tokenizer(self.model.name, json.dumps(self.model.config))(list(texts))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(name: str, config: str) -> Any:
+    register(ModelConfig(name, json.loads(config)))
+    return open_clip().get_tokenizer(name)

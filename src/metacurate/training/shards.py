@@ -1,0 +1,381 @@
+"""Shards of training pairs: WebDataset tars and Parquet, read as batches of uids, texts and images.
+
+A tar has ``KEY.jpg`` (or png, webp), ``KEY.txt`` and ``KEY.json`` for each pair, as ``metacurate
+pool download`` and img2dataset write them. Parquet is read as a pool (any column names that a pool
+may have), with the images in a binary column or as paths below a folder that the user names. What
+curation added (``matched``, ``text_kept``) is given if it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from metacurate.errors import UserError
+from metacurate.index import MATCHED_TYPE
+from metacurate.pool import columns
+from metacurate.pool.schema import PoolConfig
+from metacurate.pool.sources import Unit, open_pool
+from metacurate.pool.tabular import read_unit
+from metacurate.pool.tars import Sample, read_samples
+from metacurate.pool.uid import key_uid, url_uid
+from metacurate.storage import is_local, local_path
+
+IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
+PATH_COLUMNS = ("image_path", "path", "file_name")
+TEXT_KEPT_TYPE = pa.list_(pa.bool_())
+MAX_IMAGE_BYTES = 256 * 2**20
+BATCH_ROWS = 256  # few: a batch of Parquet rows holds its images
+ATTEMPTS = 4
+FIRST_WAIT_SECONDS = 0.5
+
+# The bytes of an image, its path below the image folder, or None if the pair has none.
+Image = bytes | str | None
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """Which shards, and how to read them.
+
+    ``paths``: files, folders or globs, all of one kind; ``url_col``, ``key_col``, ``text_cols``: as
+    for pools; ``image_col``: the Parquet column with image bytes or paths; ``image_root``: the
+    folder that paths are relative to (a path that leads out of it is not followed).
+    """
+
+    paths: tuple[str, ...]
+    url_col: str | None = None
+    key_col: str | None = None
+    text_cols: tuple[str, ...] = ()
+    image_col: str | None = None
+    image_root: str | None = None
+
+    @property
+    def pool(self) -> PoolConfig:
+        """The part that concerns pools."""
+        return PoolConfig(self.url_col, self.key_col, self.text_cols)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar, or some row groups of a Parquet file."""
+
+    address: str
+    unit: Unit | None = None
+
+    @property
+    def name(self) -> str:
+        """The shard in messages and fingerprints."""
+        groups = self.unit.row_groups if self.unit is not None else None
+        return self.address if groups is None else f"{self.address} row groups {groups}"
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Some consecutive pairs of a shard.
+
+    ``uids`` uint64[n, 2] (little-endian halves) and ``has_uid`` bool[n]; ``texts`` a list of str or
+    None, those of pair ``i`` at ``text_offsets[i]`` (int64[n + 1]); ``matched`` list<list<uint32>>
+    and ``text_kept`` list<bool> of n rows, or None if the shard lacks them; ``image(i)`` the image
+    of a pair.
+    """
+
+    uids: npt.NDArray[np.uint64]
+    has_uid: npt.NDArray[np.bool_]
+    texts: Sequence[str | None]
+    text_offsets: npt.NDArray[np.int64]
+    matched: pa.ListArray | None
+    text_kept: pa.ListArray | None
+    image: Callable[[int], Image]
+
+
+def find_shards(config: ShardsConfig) -> list[Shard]:
+    """The shards that the configuration names, in the order of their addresses.
+
+    Raises UserError if there is none, or if a Parquet file lacks the columns.
+    """
+    addresses = sorted({a for path in config.paths for a in _expand(path)})
+    tars = [a for a in addresses if a.endswith(".tar")]
+    if tars:
+        return [Shard(a) for a in tars]
+    if not any(a.endswith(".parquet") for a in addresses):
+        raise UserError(
+            f"{', '.join(config.paths)}: no .tar or .parquet file; give WebDataset tars or Parquet"
+        )
+    parquet = [a for a in addresses if a.endswith(".parquet")]
+    # Each row group is a shard of its own: the finest piece that can be read alone.
+    pool = open_pool(parquet, replace(config.pool, rows_per_unit=1))
+    if pool.bad_files:
+        raise UserError(" ".join(pool.bad_files[0]))
+    _image_column(pool.schema, config, parquet[0])
+    return [Shard(unit.url, unit) for unit in pool.units]
+
+
+def _expand(path: str) -> list[str]:
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    if filesystem.isdir(inner):
+        found = filesystem.glob(f"{inner.rstrip('/')}/*.tar") or filesystem.glob(
+            f"{inner.rstrip('/')}/*.parquet"
+        )
+    else:
+        found = filesystem.glob(inner) if any(c in inner for c in "*?[") else [inner]
+    if is_local(path):
+        return [str(f) for f in found]
+    return [filesystem.unstrip_protocol(f) for f in found]
+
+
+def read_shard(shard: Shard, config: ShardsConfig, skipped: Counter[str]) -> Iterator[PairBatch]:
+    """The pairs of a shard in order; ``skipped`` counts what could not be used, by reason.
+
+    A shard that cannot be opened or read is tried again, from the pair where it broke; after
+    ATTEMPTS failures a UserError names it.
+    """
+    done = failures = 0
+    while True:
+        try:
+            for position, (batch, counts) in enumerate(_batches(shard, config)):
+                if position >= done:  # else: given before the interruption
+                    skipped.update(counts)
+                    yield batch
+                    done, failures = position + 1, 0
+            return
+        except (OSError, EOFError, UserError) as error:
+            failures += 1
+            if failures == ATTEMPTS:
+                raise UserError(
+                    f"the shard {shard.name} cannot be read ({_reason(error)}), tried "
+                    f"{ATTEMPTS} times; put it back or leave it out, then run the same command "
+                    "again: it resumes"
+                ) from None
+            time.sleep(FIRST_WAIT_SECONDS * 2 ** (failures - 1))
+
+
+def _reason(error: Exception) -> str:
+    return "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+
+
+Counted = tuple[PairBatch, Counter[str]]
+
+
+def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
+    if shard.unit is not None:
+        yield from _parquet_batches(shard.unit, config)
+        return
+    counts: Counter[str] = Counter()
+    with fsspec.open(shard.address, "rb") as file:
+        samples: list[_Sample] = []
+        for found in read_samples(file, shard.address, counts):
+            samples.append(_sample(found, counts))
+            if len(samples) == BATCH_ROWS:
+                yield _tar_batch(samples, config, counts), _taken(counts)
+                samples = []
+        yield _tar_batch(samples, config, counts), _taken(counts)
+
+
+def _taken(counts: Counter[str]) -> Counter[str]:
+    """The counts so far; they begin anew."""
+    taken = Counter(counts)
+    counts.clear()
+    return taken
+
+
+# Parquet.
+
+
+def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
+    counts: Counter[str] = Counter()
+    image_name = _image_column(unit.columns.carried, config, unit.url)
+    # The columns that training needs; others are not read.
+    wanted = {*unit.columns.needed, image_name, "matched", "text_kept"}
+    lean = replace(
+        unit,
+        columns=replace(
+            unit.columns,
+            file=pa.schema([f for f in unit.columns.file if f.name in wanted]),
+            carried=pa.schema([f for f in unit.columns.carried if f.name in wanted]),
+        ),
+    )
+    for batch in read_unit(
+        lean, config.pool, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS
+    ):
+        assert batch.columns is not None
+        rows = batch.columns
+        # Rows without a uid or text are counted where pairs are chosen.
+        for reason in ("no_url", "no_text"):
+            del counts[reason]
+        words = np.frombuffer(batch.uids.buffers()[1] or b"", "<u8").reshape(-1, 2)
+        yield (
+            PairBatch(
+                uids=words[batch.uids.offset :][: batch.rows],
+                has_uid=batch.uids.is_valid().to_numpy(zero_copy_only=False),
+                texts=batch.texts.to_pylist(),
+                text_offsets=batch.text_offsets,
+                matched=_optional(rows, "matched", MATCHED_TYPE, unit.url),
+                text_kept=_optional(rows, "text_kept", TEXT_KEPT_TYPE, unit.url),
+                image=_image_getter(rows.column(image_name)),
+            ),
+            _taken(counts),
+        )
+
+
+def _image_column(schema: pa.Schema, config: ShardsConfig, address: str) -> str:
+    if config.image_col is not None:
+        if config.image_col not in schema.names:
+            raise UserError(f"{address} has no column {config.image_col!r} for the images")
+        name = config.image_col
+    else:
+        known = [n for n in (*IMAGE_COLUMNS, *PATH_COLUMNS) if n in schema.names]
+        if not known:
+            raise UserError(
+                f"{address} has no column with images known by name "
+                f"({', '.join((*IMAGE_COLUMNS, *PATH_COLUMNS))}); set image_col, or give the tars "
+                "that 'metacurate pool download' writes"
+            )
+        name = known[0]
+    kind = schema.field(name).type
+    if _holds_paths(kind) and config.image_root is None:
+        raise UserError(f"{address}: {name!r} holds paths; set image_root to their folder")
+    return name
+
+
+def _holds_paths(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _image_getter(column: pa.Array) -> Callable[[int], Image]:
+    def get(row: int) -> Image:
+        value = column[row].as_py()
+        if isinstance(value, dict):  # Hugging Face's layout: bytes and path
+            value = value.get("bytes")
+        return value if isinstance(value, bytes | str) else None
+
+    return get
+
+
+def _optional(
+    rows: pa.RecordBatch, name: str, kind: pa.DataType, address: str
+) -> pa.ListArray | None:
+    if name not in rows.schema.names:
+        return None
+    try:
+        return rows.column(name).cast(kind)
+    except pa.ArrowException as error:
+        raise UserError(f"{address}: the column {name!r} is not {kind}: {error}") from None
+
+
+# WebDataset tars.
+
+
+@dataclass(frozen=True)
+class _Sample:
+    key: str
+    image: bytes | None
+    text: bytes | None
+    row: dict[str, Any]
+
+
+def _sample(found: Sample, counts: Counter[str]) -> _Sample:
+    row: Any = {}
+    if "json" in found.files:
+        try:
+            row = json.loads(found.files["json"])
+        except (ValueError, RecursionError):
+            counts["broken_json"] += 1
+    row = row if isinstance(row, dict) else {}
+    return _Sample(found.key, found.image or None, found.files.get("txt"), row)
+
+
+def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:
+    uids = [_tar_uid(sample, config) for sample in samples]
+    texts = [_tar_texts(sample, config, counts) for sample in samples]
+    offsets = np.zeros(len(samples) + 1, np.int64)
+    np.cumsum([len(t) for t in texts], out=offsets[1:])
+    words = np.frombuffer(b"".join(uid or bytes(16) for uid in uids), "<u8").reshape(-1, 2)
+    images = [sample.image for sample in samples]
+    return PairBatch(
+        uids=words,
+        has_uid=np.array([uid is not None for uid in uids], dtype=np.bool_),
+        texts=[text for of_pair in texts for text in of_pair],
+        text_offsets=offsets,
+        matched=_tar_lists(samples, "matched", MATCHED_TYPE, counts),
+        text_kept=_tar_lists(samples, "text_kept", TEXT_KEPT_TYPE, counts),
+        image=images.__getitem__,
+    )
+
+
+def _tar_uid(sample: _Sample, config: ShardsConfig) -> bytes | None:
+    """As for pools: from the key or URL column, else from ``uid``, the URL, or the sample's key."""
+    row = sample.row
+    if config.key_col is not None or config.url_col is not None:
+        key = row.get(config.key_col) if config.key_col is not None else None
+        if key is not None:
+            return key_uid(str(key))
+        url = row.get(config.url_col) if config.url_col is not None else None
+        return url_uid(url) if isinstance(url, str) else None
+    if isinstance(row.get(columns.UID_NAME), str):
+        return key_uid(row[columns.UID_NAME])
+    url = next((row[n] for n in columns.URL_NAMES if isinstance(row.get(n), str)), None)
+    return url_uid(url) if url is not None else key_uid(sample.key)
+
+
+def _tar_texts(sample: _Sample, config: ShardsConfig, counts: Counter[str]) -> list[str | None]:
+    """As for pools: the named columns, else ``texts``, else the ``.txt``, else a known column."""
+    row = sample.row
+    if config.text_cols:
+        return [t for name in config.text_cols for t in _as_texts(row.get(name))]
+    if columns.TEXTS_NAME in row:
+        return _as_texts(row[columns.TEXTS_NAME])
+    if sample.text is not None:
+        try:
+            return [sample.text.decode()]
+        except UnicodeDecodeError:
+            counts["undecodable_text"] += 1
+            return [None]
+    return next((_as_texts(row[n]) for n in columns.TEXT_NAMES if n in row), [])
+
+
+def _as_texts(value: Any) -> list[str | None]:
+    values = value if isinstance(value, list) else [value]
+    plain = [v.get("text") if isinstance(v, dict) else v for v in values]
+    return [v if isinstance(v, str) else None for v in plain]
+
+
+def _tar_lists(
+    samples: Sequence[_Sample], name: str, kind: pa.DataType, counts: Counter[str]
+) -> pa.ListArray | None:
+    values = [sample.row.get(name) for sample in samples]
+    if all(value is None for value in values):
+        return None
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, OverflowError):
+        pass
+    usable = []
+    for value in values:
+        try:
+            pa.array([value], kind)
+            usable.append(value)
+        except (pa.ArrowException, TypeError, OverflowError):
+            counts[f"broken_{name}"] += 1
+            usable.append(None)
+    return pa.array(usable, kind)
+
+
+def resolve_path(path: str, root: str) -> str | None:
+    """The address of an image given by its path; None if the path leads out of the folder."""
+    if path.startswith(("/", "\\")) or "://" in path or "\0" in path or ".." in path.split("/"):
+        return None
+    address = f"{root.rstrip('/')}/{path}"
+    if is_local(address):
+        resolved = local_path(address).resolve()
+        if not resolved.is_relative_to(local_path(root).resolve()):
+            return None
+    return address

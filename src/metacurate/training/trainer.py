@@ -1,0 +1,484 @@
+"""Training: open_clip's model and loss, a fixed budget of seen pairs, exact resume.
+
+The output folder holds ``checkpoints/step-NNNNNNNNN.pt`` (weights, optimiser, place in the data),
+``final.pt`` (weights; loads in open_clip like its own checkpoints), ``model.json`` (open_clip's
+configuration of the model), ``metrics.jsonl`` (loss, learning rate, ...; no times),
+``tensorboard/`` and ``manifest.json``. On a CPU a resumed run ends with the same bits as an
+undisturbed one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from metacurate.errors import UserError
+from metacurate.progress import meter
+from metacurate.stage import Stage, begin, exclusive, finish
+from metacurate.storage import Folder, is_local, local_path
+from metacurate.training.config import OptimizerSection, TrainConfig
+from metacurate.training.data import Batch, PairLoader, join_states, normalise
+from metacurate.training.distributed import Ranks, ranks
+from metacurate.training.openclip import OpenClipTokenizer, open_clip, register
+
+CHECKPOINTS = "checkpoints"
+FINAL = "final.pt"
+MODEL_FILE = "model.json"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+TRAIN = Stage("train", (CHECKPOINTS, FINAL, MODEL_FILE, METRICS, TENSORBOARD))
+MAX_SEED = 2**63
+
+
+def train(
+    config: TrainConfig, out: str, *, overwrite: bool = False, show_progress: bool = True
+) -> dict[str, Any]:
+    """Train as configured, or go on with a run that was stopped; returns the run's totals.
+
+    Under torchrun each process is a rank. Totals: ``steps``, ``seen_pairs``, ``loss`` (mean of the
+    last log interval), ``epoch``, ``skipped`` and, only if this call trained, ``pairs_per_second``
+    and ``data_wait`` (share of the time). Raises UserError for what the caller can mend.
+    """
+    register(config.model)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with ranks() as here, ExitStack() as stack:
+        folder = Folder(out)
+        problem, totals = None, None
+        if here.first:
+            try:
+                stack.enter_context(exclusive(folder))
+                settings = {"train": config.as_json()}
+                totals = begin(folder, TRAIN, settings, shards=1, overwrite=overwrite)
+            except UserError as error:
+                problem = str(error)
+        here.agree(problem)
+        totals = here.gather(totals)[0]
+        if totals is not None:
+            return dict(totals)
+        return Trainer(config, folder, here, show_progress).run()
+
+
+@dataclass
+class Progress:
+    """What a run has done; saved with each checkpoint."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+
+
+class Trainer:
+    """One run on one rank."""
+
+    def __init__(
+        self, config: TrainConfig, folder: Folder, here: Ranks, show_progress: bool
+    ) -> None:
+        self.config, self.folder, self.here, self._show = config, folder, here, show_progress
+        clip = open_clip()
+        share = config.global_batch // here.world_size
+        if config.global_batch % (here.world_size * config.accumulate):
+            raise UserError(
+                f"global_batch ({config.global_batch}) must be a multiple of ranks times "
+                f"accumulate ({here.world_size} x {config.accumulate})"
+            )
+        self._micro = share // config.accumulate
+        if here.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.benchmark = True
+        torch.manual_seed(config.seed % MAX_SEED)
+        model = clip.create_model(config.model.name, device=here.device, output_dict=True)
+        if config.grad_checkpointing:
+            model.set_grad_checkpointing()
+        self._clip_model = model
+        preprocess = clip.get_model_preprocess_cfg(model)
+        self._mean, self._std = preprocess["mean"], preprocess["std"]
+        size = preprocess["size"]
+        self.loader = PairLoader(
+            config.data_config(size[0] if isinstance(size, tuple | list) else size),
+            OpenClipTokenizer(config.model),
+            rank=here.rank,
+            world_size=here.world_size,
+            workers=config.data.workers,
+            prefetch=config.data.prefetch,
+            device=here.device,
+        )
+        self.model: torch.nn.Module = model
+        if here.world_size > 1:
+            on_gpu = here.device.type == "cuda"
+            self.model = DistributedDataParallel(
+                model, device_ids=[here.device] if on_gpu else None
+            )
+        self.loss = clip.ClipLoss(
+            local_loss=config.local_loss,
+            gather_with_grad=True,
+            cache_labels=True,
+            rank=here.rank,
+            world_size=here.world_size,
+        )
+        self.optimizer = make_optimizer(model, config.optimizer, fused=here.device.type == "cuda")
+        self.progress = Progress()
+        self._losses: list[torch.Tensor] = []
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end of the budget, from the newest checkpoint if there is one."""
+        config, here = self.config, self.here
+        if here.first:
+            model_config = open_clip().get_model_config(config.model.name)
+            self.folder.write_json(MODEL_FILE, model_config)
+        self._load()
+        start_step, start = self.progress.step, time.perf_counter()
+        loss = None
+        with (
+            meter("train", config.steps, "pairs", show=self._show and here.first) as bar,
+            _writers(config, self.folder, here) as write,
+        ):
+            bar.advance(shards=start_step)
+            window = _Window(self.loader)
+            for batch in self.loader:
+                if self.progress.step >= config.steps:
+                    break
+                self._losses.append(self._step(batch))
+                self.progress.step += 1
+                step = self.progress.step
+                bar.advance(config.global_batch)
+                if step % config.log_every == 0 or step == config.steps:
+                    loss = self._mean_loss()
+                    metrics = {
+                        "step": step,
+                        "seen_pairs": step * config.global_batch,
+                        "loss": loss,
+                        "lr": self.optimizer.param_groups[0]["lr"],
+                        "logit_scale": float(self._clip_model.logit_scale.detach().exp()),
+                        "epoch": min(here.gather(self.loader.epoch)),
+                    }
+                    if not math.isfinite(loss):
+                        raise UserError(
+                            f"the loss is {loss} at step {step}; resume with a smaller learning "
+                            "rate or gradient clipping, in a new output folder"
+                        )
+                    write(metrics, window.measure(config.log_every * config.global_batch))
+                if step % config.checkpoint_every == 0 or step == config.steps:
+                    self._save()
+                if step == config.steps:
+                    break
+        return self._finish(loss, start_step, time.perf_counter() - start)
+
+    def _fold_losses(self) -> None:
+        """Read the losses from the device; not done every step, since the CPU waits for it."""
+        if self._losses:
+            self.progress.loss_sum += float(torch.stack(self._losses).cpu().double().sum())
+            self.progress.loss_steps += len(self._losses)
+            self._losses = []
+
+    def _mean_loss(self) -> float:
+        """The mean loss of the steps since the last log line, over all ranks."""
+        self._fold_losses()
+        progress = self.progress
+        values = self.here.gather(progress.loss_sum / progress.loss_steps)
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+        return math.fsum(values) / len(values)
+
+    def _step(self, batch: Batch) -> torch.Tensor:
+        """One optimiser step; returns the loss."""
+        config, here, step = self.config, self.here, self.progress.step
+        # Whatever a model draws (patch dropout) depends on the step and the rank only.
+        torch.manual_seed((config.seed * 1_000_003 + step * here.world_size + here.rank) % MAX_SEED)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, step, config.steps)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        images, tokens = normalise(batch.images, self._mean, self._std), batch.tokens
+        if config.accumulate == 1:
+            with self._autocast():
+                loss: torch.Tensor = self.loss(**self.model(images, tokens))
+            loss.backward()
+        else:
+            loss = self._accumulated(images, tokens)
+        if config.optimizer.grad_clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.grad_clip_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            self._clip_model.logit_scale.clamp_(0, math.log(config.max_logit_scale))
+        return loss.detach()
+
+    def _accumulated(self, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The loss of the whole batch with the activations of one part at a time in memory.
+
+        First all features without gradients; then each part again with gradients, among the
+        features of the others. The logit scale gets its gradient with the last part only: every
+        part's loss is the whole loss.
+        """
+        parts = list(zip(images.split(self._micro), tokens.split(self._micro), strict=True))
+        with torch.no_grad(), self._autocast():
+            features = [self._clip_model(*part) for part in parts]
+        loss = images.new_zeros(())
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with ExitStack() as stack:
+                if not last and isinstance(self.model, DistributedDataParallel):
+                    stack.enter_context(self.model.no_sync())
+                with self._autocast():
+                    output = self.model(*part)
+                    joined = {
+                        name: torch.cat(
+                            [
+                                output[name] if j == i else features[j][name]
+                                for j in range(len(parts))
+                            ]
+                        )
+                        for name in ("image_features", "text_features")
+                    }
+                    scale = output["logit_scale"]
+                    loss = self.loss(**joined, logit_scale=scale if last else scale.detach())
+                loss.backward()
+        return loss
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.here.device.type, torch.bfloat16)
+
+    # Checkpoints.
+
+    def _save(self) -> None:
+        """Write a checkpoint and remove old ones."""
+        step = self.progress.step
+        states = self.here.gather(self.loader.state_dict())
+        self._fold_losses()
+        sums = self.here.gather((self.progress.loss_sum, self.progress.loss_steps))
+        if not self.here.first:
+            return
+        state = {
+            "state_dict": self._clip_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loader": join_states(states),
+            "step": step,
+            "loss_sums": sums,
+            "name": self.config.model.name,
+        }
+        save_torch(self.folder, checkpoint_name(step), state)
+        for old in checkpoint_steps(self.folder)[: -self.config.keep_checkpoints]:
+            self.folder.remove(checkpoint_name(old))
+
+    def _load(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        steps = checkpoint_steps(self.folder)
+        newest = self.here.gather(steps[-1] if steps else None)[0]
+        if newest is None:
+            if self.here.first:
+                self.folder.remove(METRICS)
+            return
+        state = load_torch(self.folder, checkpoint_name(newest), self.here.device)
+        self._clip_model.load_state_dict(state["state_dict"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.load_state_dict(state["loader"])
+        sums = state["loss_sums"]
+        total, count = sums[self.here.rank] if len(sums) == self.here.world_size else sums[0]
+        self.progress = Progress(newest, total, count)
+        if self.here.first:
+            trim_metrics(self.folder, newest)
+
+    def _finish(self, loss: float | None, start_step: int, seconds: float) -> dict[str, Any]:
+        config, here = self.config, self.here
+        skipped: Counter[str] = Counter()
+        for counts in here.gather(dict(self.loader.skipped)):
+            skipped.update(counts)
+        waits = here.gather(self.loader.wait_seconds)
+        epoch = min(here.gather(self.loader.epoch))
+        if loss is None:  # a checkpoint of the last step was there
+            loss = last_metrics(self.folder)["loss"]
+        totals = {
+            "steps": config.steps,
+            "seen_pairs": config.steps * config.global_batch,
+            "loss": loss,
+            "epoch": epoch,
+            "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+        }
+        if here.first:
+            final = {"name": config.model.name, "state_dict": self._clip_model.state_dict()}
+            save_torch(self.folder, FINAL, final)
+            finish(self.folder, TRAIN, totals)
+        here.gather(None)  # no rank leaves before the files are there
+        trained = (config.steps - start_step) * config.global_batch
+        if not trained:
+            return totals
+        return {
+            **totals,
+            "pairs_per_second": trained / seconds,
+            "data_wait": sum(waits) / len(waits) / seconds,
+        }
+
+
+class _Window:
+    """Throughput and data wait since the last log line."""
+
+    def __init__(self, loader: PairLoader) -> None:
+        self._loader, self._start, self._wait = loader, time.perf_counter(), loader.wait_seconds
+
+    def measure(self, pairs: int) -> dict[str, float]:
+        now, wait = time.perf_counter(), self._loader.wait_seconds
+        seconds = max(now - self._start, 1e-9)
+        values = {
+            "pairs_per_second": pairs / seconds,
+            "data_wait": (wait - self._wait) / seconds,
+        }
+        self._start, self._wait = now, wait
+        return values
+
+
+@contextmanager
+def _writers(config: TrainConfig, folder: Folder, here: Ranks) -> Iterator[Any]:
+    """A function that writes a log line's values to where they go; only the first rank writes."""
+    if not here.first:
+        yield lambda metrics, timing: None
+        return
+    with ExitStack() as stack:
+        board = _tensorboard(config, folder, stack)
+        run = _wandb(config, stack)
+
+        def write(metrics: dict[str, Any], timing: dict[str, float]) -> None:
+            append_metrics(folder, metrics)
+            step = metrics["step"]
+            scalars = {k: v for k, v in {**metrics, **timing}.items() if k != "step"}
+            if board is not None:
+                for name, value in scalars.items():
+                    board.add_scalar(f"train/{name}", value, step)
+            if run is not None:
+                run.log({f"train/{k}": v for k, v in scalars.items()}, step=step)
+
+        yield write
+
+
+def _tensorboard(config: TrainConfig, folder: Folder, stack: ExitStack) -> Any:
+    if not config.tensorboard or not is_local(folder.url):
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "TensorBoard is not installed: pip install tensorboard, or set tensorboard = false"
+        ) from None
+    writer = SummaryWriter(str(local_path(folder.address(TENSORBOARD))))
+    stack.callback(writer.close)
+    return writer
+
+
+def _wandb(config: TrainConfig, stack: ExitStack) -> Any:
+    if config.wandb_project is None:
+        return None
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(
+            "wandb is not installed: pip install wandb, or leave wandb_project out"
+        ) from None
+    run = wandb.init(project=config.wandb_project, config=config.as_json())
+    stack.callback(run.finish)
+    return run
+
+
+def make_optimizer(
+    model: torch.nn.Module, settings: OptimizerSection, *, fused: bool
+) -> torch.optim.Optimizer:
+    """AdamW; no weight decay for biases, norms' gains and the logit scale (as open_clip)."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    plain = [p for _, p in named if p.ndim < 2]
+    decayed = [p for _, p in named if p.ndim >= 2]
+    return torch.optim.AdamW(
+        [
+            {"params": plain, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": settings.weight_decay},
+        ],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=fused,
+    )
+
+
+def learning_rate(settings: OptimizerSection, step: int, steps: int) -> float:
+    """The learning rate of a step (from 0): linear warm-up, then a cosine to zero at the end."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    passed = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(passed, 1.0)))
+
+
+# Files.
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of a checkpoint."""
+    return f"{CHECKPOINTS}/step-{step:09d}.pt"
+
+
+def checkpoint_steps(folder: Folder) -> list[int]:
+    """The steps of the checkpoints that are there, in order."""
+    names = [n.rsplit("/", 1)[-1] for n in folder.list(CHECKPOINTS)]
+    return sorted(int(n[5:-3]) for n in names if n.startswith("step-") and n.endswith(".pt"))
+
+
+def save_torch(folder: Folder, name: str, value: Any) -> None:
+    """Write tensors and plain values, all or nothing."""
+    with folder.create(name) as file:
+        torch.save(value, file)
+
+
+def load_torch(folder: Folder, name: str, device: torch.device) -> Any:
+    """Read tensors and plain values; code in the file is not run. UserError if it is damaged."""
+    with folder.open(name) as file:
+        content = io.BytesIO(file.read())
+    try:
+        return torch.load(content, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{folder.address(name)} is no usable checkpoint ({str(error).splitlines()[0]}); "
+            "remove it to go on from an older one"
+        ) from None
+
+
+def read_metrics(folder: Folder) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``."""
+    if not folder.exists(METRICS):
+        return []
+    with folder.open(METRICS) as file:
+        return [json.loads(line) for line in file.read().splitlines()]
+
+
+def last_metrics(folder: Folder) -> dict[str, Any]:
+    """The last line of ``metrics.jsonl``."""
+    return read_metrics(folder)[-1]
+
+
+def append_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
+    """Add a line; object stores cannot append: there the file is written anew."""
+    line = json.dumps(metrics).encode() + b"\n"
+    if is_local(folder.url):
+        with local_path(folder.address(METRICS)).open("ab") as file:
+            file.write(line)
+        return
+    lines = [json.dumps(m).encode() + b"\n" for m in read_metrics(folder)]
+    with folder.create(METRICS) as file:
+        file.write(b"".join([*lines, line]))
+
+
+def trim_metrics(folder: Folder, step: int) -> None:
+    """Drop what was written after the checkpoint of ``step``, also half a line."""
+    if not folder.exists(METRICS):
+        return
+    with folder.open(METRICS) as file:
+        lines = file.read().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    with folder.create(METRICS) as file:
+        file.write(b"".join(kept))

@@ -1,0 +1,208 @@
+"""The whole chain in miniature: pool, match, balance, train 60 steps, evaluate above chance."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
+
+from typer.testing import CliRunner
+
+from metacurate.cli import app
+from metacurate.errors import UserError
+from metacurate.experiment import (
+    Arm,
+    ExperimentConfig,
+    load_experiment_config,
+    mean_interval,
+)
+from metacurate.training.config import from_table
+from training_pools import SHAPES, WORDS, picture, write_pool
+
+STEPS = 60
+BATCH = 64
+CLASSES = len(WORDS) * len(SHAPES)
+IMAGES_A_CLASS = 10
+MODEL = """
+[model]
+name = "metacurate-chain-test"
+[model.config]
+embed_dim = 32
+quick_gelu = true
+[model.config.vision_cfg]
+image_size = 16
+layers = 2
+width = 64
+head_width = 32
+patch_size = 4
+[model.config.text_cfg]
+context_length = 12
+vocab_size = 49408
+width = 64
+heads = 2
+layers = 1
+"""
+
+
+def invoke(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A long-tailed pool, metadata, and a test set with as many images of every class."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_pool(folder / "pool", 2000)
+    (folder / "metadata.json").write_text(json.dumps([*WORDS, *SHAPES]))
+    generator = np.random.default_rng(1)
+    names = [f"{word} {shape}" for word in WORDS for shape in SHAPES]
+    for number, name in enumerate(names):
+        place = folder / "test" / f"{number:02d}"
+        place.mkdir(parents=True)
+        word, shape = name.split()
+        for i in range(IMAGES_A_CLASS):
+            image = picture(WORDS.index(word), SHAPES.index(shape), generator)
+            (place / f"{i}.png").write_bytes(image)
+    (folder / "test" / "classnames.txt").write_text("\n".join(names))
+    templates = "a {c} on grey\n{c} , seen from near\n"
+    (folder / "test" / "zeroshot_classification_templates.txt").write_text(templates)
+    groups = {name: "tail" if WORDS.index(name.split()[0]) >= 4 else "head" for name in names}
+    (folder / "groups.json").write_text(json.dumps(groups))
+    return folder
+
+
+def test_pool_to_accuracy_above_chance(place):
+    card = invoke(
+        "curate", str(place / "pool"), "--metadata", str(place / "metadata.json"),
+        "--t", "60", "--out", str(place / "run"), "--workers", "1",
+    )  # fmt: skip
+    assert card["pool"]["pairs"] == 2000
+    assert card["matched"]["pairs"] == 1800
+    assert card["kept"]["pairs"] < 1000
+    config = place / "train.toml"
+    config.write_text(
+        f"seen_pairs = {STEPS * BATCH}\nglobal_batch = {BATCH}\nthreads = 1\n"
+        f'[data]\nshards = "{place / "run" / "curated"}"\n'
+        "[optimizer]\nlr = 2e-3\nwarmup_steps = 10\n" + MODEL
+    )
+    totals = invoke("train", "--config", str(config), "--out", str(place / "model"))
+    assert totals["steps"] == STEPS
+    report = invoke(
+        "eval", str(place / "model"), "--data", str(place / "test"),
+        "--groups", str(place / "groups.json"), "--out", str(place / "eval.json"),
+    )  # fmt: skip
+    result = report["results"][0]
+    assert result["images"] == CLASSES * IMAGES_A_CLASS
+    assert json.loads((place / "eval.json").read_text()) == report
+    # False-alarm rate: a model that knows nothing may still give all images of a class the same
+    # answer, so count classes: the number of the 16 that chance (1/16 each) gets right is binomial,
+    # and at least 8 of them have a probability of 1.9e-6.
+    chance = sum(
+        math.comb(CLASSES, k) * (1 / CLASSES) ** k * (1 - 1 / CLASSES) ** (CLASSES - k)
+        for k in range(CLASSES // 2, CLASSES + 1)
+    )
+    assert chance < 2e-6
+    assert result["top1"]["value"] >= 0.5
+    assert result["groups"]["tail"]["top1"]["n"] == 80
+
+
+def experiment_toml(place: Path, seen_pairs: int = 256) -> Path:
+    path = place / "experiment.toml"
+    path.write_text(
+        'compare_to = "matched"\nseeds = [0, 1]\n'
+        f'[pool]\npaths = "{place / "pool"}"\nmetadata = "{place / "metadata.json"}"\n'
+        f"[train]\nseen_pairs = {seen_pairs}\nglobal_batch = {BATCH}\nthreads = 1\n"
+        "[optimizer]\nlr = 2e-3\nwarmup_steps = 4\n"
+        f'[evaluation]\ndata = "{place / "test"}"\ngroups = "{place / "groups.json"}"\n'
+        '[[arms]]\nname = "raw"\nkind = "raw"\n[[arms]]\nname = "matched"\nkind = "matched"\n'
+        '[[arms]]\nname = "random"\nkind = "random"\nlike = "t-60"\n'
+        '[[arms]]\nname = "t-60"\nkind = "balanced"\nt = 60\n'
+        '[[arms]]\nname = "online"\nkind = "balanced"\nt = 60\nonline = true\n' + MODEL
+    )
+    return path
+
+
+def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
+    place, tmp_path, monkeypatch
+):
+    config = experiment_toml(place)
+    arms = ["raw", "matched", "random", "t-60", "online"]
+    results = invoke("experiment", "--config", str(config), "--out", str(tmp_path / "a"))
+    assert list(results["arms"]) == arms
+    pairs = {name: arm["pairs"] for name, arm in results["arms"].items()}
+    assert pairs["raw"] == [2000, 2000]
+    assert pairs["matched"] == [1800, 1800]
+    assert pairs["random"] == pairs["t-60"]
+    assert pairs["t-60"][0] != pairs["t-60"][1]  # each seed has its own draws
+    assert results["arms"]["matched"]["difference"]["top1"]["mean"] == 0
+    assert {"top1", "head top1", "tail mean_per_class"} <= results["arms"]["raw"]["scores"].keys()
+    with monkeypatch.context() as patch:
+        from metacurate import experiment as module
+
+        original, runs = module.run_arm, []
+
+        def interrupted(task: Any) -> Any:
+            runs.append(task.name)
+            if len(runs) == 4:
+                raise KeyboardInterrupt
+            return original(task)
+
+        patch.setattr(module, "run_arm", interrupted)
+        outcome = CliRunner().invoke(
+            app, ["experiment", "--config", str(config), "--out", str(tmp_path / "b")]
+        )
+        assert outcome.exit_code != 0
+    assert invoke("experiment", "--config", str(config), "--out", str(tmp_path / "b")) == results
+    for name in ("results.json", "results.md", "manifest.json"):
+        first, second = ((tmp_path / run / name).read_bytes() for run in "ab")
+        assert first.replace(b"/a/", b"/b/") == second, name
+    assert (tmp_path / "b" / "results.png").stat().st_size > 5000
+    table = (tmp_path / "b" / "results.md").read_text()
+    assert "| random | " in table
+    assert "chance 6.25%" in table
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"name": "a", "kind": "best"}, "kind must be one of"),
+        ({"name": "a", "kind": "balanced"}, "balanced arms need t"),
+        ({"name": "a", "kind": "random"}, "random arms need like"),
+        ({"name": "../a", "kind": "raw"}, "name may have"),
+        ({"name": "a", "kind": "raw", "online": True}, "only balanced arms"),
+    ],
+)
+def test_mistakes_in_arms_are_named(arm, message):
+    with pytest.raises(UserError, match=message):
+        from_table(Arm, arm, "file.toml")
+
+
+def test_an_arm_that_is_not_there_is_named(place):
+    config = load_experiment_config(str(experiment_toml(place)))
+    with pytest.raises(UserError, match="no arm named 'best'"):
+        ExperimentConfig(**{**vars(config), "compare_to": "best"})
+
+
+def test_intervals_over_seeds_are_students():
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval["mean"] == 2
+    assert interval["high"] == pytest.approx(2 + 4.303 / math.sqrt(3))
+    assert mean_interval([1.0])["low"] is None
+
+
+SHIPPED = sorted((Path(__file__).parent.parent / "examples" / "emoji_experiment").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_experiments_are_valid(path):
+    config = load_experiment_config(str(path))
+    assert {arm.kind for arm in config.arms} == {"raw", "matched", "random", "balanced"}
+    assert len(config.seeds) >= 3
