@@ -418,12 +418,9 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], folder: Folder) -> None:
-    """Accuracies of all arms as PNG and SVG; left out, with a note, without matplotlib."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        note("no plots: matplotlib is not installed (pip install 'metacurate[train]')")
-        return
+    """Accuracies of all arms as PNG and SVG."""
+    import matplotlib as mpl
+
     mpl.use("Agg")
     from matplotlib import pyplot
 

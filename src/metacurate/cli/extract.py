@@ -8,7 +8,6 @@ import typer
 
 from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
 from metacurate.cli.pool import pool_app
-from metacurate.errors import UserError
 
 
 def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
@@ -84,14 +83,8 @@ def extract_command(
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
     from metacurate.engines.local import LocalEngine
+    from metacurate.pool.extract import ExtractConfig, extract_pool
     from metacurate.pool.filters import TextRules
-
-    try:
-        from metacurate.pool.extract import ExtractConfig, extract_pool
-    except ImportError as error:
-        raise UserError(
-            f"the package {error.name} is missing: pip install 'metacurate[web]'"
-        ) from None
 
     settings = ExtractConfig(
         languages=tuple(sorted(set(lang or ()))),
