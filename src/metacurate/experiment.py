@@ -25,7 +25,7 @@ from metacurate.curation import curate
 from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.pool.schema import PoolConfig
-from metacurate.progress import meter, note
+from metacurate.progress import meter
 from metacurate.stage import Stage, begin, exclusive, finish, run_shards
 from metacurate.storage import Folder
 from metacurate.training.config import DataSection, OptimizerSection, TrainConfig
