@@ -29,15 +29,15 @@ Way = Callable[[Path], int]
 def metacurate_way(identifier: str) -> Way:
     """``pool extract`` without writing the Parquet file; the number of pairs."""
     # Not at the top: the parser's process imports this module too, and needs nothing of this.
-    from metacurate.pool.extract import Counts, ExtractConfig, read_rows, tables
+    from metacurate.pool.extract import Counts, ExtractConfig, read_tables, tables
 
     def run(path: Path) -> int:
         config = ExtractConfig(identifier=identifier)
         counts = Counts()
         form = "wat" if ".wat" in path.name else "warc"
         with path.open("rb") as file:
-            rows = read_rows(file, path.name, form, config, counts)
-            return sum(table.num_rows for table in tables(rows, config, counts))
+            found = read_tables(file, path.name, form, config, counts)
+            return sum(table.num_rows for table in tables(found, config, counts))
 
     return run
 

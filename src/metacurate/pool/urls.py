@@ -58,7 +58,8 @@ class Base:
             return None, DATA_URL if url[:5].lower() == "data:" else LONG_URL
         if "/." not in url and "%2" not in url:
             if _PLAIN_RELATIVE.fullmatch(url):
-                return (self._origin if url[0] == "/" else self._folder) + url, ""
+                url = (self._origin if url[0] == "/" else self._folder) + url
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
             if _is_plain_absolute(url):
                 return url, ""
         scheme = _SCHEME.match(url)
