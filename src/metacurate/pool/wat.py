@@ -32,7 +32,6 @@ _USUAL_PLACE = re.compile(
 _PLAIN_PLACE = re.compile(
     rb'\{"Container":\{"Filename":"([!#-\[\]-~]*+)","Compressed":true,"Offset":"([0-9]{1,18})"'
 )
-_BASE = b'"Base":'
 _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
 _OFFSET = re.compile(_OBJECT_PARTS + rb'"Offset":"?([0-9]{1,18})\b')
@@ -76,13 +75,10 @@ def snapshot(block: bytes) -> str | None:
 def plain_place(block: bytes) -> tuple[str, int] | None:
     """The file and offset of the WARC record that a page's JSON describes.
 
-    None if the JSON begins unusually or if the page may have a ``<base href>``: it is for
-    ``read_page`` then.
+    None if the JSON begins unusually.
     """
     found = _PLAIN_PLACE.match(block)
-    if found is None or _BASE in block:
-        return None
-    return found.group(1).decode(), int(found.group(2))
+    return (found.group(1).decode(), int(found.group(2))) if found else None
 
 
 def read_page(block: bytes) -> Page:
@@ -94,7 +90,7 @@ def read_page(block: bytes) -> Page:
     at = block.find(MARK)
     if at < 0:
         return Page([], None, None, None)
-    if _BASE in block:
+    if b'"Base":' in block:
         return _parse_whole(block)
     images: list[Image] = []
     while at >= 0:

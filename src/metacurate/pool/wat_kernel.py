@@ -12,6 +12,8 @@ from numba import njit
 
 MARK = b'"IMG@/src"'
 SHORTEST_LINK = len(b'{"path":"IMG@/src","url":""}')
+# How many bytes are looked at together.
+BLOCK = 64
 # The columns of ``find_links``; a text that is missing has two equal bounds.
 COLUMNS = 7
 PAGE, URL, URL_END, ALT, ALT_END, TITLE, TITLE_END = range(COLUMNS)
@@ -19,19 +21,17 @@ PAGE, URL, URL_END, ALT, ALT_END, TITLE, TITLE_END = range(COLUMNS)
 ODD, AT_ORIGIN, IN_FOLDER, ABSOLUTE = range(4)
 
 _MARK = np.frombuffer(MARK, np.uint8)
+_G_IN_MARK = MARK.index(b"G@")
 _BEFORE = np.frombuffer(b'{"path":', np.uint8)
 _URL = np.frombuffer(b',"url":"', np.uint8)
 _ALT = np.frombuffer(b',"alt":"', np.uint8)
 _TITLE = np.frombuffer(b',"title":"', np.uint8)
+_BASE = np.frombuffer(b'"Base":', np.uint8)
 _HTTP = np.frombuffer(b"http", np.uint8)
-_QUOTE, _BACKSLASH, _BRACE = ord('"'), ord("\\"), ord("}")
-_SPACE, _DELETE = 32, 127
-_SLASH, _DOT, _COLON, _PERCENT, _TWO, _QUERY, _HYPHEN = (ord(c) for c in "/.:%2?-")
-_SMALL_X, _SMALL_N, _SMALL_S = ord("x"), ord("n"), ord("s")
-
-# How far a search for the mark may go on when the byte under the mark's last one is this.
-_SKIP = np.full(256, len(MARK), np.int64)
-_SKIP[_MARK[:-1]] = len(MARK) - 1 - np.arange(len(MARK) - 1)
+_QUOTE, _BACKSLASH, _BRACE, _CAPITAL_B, _CAPITAL_G, _AT = (np.uint8(ord(c)) for c in '"\\}BG@')
+_SPACE, _DELETE = np.uint8(32), np.uint8(127)
+_SLASH, _DOT, _COLON, _PERCENT, _TWO, _QUERY = (np.uint8(ord(c)) for c in "/.:%2?")
+_SMALL_X, _SMALL_N, _SMALL_S, _HYPHEN = (np.uint8(ord(c)) for c in "xns-")
 
 # The character classes of the patterns in ``pool.urls``: a top-level domain's characters, a label's
 # first, a label's, a relative address's first, an address's.
@@ -69,31 +69,59 @@ def _string_end(data, at, end):  # type: ignore[no-untyped-def]
     return min(at, end)
 
 
+@njit(cache=True, nogil=True)
+def _may_have(block, following):  # type: ignore[no-untyped-def]
+    """Whether the mark's ``G@``, or ``"B``, starts in ``BLOCK`` bytes. Compiles to vector code."""
+    found = np.uint8(0)
+    for i in range(BLOCK):
+        mark = (block[i] ^ _CAPITAL_G) | (following[i] ^ _AT)
+        base = (block[i] ^ _QUOTE) | (following[i] ^ _CAPITAL_B)
+        found |= np.uint8((mark == 0) | (base == 0))
+    return found != 0
+
+
+@njit(cache=True, nogil=True)
+def _next_mark(data, at, end):  # type: ignore[no-untyped-def]
+    """Where the next mark is, -1 if there is none before ``end``; -2 if a ``"Base":`` is before it.
+
+    Nothing of a mark may lie before ``at``.
+    """
+    while at < end:
+        if _may_have(data[at : at + BLOCK], data[at + 1 : at + 1 + BLOCK]):
+            for i in range(at, min(at + BLOCK, end)):
+                if data[i] == _CAPITAL_G and _is_at(data, i - _G_IN_MARK, end, _MARK):
+                    return i - _G_IN_MARK
+                if data[i] == _QUOTE and _is_at(data, i, end, _BASE):
+                    return -2
+        at += BLOCK
+    return -1
+
+
 @njit(f"int64({_BYTES}, {_NUMBERS}, int32[:, ::1], boolean[::1])", cache=True, nogil=True)
 def find_links(data, bounds, links, unusual):  # type: ignore[no-untyped-def]
     """Fill ``links`` (int32[n, 7]) with the image links of pages; returns how many there are.
 
-    ``data[bounds[i]:bounds[i + 1]]`` is the JSON of page i. Where a page has a link in another form
-    than the usual one, ``unusual[i]`` becomes true and the page has no links; pages for which it is
-    true already are passed over. ``links`` must have room for one a ``SHORTEST_LINK`` bytes.
+    ``data[bounds[i]:bounds[i + 1]]`` is the JSON of page i; ``BLOCK`` more bytes follow the last.
+    Where a page may have a ``<base href>``, or a link in another form than the usual one,
+    ``unusual[i]`` becomes true and the page has no links; pages for which it is true already are
+    passed over. ``links`` must have room for one a ``SHORTEST_LINK`` bytes.
     """
     found = 0
-    last = len(_MARK) - 1
     for page in range(len(unusual)):
         if unusual[page]:
             continue
         before = found
-        end = bounds[page + 1]
-        at = np.int64(bounds[page])
-        while at + last < end:
-            if data[at + last] != _QUOTE or not _is_at(data, at, end, _MARK):
-                at += _SKIP[data[at + last]]
-                continue
-            url = at + len(_MARK) + len(_URL)
-            usual = at - len(_BEFORE) >= bounds[page]
-            usual = usual and _is_at(data, at - len(_BEFORE), end, _BEFORE)
-            if not (usual and _is_at(data, at + len(_MARK), end, _URL)):
-                unusual[page] = True
+        first, end = np.int64(bounds[page]), np.int64(bounds[page + 1])
+        mark = _next_mark(data, first, end)
+        while mark >= 0:
+            at = mark - len(_BEFORE)
+            url = mark + len(_MARK) + len(_URL)
+            if (
+                at < first
+                or not _is_at(data, at, end, _BEFORE)
+                or not _is_at(data, mark + len(_MARK), end, _URL)
+            ):
+                mark = -2
                 break
             url_end = _string_end(data, url, end)
             at = min(url_end + 1, end)
@@ -107,14 +135,15 @@ def find_links(data, bounds, links, unusual):  # type: ignore[no-untyped-def]
                 title_end = _string_end(data, title, end)
                 at = min(title_end + 1, end)
             if at >= end or data[at] != _BRACE:
-                unusual[page] = True
+                mark = -2
                 break
             row = links[found]
             row[0], row[1], row[2], row[3] = page, url, url_end, alt
             row[4], row[5], row[6] = alt_end, title, title_end
             found += 1
-            at += 1
-        if unusual[page]:
+            mark = _next_mark(data, at, end)
+        if mark == -2:
+            unusual[page] = True
             found = before
     return found
 

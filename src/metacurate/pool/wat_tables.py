@@ -33,8 +33,8 @@ from metacurate.pool.page_rows import (
 from metacurate.pool.response import NO_IMAGE
 from metacurate.pool.urls import MAX_URL_CHARS, Base
 
-# JSON of pages that is looked at together; small enough to stay in a core's cache.
-BATCH_BYTES = 1 << 20
+# JSON of pages that is looked at together.
+BATCH_BYTES = 2 << 20
 BATCH_PAGES = 4096
 # Longer pages go alone, row by row, so that memory stays bounded.
 LONG_PAGE_BYTES = 1 << 20
@@ -175,7 +175,7 @@ def _bases(urls: list[str], unusual: np.ndarray) -> tuple[pa.StringArray, np.nda
 
 def _find_links(blocks: list[bytes], unusual: np.ndarray) -> tuple[bytes, np.ndarray]:
     """The joined JSON of pages and its image links (see ``wat_kernel.find_links``)."""
-    data = b"".join(blocks)
+    data = b"".join([*blocks, bytes(kernel.BLOCK)])
     bounds = np.zeros(len(blocks) + 1, np.int32)
     np.cumsum([len(block) for block in blocks], out=bounds[1:])
     links = np.empty((len(data) // kernel.SHORTEST_LINK, kernel.COLUMNS), np.int32)
