@@ -33,7 +33,7 @@ from metacurate.pool.page_rows import (
     page_rows,
     row_tables,
 )
-from metacurate.pool.response import NO_IMAGE, Page, Response, read_response
+from metacurate.pool.response import Page, Response, read_response
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
 from metacurate.pool.warc import Record, read_records
@@ -260,21 +260,17 @@ def read_rows(
 def wat_pages(
     file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[WatPage]:
-    """Yield the pages of a WAT file that may have images."""
+    """Yield the pages of a WAT file."""
     snapshot = config.snapshot or _crawl_of(source)
     kinds = frozenset({b"metadata"})
     for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
         counts.records += 1
-        block = record.block
-        if not wat.describes_html(block):
-            snapshot = config.snapshot or wat.snapshot(block) or snapshot
+        if not wat.describes_html(record.data, record.start, record.end):
+            snapshot = config.snapshot or wat.snapshot(record.block) or snapshot
             counts.dropped_records[NO_HTML_METADATA] += 1
             continue
         counts.pages += 1
-        if wat.has_image(block):
-            yield WatPage(block, record.field("WARC-Target-URI") or "", snapshot)
-        else:
-            counts.dropped_pages[NO_IMAGE] += 1
+        yield WatPage(record, record.field("WARC-Target-URI") or "", snapshot)
 
 
 def warc_pages(
@@ -320,7 +316,7 @@ def _response_batches(
         counts.records += 1
         counts.pages += 1
         batch.append(record)
-        size += len(record.block)
+        size += record.end - record.start
         if len(batch) >= PAGES_PER_BATCH or size >= BYTES_PER_BATCH:
             yield snapshot, batch
             batch, size = [], 0

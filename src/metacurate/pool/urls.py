@@ -18,6 +18,7 @@ BAD_URL = "bad URL"
 LONG_URL = "oversized URL"
 
 _SPACE = " \t\n\r\f\v"
+_BREAKS = re.compile(r"[\t\n\r]")  # passed over anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 # What the URL parser would leave as it is: most addresses, at a tenth of its price. A host that
 # ends in a letter and has no "xn--" is no number and needs no IDNA. Dot segments ("/.", "%2e") are
@@ -62,7 +63,7 @@ class Base:
                 return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
             if _is_plain_absolute(url):
                 return url, ""
-        scheme = _SCHEME.match(url)
+        scheme = _SCHEME.match(_BREAKS.sub("", url))
         if scheme is not None and scheme.group(1).lower() not in ("http", "https"):
             return None, DATA_URL if scheme.group(1).lower() == "data" else NOT_HTTP
         try:

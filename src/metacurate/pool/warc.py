@@ -18,6 +18,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
+LINE_END = b"\r\n"
 HEADER_END = b"\r\n\r\n"
 RECORD_END = b"\r\n\r\n"
 MAX_HEADER_BYTES = 64 << 10
@@ -68,13 +69,27 @@ def _field(header: bytes, name: str) -> bytes | None:
 
 
 class Record(NamedTuple):
-    """One record: its place in the file, WARC-Type, header lines and content block."""
+    """One record: its place in the file, WARC-Type, and its bytes within ``data``, not copied."""
 
     offset: int
     """Where the record (or the gzip member that holds it) starts in the file, in bytes."""
     kind: bytes
-    header: bytes
-    block: bytes
+    data: bytes
+    first: int
+    """Where the record begins in ``data``."""
+    start: int
+    end: int
+    """``data[start:end]`` is the content block."""
+
+    @property
+    def header(self) -> bytes:
+        """The header lines, each with its line end."""
+        return self.data[self.first : self.start - len(LINE_END)]
+
+    @property
+    def block(self) -> bytes:
+        """The content block."""
+        return self.data[self.start : self.end]
 
     def field(self, name: str) -> str | None:
         """The value of a named header field, None if there is none."""
@@ -119,8 +134,10 @@ class _Window:
 
     def piece(self) -> bytes:
         """What is probably the gzip member at the position, or its beginning; at least a byte."""
-        self.peek(0, 1)
         at = self.position - self._start
+        if at >= len(self._data):
+            self.peek(0, 1)
+            at = self.position - self._start
         end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
         return self._data[at : end if end >= 0 else at + PIECE_BYTES]
 
@@ -267,8 +284,7 @@ def _split(
             if length > max_bytes:
                 losses[OVERSIZED] += 1
             else:
-                header = member[at : start - len(HEADER_END) + 2]
-                records.append(Record(offset, kind, header, member[start:end]))
+                records.append(Record(offset, kind, member, at, start, end))
         at = end + len(RECORD_END)
     return records
 
@@ -313,7 +329,9 @@ def _read_with_fastwarc(
                 continue
             header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
             kind = str(record.record_type).encode()
-            yield Record(record.stream_pos, kind, header, block)
+            start = len(header) + len(LINE_END)
+            data = header + LINE_END + block
+            yield Record(record.stream_pos, kind, data, 0, start, start + length)
     except BaseException as error:
         # A panic of fastwarc's Rust code is a BaseException of a type that cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -51,14 +51,9 @@ class Page(NamedTuple):
     record_offset: int | None
 
 
-def describes_html(block: bytes) -> bool:
-    """Whether a record's JSON describes an HTML page."""
-    return b'"HTML-Metadata"' in block
-
-
-def has_image(block: bytes) -> bool:
-    """Whether a page's JSON may have image links."""
-    return MARK in block
+def describes_html(data: bytes, start: int, end: int) -> bool:
+    """Whether a record's JSON (``data[start:end]``) describes an HTML page."""
+    return data.find(b'"HTML-Metadata"', start, end) >= 0
 
 
 def snapshot(block: bytes) -> str | None:
@@ -72,12 +67,12 @@ def snapshot(block: bytes) -> str | None:
         return None
 
 
-def plain_place(block: bytes) -> tuple[str, int] | None:
+def plain_place(data: bytes, start: int, end: int) -> tuple[str, int] | None:
     """The file and offset of the WARC record that a page's JSON describes.
 
     None if the JSON begins unusually.
     """
-    found = _PLAIN_PLACE.match(block)
+    found = _PLAIN_PLACE.match(data, start, end)
     return (found.group(1).decode(), int(found.group(2))) if found else None
 
 

@@ -242,7 +242,7 @@ def _is_plain_absolute(data, start, end):  # type: ignore[no-untyped-def]
         else:
             return False
         at += 1
-    if at == end or at == label or dots == 0 or not letters_only:
+    if dots == 0 or at == end or not (label < at and letters_only):
         return False
     for i in range(start, end):
         byte = data[i]

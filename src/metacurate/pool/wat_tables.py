@@ -32,20 +32,20 @@ from metacurate.pool.page_rows import (
 )
 from metacurate.pool.response import NO_IMAGE
 from metacurate.pool.urls import MAX_URL_CHARS, Base
+from metacurate.pool.warc import Record
 
-# JSON of pages that is looked at together.
+# How much JSON, and of how many pages, is looked at together. Longer pages go alone, row by row, so
+# that memory stays bounded.
 BATCH_BYTES = 2 << 20
 BATCH_PAGES = 4096
-# Longer pages go alone, row by row, so that memory stays bounded.
-LONG_PAGE_BYTES = 1 << 20
 
 INVALID_JSON = "invalid JSON"
 
 
 class WatPage(NamedTuple):
-    """The JSON of a page that may have images, its address and the crawl's name."""
+    """The record that describes a page, the page's address and the crawl's name."""
 
-    block: bytes
+    record: Record
     url: str
     snapshot: str | None
 
@@ -55,15 +55,15 @@ def wat_tables(pages: Iterable[WatPage], rules: TextRules, counts: Counts) -> It
     batch: list[WatPage] = []
     size = 0
     for page in pages:
-        is_long = len(page.block) > LONG_PAGE_BYTES
-        if batch and (is_long or size >= BATCH_BYTES or len(batch) == BATCH_PAGES):
+        length = page.record.end - page.record.start
+        if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_PAGES):
             yield _batch_table(batch, rules, counts)
             batch, size = [], 0
-        if is_long:
+        if length > BATCH_BYTES:
             yield from row_tables(_rows(page, rules, counts))
         else:
             batch.append(page)
-            size += len(page.block)
+            size += length
     if batch:
         yield _batch_table(batch, rules, counts)
 
@@ -71,7 +71,7 @@ def wat_tables(pages: Iterable[WatPage], rules: TextRules, counts: Counts) -> It
 def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
     """Yield the rows of one page, whatever its form."""
     try:
-        read = wat.read_page(page.block)
+        read = wat.read_page(page.record.block)
     except wat.InvalidJson:
         counts.dropped_pages[INVALID_JSON] += 1
         return
@@ -85,17 +85,20 @@ def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
 
 
 def _batch_table(pages: list[WatPage], rules: TextRules, counts: Counts) -> pa.Table:
-    places = [wat.plain_place(page.block) for page in pages]
+    blocks = [(page.record.data, page.record.start, page.record.end) for page in pages]
+    places = [wat.plain_place(*block) for block in blocks]
     # Pages that the columns are not for; found out in all that follows, up to ``usual``.
     unusual = np.array([place is None for place in places])
     bases, base_ends = _bases([page.url for page in pages], unusual)
-    data, links = _find_links([page.block for page in pages], unusual)
+    data, links = _find_links(blocks, unusual)
     alt = _read_texts(data, links, kernel.ALT, unusual)
     title = _read_texts(data, links, kernel.TITLE, unusual)
     addresses = _read_addresses(data, links, base_ends, unusual)
 
     usual = ~unusual[links[:, kernel.PAGE]]
     counts.images += int(usual.sum())
+    found = np.bincount(links[:, kernel.PAGE], minlength=len(pages))
+    _count(counts.dropped_pages, NO_IMAGE, ~unusual & (found == 0))
     has_alt = _kept_texts(alt, usual, rules, counts)
     has_title = _kept_texts(title, usual, rules, counts)
     has_text = has_alt | has_title
@@ -173,11 +176,14 @@ def _bases(urls: list[str], unusual: np.ndarray) -> tuple[pa.StringArray, np.nda
     return bases, ends
 
 
-def _find_links(blocks: list[bytes], unusual: np.ndarray) -> tuple[bytes, np.ndarray]:
+def _find_links(
+    blocks: list[tuple[bytes, int, int]], unusual: np.ndarray
+) -> tuple[bytes, np.ndarray]:
     """The joined JSON of pages and its image links (see ``wat_kernel.find_links``)."""
-    data = b"".join([*blocks, bytes(kernel.BLOCK)])
+    parts = [memoryview(data)[start:end] for data, start, end in blocks]
+    data = b"".join([*parts, bytes(kernel.BLOCK)])
     bounds = np.zeros(len(blocks) + 1, np.int32)
-    np.cumsum([len(block) for block in blocks], out=bounds[1:])
+    np.cumsum([end - start for _, start, end in blocks], out=bounds[1:])
     links = np.empty((len(data) // kernel.SHORTEST_LINK, kernel.COLUMNS), np.int32)
     found = kernel.find_links(np.frombuffer(data, np.uint8), bounds, links, unusual)
     return data, links[:found]
