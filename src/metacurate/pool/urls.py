@@ -43,6 +43,7 @@ class Base:
                 self.url = _join(base_href.strip(_SPACE), self.url)
         scheme_end = self.url.index("//") + 2
         path = self.url.index("/", scheme_end)
+        self._scheme = self.url[: scheme_end - len("//")]
         self._origin = self.url[:path]
         self._folder = self.url[: self.url.partition("?")[0].rindex("/") + 1]
 
@@ -60,6 +61,9 @@ class Base:
         if "/." not in url and "%2" not in url:
             if _PLAIN_RELATIVE.fullmatch(url):
                 url = (self._origin if url[0] == "/" else self._folder) + url
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
+            if url.startswith("//") and _is_plain_absolute(self._scheme + url):
+                url = self._scheme + url
                 return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
             if _is_plain_absolute(url):
                 return url, ""

@@ -213,14 +213,14 @@ def _read_texts(data: bytes, links: np.ndarray, column: int, unusual: np.ndarray
             continue
     places = np.flatnonzero(characters < 0)
     odd: list[str] = []
-    for place in places:
+    spans = links[places][:, [kernel.PAGE, column, column + 1]].tolist()
+    for page, start, end in spans:
         try:
-            text = clean(wat.json_text(data[links[place, column] : links[place, column + 1]]))
+            odd.append(clean(wat.json_text(data[start:end])))
         except wat.InvalidJson:
-            unusual[links[place, kernel.PAGE]] = True
-            text = ""
-        odd.append(text)
-        characters[place] = len(text)
+            unusual[page] = True
+            odd.append("")
+    characters[places] = [len(text) for text in odd]
     return _Texts(_replace(texts, places, odd), characters)
 
 
@@ -255,11 +255,13 @@ def _read_addresses(
     kinds = np.empty(len(links), np.uint8)
     kernel.plan_addresses(np.frombuffer(data, np.uint8), links, base_ends, MAX_URL_CHARS, kinds)
     odd: dict[int, str] = {}
-    for link in np.flatnonzero(kinds == kernel.ODD).tolist():
+    links_of_odd = np.flatnonzero(kinds == kernel.ODD)
+    spans = links[links_of_odd, kernel.PAGE : kernel.URL_END + 1].tolist()
+    for link, (page, start, end) in zip(links_of_odd.tolist(), spans, strict=True):
         try:
-            odd[link] = wat.json_text(data[links[link, kernel.URL] : links[link, kernel.URL_END]])
+            odd[link] = wat.json_text(data[start:end])
         except wat.InvalidJson:
-            unusual[links[link, kernel.PAGE]] = True
+            unusual[page] = True
     return _Addresses(kinds, odd)
 
 
@@ -283,11 +285,11 @@ def _resolve(
     places = np.flatnonzero(kinds == kernel.ODD)
     resolvers: dict[int, Base] = {}
     odd: list[str | None] = []
-    for place in places.tolist():
-        page = int(links[place, kernel.PAGE])
+    pages = links[places, kernel.PAGE].tolist()
+    for page, link in zip(pages, which[places].tolist(), strict=True):
         if page not in resolvers:
             resolvers[page] = Base(bases[page].as_py())
-        url, problem = resolvers[page].resolve(addresses.odd[int(which[place])])
+        url, problem = resolvers[page].resolve(addresses.odd[link])
         if url is None:
             counts.dropped_images[problem] += 1
         odd.append(url)
