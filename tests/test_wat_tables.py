@@ -174,6 +174,22 @@ def test_pages_together_equal_pages_one_by_one(pages: list[WatPage], rules: Text
     found.validate(full=True)
 
 
+def test_every_character_is_cleaned_as_it_should() -> None:
+    """All up to U+30FF, which have all white space and controls; within a text, first and last."""
+    characters = [chr(c) for c in range(0x3100)]
+    links = [
+        {"path": "IMG@/src", "url": f"{ord(c)}.png", "alt": f"a{c}b", "title": t}
+        for c in characters
+        for t in (f"{c}a", f"a{c}")
+    ]
+    blocks = [page(PAGE_URLS[0], links[n : n + 500], {}, False) for n in range(0, len(links), 500)]
+    pages = [WatPage(Record(0, b"metadata", b, 0, 0, len(b)), PAGE_URLS[0], None) for b in blocks]
+    expected, expected_counts = one_by_one(pages, TextRules())
+    found, counts = together(pages, TextRules())
+    assert found.equals(expected)
+    assert counts.statistics() == expected_counts.statistics()
+
+
 def test_plain_values_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the compiled code is for: it takes plain values over, in any language."""
     links = [
