@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import IO, NamedTuple
+from typing import IO
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from metacurate.engines import Engine
 from metacurate.errors import UserError
 from metacurate.pool import wat
 from metacurate.pool.files import fingerprint, open_source
-from metacurate.pool.filters import TextRules, clean, drop_reason
-from metacurate.pool.html import Image
+from metacurate.pool.filters import TextRules
 from metacurate.pool.isolate import Isolated
 from metacurate.pool.language import DEFAULT, UNDETERMINED, Identifier, load_identifier
-from metacurate.pool.response import NO_IMAGE, Page, Response, read_response
+from metacurate.pool.page_rows import (
+    ROWS_PER_GROUP,
+    Counts,
+    Row,
+    SourcePage,
+    page_rows,
+    row_tables,
+)
+from metacurate.pool.response import Page, Response, read_response
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
-from metacurate.pool.urls import NO_URL, Base
 from metacurate.pool.warc import Record, read_records
+from metacurate.pool.wat_tables import WatPage, wat_tables
 from metacurate.stage import (
     Stage,
     Statistics,
@@ -58,7 +65,6 @@ SCHEMA = pa.schema(
 record is, of a WAT the one that it describes; null if unknown."""
 
 EXTRACT = Stage("extract", outputs=("pool",))
-ROWS_PER_GROUP = 50_000
 PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 
@@ -69,11 +75,7 @@ _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILI
 
 # Reasons for dropping records, pages, images and texts (more are with the modules that see them).
 NO_HTML_METADATA = "no HTML metadata"
-INVALID_JSON = "invalid JSON"
-BAD_PAGE_URL = "bad page URL"
 LOST_PAGE = "page that crashed or stalled the parser"
-NO_KEPT_TEXT = "no text"
-REPEATED = "repeated on the page"
 OTHER_LANGUAGE = "text in another language"
 
 
@@ -95,17 +97,6 @@ class ExtractConfig:
     max_record_bytes: int = 32 << 20
 
 
-class Row(NamedTuple):
-    """An image on a page, with the texts that passed the rules: (source, text) pairs."""
-
-    url: str
-    texts: list[tuple[str, str]]
-    page_url: str
-    snapshot: str | None
-    warc_file: str | None
-    record_offset: int | None
-
-
 @dataclass(frozen=True)
 class ExtractTask:
     """One source file to one shard."""
@@ -115,29 +106,6 @@ class ExtractTask:
     folder: Folder
     shard: str
     config: ExtractConfig
-
-
-@dataclass
-class Counts:
-    """What was found, and what was dropped for which reason."""
-
-    records: int = 0
-    pages: int = 0
-    images: int = 0
-    pairs: int = 0
-    texts: int = 0
-    dropped_records: Counter[str] = field(default_factory=Counter)
-    dropped_pages: Counter[str] = field(default_factory=Counter)
-    dropped_images: Counter[str] = field(default_factory=Counter)
-    dropped_texts: Counter[str] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-
-    def statistics(self) -> Statistics:
-        """The counts as JSON values, in a fixed order."""
-        return {
-            name: dict(sorted(value.items())) if isinstance(value, Counter) else value
-            for name, value in vars(self).items()
-        }
 
 
 def extract_pool(
@@ -255,8 +223,8 @@ def extract_shard(task: ExtractTask) -> Statistics:
         task.folder.create(task.shard) as out,
         pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
     ):
-        rows = read_rows(file, task.source, task.format, task.config, counts)
-        for table in tables(rows, task.config, counts):
+        found = read_tables(file, task.source, task.format, task.config, counts)
+        for table in tables(found, task.config, counts):
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     return counts.statistics()
 
@@ -269,52 +237,40 @@ def open_input(source: str) -> IO[bytes]:
     return filesystem.open(path, "rb")
 
 
+def read_tables(
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+) -> Iterator[pa.Table]:
+    """Yield the rows of one source file as tables (``FOUND``) of any size."""
+    if form == WAT:
+        return wat_tables(wat_pages(file, source, config, counts), config.rules, counts)
+    pages = warc_pages(file, source, config, counts)
+    return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
+
+
 def read_rows(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[Row]:
-    """Yield the rows of one source file; their texts have no language yet."""
-    pages = wat_pages if form == WAT else warc_pages
-    for page in pages(file, source, config, counts):
-        yield from page_rows(page, config.rules, counts)
-
-
-class SourcePage(NamedTuple):
-    """The images of one page and where the page comes from."""
-
-    images: list[Image]
-    base_href: str | None
-    page_url: str
-    snapshot: str | None
-    warc_file: str | None
-    record_offset: int | None
+    """Yield the rows of one source file, one by one; their texts have no language yet."""
+    for table in read_tables(file, source, form, config, counts):
+        for row in table.to_pylist():
+            texts = [(text["source"], text["text"]) for text in row.pop("texts")]
+            yield Row(texts=texts, **row)
 
 
 def wat_pages(
     file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
-) -> Iterator[SourcePage]:
-    """Yield the pages with images of a WAT file."""
+) -> Iterator[WatPage]:
+    """Yield the pages of a WAT file."""
     snapshot = config.snapshot or _crawl_of(source)
     kinds = frozenset({b"metadata"})
     for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
         counts.records += 1
-        block = record.block
-        if not wat.describes_html(block):
-            snapshot = config.snapshot or wat.snapshot(block) or snapshot
+        if not wat.describes_html(record.data, record.start, record.end):
+            snapshot = config.snapshot or wat.snapshot(record.block) or snapshot
             counts.dropped_records[NO_HTML_METADATA] += 1
             continue
         counts.pages += 1
-        try:
-            page = wat.read_page(block)
-        except wat.InvalidJson:
-            counts.dropped_pages[INVALID_JSON] += 1
-            continue
-        if not page.images:
-            counts.dropped_pages[NO_IMAGE] += 1
-            continue
-        url = record.field("WARC-Target-URI") or ""
-        yield SourcePage(
-            page.images, page.base_href, url, snapshot, page.warc_file, page.record_offset
-        )
+        yield WatPage(record, record.field("WARC-Target-URI") or "", snapshot)
 
 
 def warc_pages(
@@ -360,7 +316,7 @@ def _response_batches(
         counts.records += 1
         counts.pages += 1
         batch.append(record)
-        size += len(record.block)
+        size += record.end - record.start
         if len(batch) >= PAGES_PER_BATCH or size >= BYTES_PER_BATCH:
             yield snapshot, batch
             batch, size = [], 0
@@ -372,100 +328,66 @@ def _crawl_of(source: str) -> str | None:
     return found.group(0) if found else None
 
 
-def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Row]:
-    """Yield the rows of one page: its images with a usable address and at least one text.
+def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> Iterator[pa.Table]:
+    """Yield rows (``FOUND``) as pool tables (``SCHEMA``), with languages and uids.
 
-    The first usable of an image's addresses is taken. An image that the page has again with the
-    same texts makes no second row.
+    Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
     """
-    try:
-        base = Base(page.page_url, page.base_href)
-    except ValueError:
-        counts.dropped_pages[BAD_PAGE_URL] += 1
-        return
-    counts.images += len(page.images)
-    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
-    for addresses, written in page.images:
-        texts = []
-        for source, raw in written:
-            text = clean(raw)
-            reason = drop_reason(text, rules)
-            if reason is None:
-                texts.append((source, text))
-            else:
-                counts.dropped_texts[reason] += 1
-        if not texts:
-            counts.dropped_images[NO_KEPT_TEXT] += 1
-            continue
-        url, problem = None, NO_URL
-        for address in addresses:
-            url, problem = base.resolve(address)
-            if url is not None:
-                break
-        if url is None:
-            counts.dropped_images[problem] += 1
-            continue
-        key = (url, tuple(texts))
-        if key in seen:
-            counts.dropped_images[REPEATED] += 1
-            continue
-        seen.add(key)
-        yield Row(url, texts, page.page_url, page.snapshot, page.warc_file, page.record_offset)
-
-
-def tables(rows: Iterator[Row], config: ExtractConfig, counts: Counts) -> Iterator[pa.Table]:
-    """Yield the rows as tables of at most ``ROWS_PER_GROUP`` rows, with languages and uids."""
     identifier = load_identifier_of(config)
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == ROWS_PER_GROUP:
-            yield _table(batch, config, identifier, counts)
-            batch = []
-    if batch:
-        yield _table(batch, config, identifier, counts)
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in found:
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(waiting)
+            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, counts)
+            rows -= ROWS_PER_GROUP
+            waiting = [joined[ROWS_PER_GROUP:]]
+    if rows:
+        yield _pool_table(pa.concat_tables(waiting), config, identifier, counts)
 
 
-def _table(
-    rows: list[Row], config: ExtractConfig, identifier: Identifier | None, counts: Counts
+def _pool_table(
+    found: pa.Table, config: ExtractConfig, identifier: Identifier | None, counts: Counts
 ) -> pa.Table:
-    sources = [source for row in rows for source, _ in row.texts]
-    texts = [text for row in rows for _, text in row.texts]
-    sizes = np.array([len(row.texts) for row in rows], np.int32)
-    languages: list[str | None] = [None] * len(texts)
-    if identifier is not None:
-        languages[:] = identifier.identify(texts)[0]
+    found = found.combine_chunks()
+    lists = found["texts"].chunk(0)
+    texts = lists.flatten()
+    sizes = lists.value_lengths().to_numpy()
+    languages = _languages(texts.field("text"), identifier)
     if config.languages:
-        wanted = np.array([language in config.languages for language in languages], bool)
-        row_of = np.repeat(np.arange(len(rows)), sizes)
-        sizes = np.bincount(row_of[wanted], minlength=len(rows)).astype(np.int32)
+        wanted = pc.is_in(languages, pa.array(config.languages)).to_numpy(zero_copy_only=False)
+        row_of = np.repeat(np.arange(len(sizes)), sizes)
+        sizes = np.bincount(row_of[wanted], minlength=len(sizes)).astype(np.int32)
         counts.dropped_texts[OTHER_LANGUAGE] += int((~wanted).sum())
-        kept = np.flatnonzero(wanted)
-        sources = [sources[i] for i in kept]
-        texts = [texts[i] for i in kept]
-        languages = [languages[i] for i in kept]
         counts.dropped_images[OTHER_LANGUAGE] += int((sizes == 0).sum())
-        rows = [row for row, size in zip(rows, sizes, strict=True) if size]
+        texts, languages = texts.filter(pa.array(wanted)), languages.filter(pa.array(wanted))
+        found = found.filter(pa.array(sizes > 0))
         sizes = sizes[sizes > 0]
-    counts.languages.update(language or UNDETERMINED for language in languages)
+    for count in pc.value_counts(languages.fill_null(UNDETERMINED)).to_pylist():
+        counts.languages[count["values"]] += count["counts"]
     counts.texts += len(texts)
-    counts.pairs += len(rows)
-    offsets = np.zeros(len(rows) + 1, np.int32)
+    counts.pairs += found.num_rows
+    offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
     struct = pa.StructArray.from_arrays(
-        [pa.array(values, pa.string()) for values in (sources, texts, languages)],
+        [texts.field("source"), texts.field("text"), languages],
         fields=list(TEXTS_TYPE.value_type),
     )
-    urls = [row.url for row in rows]
-    return pa.table(
-        [
-            url_uids(pa.array(urls, pa.large_string())),
-            pa.array(urls, pa.string()),
-            pa.ListArray.from_arrays(pa.array(offsets), struct),
-            pa.array([row.page_url for row in rows], pa.string()),
-            pa.array([row.snapshot for row in rows], pa.string()),
-            pa.array([row.warc_file for row in rows], pa.string()),
-            pa.array([row.record_offset for row in rows], pa.int64()),
-        ],
-        schema=SCHEMA,
-    )
+    urls = found["url"].combine_chunks()
+    columns = {
+        **dict(zip(found.column_names, found.columns, strict=True)),
+        "uid": url_uids(urls.cast(pa.large_string())),
+        "texts": pa.ListArray.from_arrays(pa.array(offsets), struct),
+    }
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _languages(texts: pa.StringArray, identifier: Identifier | None) -> pa.StringArray:
+    """The language of each text; nulls without an identifier. Equal texts are looked at once."""
+    if identifier is None:
+        return pa.nulls(len(texts), pa.string())
+    distinct = texts.dictionary_encode()
+    languages = identifier.identify(distinct.dictionary.to_pylist())[0]
+    return pa.array(languages, pa.string()).take(distinct.indices)

@@ -39,6 +39,11 @@ class TextRules:
     drop_file_names: bool = False
     drop_urls: bool = False
 
+    @property
+    def only_lengths(self) -> bool:
+        """Whether nothing but its length decides whether a text is kept."""
+        return self.min_letters <= 0 and not self.drop_file_names and not self.drop_urls
+
 
 def clean(text: str) -> str:
     """A text on one line: control characters and runs of white space become one space; stripped.

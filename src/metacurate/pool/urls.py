@@ -18,6 +18,7 @@ BAD_URL = "bad URL"
 LONG_URL = "oversized URL"
 
 _SPACE = " \t\n\r\f\v"
+_BREAKS = re.compile(r"[\t\n\r]")  # passed over anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 # What the URL parser would leave as it is: most addresses, at a tenth of its price. A host that
 # ends in a letter and has no "xn--" is no number and needs no IDNA. Dot segments ("/.", "%2e") are
@@ -42,6 +43,7 @@ class Base:
                 self.url = _join(base_href.strip(_SPACE), self.url)
         scheme_end = self.url.index("//") + 2
         path = self.url.index("/", scheme_end)
+        self._scheme = self.url[: scheme_end - len("//")]
         self._origin = self.url[:path]
         self._folder = self.url[: self.url.partition("?")[0].rindex("/") + 1]
 
@@ -58,10 +60,14 @@ class Base:
             return None, DATA_URL if url[:5].lower() == "data:" else LONG_URL
         if "/." not in url and "%2" not in url:
             if _PLAIN_RELATIVE.fullmatch(url):
-                return (self._origin if url[0] == "/" else self._folder) + url, ""
+                url = (self._origin if url[0] == "/" else self._folder) + url
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
+            if url.startswith("//") and _is_plain_absolute(self._scheme + url):
+                url = self._scheme + url
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
             if _is_plain_absolute(url):
                 return url, ""
-        scheme = _SCHEME.match(url)
+        scheme = _SCHEME.match(_BREAKS.sub("", url))
         if scheme is not None and scheme.group(1).lower() not in ("http", "https"):
             return None, DATA_URL if scheme.group(1).lower() == "data" else NOT_HTTP
         try:

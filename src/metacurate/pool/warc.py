@@ -18,14 +18,18 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
+LINE_END = b"\r\n"
 HEADER_END = b"\r\n\r\n"
 RECORD_END = b"\r\n\r\n"
 MAX_HEADER_BYTES = 64 << 10
 MAX_LENGTH_DIGITS = 18
 
-# The unused input at the end of a member is copied: small pieces keep that cheap.
+# The unused input at the end of a member is copied: small pieces keep that cheap. A member is
+# inflated in one piece if it is in this reach and what looks like the next one comes after it.
 PIECE_BYTES = 4 << 10
+MEMBER_REACH = 64 << 10
 READ_BYTES = 1 << 20
+INFLATE_BYTES = 32 << 10
 # What is inflated and thrown away to find the end of an oversized member; beyond that (a gzip
 # bomb), the next member is searched for in the compressed bytes.
 MAX_DISCARDED_BYTES = 1 << 30
@@ -39,14 +43,23 @@ DAMAGED_FILE = "rest of a damaged file"
 _LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
 
 
+# A header as CommonCrawl writes it: what ``_read_header`` would find, at half the price.
+_USUAL_HEADER = re.compile(
+    rb"WARC/1\.[01]\r\nWARC-Type: ([a-z]++)\r\n"
+    rb"(?:(?:WARC-[A-Z]|Content-Type: )[^\r\n]*+\r\n)*+"
+    rb"Content-Length: ([0-9]{1,18})\r\n\r\n"
+)
+
+
 @lru_cache
-def _field_pattern(name: str) -> re.Pattern[bytes]:
+def _field_names(name: str) -> tuple[bytes, re.Pattern[bytes]]:
+    """A field's name as usually written, and a pattern for it in any case."""
     pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
-    return re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    return b"\r\n%s: " % name.encode(), re.compile(pattern, re.IGNORECASE | re.MULTILINE)
 
 
-def _field(header: bytes, usual: bytes, pattern: re.Pattern[bytes]) -> bytes | None:
-    """The value of a field: by its name as usually written, else by the pattern (any case)."""
+def _field(header: bytes, name: str) -> bytes | None:
+    usual, pattern = _field_names(name)
     at = header.find(usual)
     if at >= 0:
         at += len(usual)
@@ -56,17 +69,31 @@ def _field(header: bytes, usual: bytes, pattern: re.Pattern[bytes]) -> bytes | N
 
 
 class Record(NamedTuple):
-    """One record: its place in the file, WARC-Type, header lines and content block."""
+    """One record: its place in the file, WARC-Type, and its bytes within ``data``, not copied."""
 
     offset: int
     """Where the record (or the gzip member that holds it) starts in the file, in bytes."""
     kind: bytes
-    header: bytes
-    block: bytes
+    data: bytes
+    first: int
+    """Where the record begins in ``data``."""
+    start: int
+    end: int
+    """``data[start:end]`` is the content block."""
+
+    @property
+    def header(self) -> bytes:
+        """The header lines, each with its line end."""
+        return self.data[self.first : self.start - len(LINE_END)]
+
+    @property
+    def block(self) -> bytes:
+        """The content block."""
+        return self.data[self.start : self.end]
 
     def field(self, name: str) -> str | None:
         """The value of a named header field, None if there is none."""
-        value = _field(self.header, b"\r\n" + name.encode() + b": ", _field_pattern(name))
+        value = _field(self.header, name)
         return value.decode("utf-8", "replace") if value is not None else None
 
 
@@ -104,6 +131,15 @@ class _Window:
                 return b""
             at = self.position + distance - self._start
         return self._data[at : at + size]
+
+    def piece(self) -> bytes:
+        """What is probably the gzip member at the position, or its beginning; at least a byte."""
+        at = self.position - self._start
+        if at >= len(self._data):
+            self.peek(0, 1)
+            at = self.position - self._start
+        end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
+        return self._data[at : end if end >= 0 else at + PIECE_BYTES]
 
     def starts_with(self, prefix: bytes) -> bool:
         """Whether these bytes are at the position."""
@@ -182,16 +218,19 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
     Returns the reason if it cannot be had. Of a damaged member the position stays (so that a member
     that starts within is found); an oversized one is passed over.
     """
-    piece = window.peek(0, PIECE_BYTES)
+    piece = window.piece()
     if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
         return DAMAGED_MEMBER
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     pieces: list[bytes] = []
     size = 0
     distance = len(piece)
+    # A whole member ends with its size: then one call does, without a buffer that grows.
+    promised = int.from_bytes(piece[-4:], "little")
+    room = promised + 1 if promised <= max_bytes else INFLATE_BYTES
     while True:
         try:
-            inflated = inflater.decompress(piece, READ_BYTES)
+            inflated = inflater.decompress(piece, room)
         except igzip_lib.error:  # type: ignore[misc]
             return DAMAGED_MEMBER if size <= max_bytes else _pass_over(window)
         size += len(inflated)
@@ -205,6 +244,7 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
                 return _pass_over(window)
         if inflater.eof:
             break
+        room = INFLATE_BYTES
         piece = b""
         if inflater.needs_input:
             piece = window.peek(distance, PIECE_BYTES)
@@ -225,36 +265,49 @@ def _pass_over(window: _Window) -> str:
 
 def _split(
     offset: int, member: bytes, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
-) -> Iterator[Record]:
-    """Yield the wanted records of one gzip member (one, by the standard)."""
+) -> list[Record]:
+    """The wanted records of one gzip member (one, by the standard)."""
+    records: list[Record] = []
     at = 0
     while at < len(member):
-        header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
-        start = header_end + len(HEADER_END)
-        header = member[at : header_end + 2] if header_end >= 0 else b""
-        length = kind = None
-        if header.startswith(b"WARC/"):
-            length = _field(header, b"\r\nContent-Length: ", _field_pattern("Content-Length"))
-            kind = _field(header, b"\r\nWARC-Type: ", _field_pattern("WARC-Type"))
-        if length is not None and not (length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
-            length = None
-        end = start + int(length) if length is not None else 0
+        start, kind, length = _read_header(member, at)
+        end = start + length
         # A length that does not lead to the next record (or the member's end) is wrong.
         if (
-            length is None
-            or kind is None
+            kind is None
             or end > len(member)
             or (end < len(member) and not member.startswith(RECORD_END, end))
         ):
             losses[BROKEN] += 1
-            return
-        name = kind.lower()
-        if name in kinds:
-            if end - start > max_bytes:
+            break
+        if kind in kinds:
+            if length > max_bytes:
                 losses[OVERSIZED] += 1
             else:
-                yield Record(offset, name, header, member[start:end])
+                records.append(Record(offset, kind, member, at, start, end))
         at = end + len(RECORD_END)
+    return records
+
+
+def _read_header(member: bytes, at: int) -> tuple[int, bytes | None, int]:
+    """Where the record's block starts, its type and its length in bytes; no type if broken."""
+    usual = _USUAL_HEADER.match(member, at, at + MAX_HEADER_BYTES)
+    if usual is not None:
+        kind, digits = usual.groups()
+        return usual.end(), kind, int(digits)
+    header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
+    header = member[at : header_end + 2] if header_end >= 0 else b""
+    if not header.startswith(b"WARC/"):
+        return at, None, 0
+    length = _field(header, "Content-Length")
+    name = _field(header, "WARC-Type")
+    if length is None or name is None or not _is_length(length):
+        return at, None, 0
+    return header_end + len(HEADER_END), name.lower(), int(length)
+
+
+def _is_length(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= MAX_LENGTH_DIGITS
 
 
 def _read_with_fastwarc(
@@ -276,7 +329,9 @@ def _read_with_fastwarc(
                 continue
             header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
             kind = str(record.record_type).encode()
-            yield Record(record.stream_pos, kind, header, block)
+            start = len(header) + len(LINE_END)
+            data = header + LINE_END + block
+            yield Record(record.stream_pos, kind, data, 0, start, start + length)
     except BaseException as error:
         # A panic of fastwarc's Rust code is a BaseException of a type that cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from metacurate.pool.html import Image
+from metacurate.pool.wat_kernel import MARK
 
 _IMAGE_PATH = "IMG@/src"
-_MARK = b'"IMG@/src"'
 _BEFORE_MARK = b'{"path":'
 _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
 _USUAL_LINK = re.compile(
@@ -28,6 +28,9 @@ _USUAL_LINK = re.compile(
 _CONTAINER = b'"Container":{'
 _USUAL_PLACE = re.compile(
     rb'"Container":\{"Filename":' + _STRING + rb',"Compressed":true,"Offset":"([0-9]{1,18})"'
+)
+_PLAIN_PLACE = re.compile(
+    rb'\{"Container":\{"Filename":"([!#-\[\]-~]*+)","Compressed":true,"Offset":"([0-9]{1,18})"'
 )
 _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
@@ -48,9 +51,9 @@ class Page(NamedTuple):
     record_offset: int | None
 
 
-def describes_html(block: bytes) -> bool:
-    """Whether a record's JSON describes an HTML page."""
-    return b'"HTML-Metadata"' in block
+def describes_html(data: bytes, start: int, end: int) -> bool:
+    """Whether a record's JSON (``data[start:end]``) describes an HTML page."""
+    return data.find(b'"HTML-Metadata"', start, end) >= 0
 
 
 def snapshot(block: bytes) -> str | None:
@@ -58,7 +61,19 @@ def snapshot(block: bytes) -> str | None:
     if b'"WARC-Info-Metadata"' not in block:
         return None
     found = _SNAPSHOT.search(block)
-    return _text(found.group(1)) if found else None
+    try:
+        return json_text(found.group(1)) if found else None
+    except InvalidJson:
+        return None
+
+
+def plain_place(data: bytes, start: int, end: int) -> tuple[str, int] | None:
+    """The file and offset of the WARC record that a page's JSON describes.
+
+    None if the JSON begins unusually.
+    """
+    found = _PLAIN_PLACE.match(data, start, end)
+    return (found.group(1).decode(), int(found.group(2))) if found else None
 
 
 def read_page(block: bytes) -> Page:
@@ -67,7 +82,7 @@ def read_page(block: bytes) -> Page:
     Images have ``src`` and the texts ``alt`` and ``title``; WATs tell nothing of lazy loading,
     ``srcset`` or captions.
     """
-    at = block.find(_MARK)
+    at = block.find(MARK)
     if at < 0:
         return Page([], None, None, None)
     if b'"Base":' in block:
@@ -80,11 +95,11 @@ def read_page(block: bytes) -> Page:
         url, alt, title = found.groups()
         texts = []
         if alt:
-            texts.append(("alt", _text(alt)))
+            texts.append(("alt", json_text(alt)))
         if title:
-            texts.append(("title", _text(title)))
-        images.append(((_text(url),), tuple(texts)))
-        at = block.find(_MARK, found.end())
+            texts.append(("title", json_text(title)))
+        images.append(((json_text(url),), tuple(texts)))
+        at = block.find(MARK, found.end())
     return Page(images, None, *_place(block))
 
 
@@ -95,12 +110,12 @@ def _place(block: bytes) -> tuple[str | None, int | None]:
         return None, None
     usual = _USUAL_PLACE.match(block, at)
     if usual is not None:
-        return _text(usual.group(1)), int(usual.group(2))
+        return json_text(usual.group(1)), int(usual.group(2))
     name, offset = _FILENAME.match(block, at), _OFFSET.match(block, at)
-    return _text(name.group(1)) if name else None, int(offset.group(1)) if offset else None
+    return json_text(name.group(1)) if name else None, int(offset.group(1)) if offset else None
 
 
-def _text(raw: bytes) -> str:
+def json_text(raw: bytes) -> str:
     """The value of a JSON string's inner bytes. Raises InvalidJson."""
     try:
         if b"\\" not in raw:
