@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,14 @@ class Measured:
     seconds: float
     peak_mib: float
     output: Any
+
+
+def proportional_bytes(pid: int) -> int:
+    """A process's PSS, from the kernel's own sum: cheap, so that sampling does not slow the run."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def run_metacurate(*arguments: object) -> Measured:
@@ -43,8 +52,8 @@ def run_command(command: list[str]) -> Measured:
             total = 0
             try:
                 for one in [root, *root.children(recursive=True)]:
-                    total += one.memory_full_info().pss
-            except psutil.Error:
+                    total += proportional_bytes(one.pid)
+            except (psutil.Error, OSError):
                 continue
             peak = max(peak, total)
 

@@ -24,8 +24,10 @@ from metacurate.stage import Stage, Statistics, begin, finish, run_shards, shard
 from metacurate.storage import Folder
 
 # Partial counts are sums over this many shards: few enough to add up in one place, even for the
-# hundred thousand shards of all of CommonCrawl.
+# hundred thousand shards of all of CommonCrawl. A small run has at least so many partials, so that
+# there is something to count for each core.
 SHARDS_PER_PARTIAL = 64
+LEAST_PARTIALS = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ def count(run: Run) -> Counts:
 
 def partials(shards: int) -> int:
     """How many partial counts there are for so many shards."""
-    return math.ceil(shards / SHARDS_PER_PARTIAL)
+    return math.ceil(shards / _shards_per_partial(shards))
+
+
+def _shards_per_partial(shards: int) -> int:
+    return max(1, min(SHARDS_PER_PARTIAL, shards // LEAST_PARTIALS))
 
 
 def sum_partials(
@@ -71,9 +77,10 @@ def sum_partials(
     entries: int,
 ) -> Counts:
     """Run a counting function over groups of shards and add up what it leaves in ``state/name``."""
+    group = _shards_per_partial(shards)
     tasks = [
-        CountTask(run.folder, i, range(first, min(first + SHARDS_PER_PARTIAL, shards)), entries)
-        for i, first in enumerate(range(0, shards, SHARDS_PER_PARTIAL))
+        CountTask(run.folder, i, range(first, min(first + group, shards)), entries)
+        for i, first in enumerate(range(0, shards, group))
     ]
     run_shards(
         run.folder, stage, function, tasks, run.engine,
