@@ -114,7 +114,7 @@ class Folder:
             return None
         except orjson.JSONDecodeError as error:
             raise UserError(
-                f"{self.address(name)} is damaged ({error}); use --overwrite to start anew"
+                f"{self.address(name)} is damaged ({error}); remove {self.url} or use another --out"
             ) from None
 
     def open(self, name: str) -> IO[bytes]:

@@ -23,10 +23,9 @@ def available_cores() -> int:
 class LocalEngine:
     """Runs tasks in ``workers`` processes (by default one for each core).
 
-    With one worker, or one task, the work is done in this process.
-
-    The processes start with the first call that needs them and serve all later ones until the
-    engine is closed (use it in a ``with`` block).
+    With one worker, or one task, the work is done in this process. Otherwise the processes start
+    with the first call that needs them and serve all later ones until the engine is closed (use it
+    in a ``with`` block).
     """
 
     def __init__(self, workers: int | None = None) -> None:
