@@ -47,10 +47,9 @@ def check(batch: PoolBatch) -> None:
 
 
 def read(
-    pool: Pool, config: PoolConfig | None = None, *, batch_rows: int = 65_536
+    pool: Pool, *, batch_rows: int = 65_536
 ) -> tuple[list[Row], list[dict[str, Any]], Counter[str]]:
     """All rows, their own columns, and what was skipped; both ways of reading must agree."""
-    config = config or PoolConfig()
     both = []
     for all_columns in (False, True):
         skipped: Counter[str] = Counter()
@@ -59,7 +58,6 @@ def read(
         for place, unit in enumerate(pool.units):
             for batch in read_unit(
                 pickle.loads(pickle.dumps(unit)),
-                config,
                 all_columns=all_columns,
                 skipped=skipped,
                 batch_rows=batch_rows,
@@ -192,7 +190,7 @@ def test_lists_and_several_columns(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "a.parquet")
     config = PoolConfig(text_cols=("titles", "alt", "texts"))
-    rows, columns, _ = read(open_pool([str(tmp_path)], config), config, batch_rows=3)
+    rows, columns, _ = read(open_pool([str(tmp_path)], config), batch_rows=3)
     assert [texts for _, texts in rows] == [
         ["x", None, "1", "p"],
         [None],
@@ -255,7 +253,7 @@ def test_keys(tmp_path: Path) -> None:
     rows, _, _ = read(open_pool([str(path)], PoolConfig()))
     assert [uid for uid, _ in rows] == [*uids, url_uid(URLS[6])]  # no key: the URL
     config = PoolConfig(url_col="url")
-    assert read(open_pool([str(path)], config), config)[0] == rows_of(URLS, TEXTS)
+    assert read(open_pool([str(path)], config))[0] == rows_of(URLS, TEXTS)
     # The same 16 bytes as bytes.
     raw = pa.array([*uids, None], pa.binary(16))
     pq.write_table(pa.table({"uid": raw, "text": TEXTS}), path)
@@ -416,7 +414,7 @@ def test_failing_storage_is_no_damage(name: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(type(memory), "open", lambda *a, **k: FailingFile(real(*a, **k)))
         [unit] = pool.units
         with pytest.raises(OSError, match="connection reset"):
-            list(read_unit(unit, PoolConfig(), all_columns=True, skipped=Counter()))
+            list(read_unit(unit, all_columns=True, skipped=Counter()))
     finally:
         monkeypatch.undo()
         memory.rm("/failing", recursive=True)
@@ -475,7 +473,7 @@ def test_damaged_row_group(tmp_path: Path) -> None:
     assert skipped == {"unreadable_row_group": 3, "no_text": 1}
     # Rows keep their numbers.
     [unit] = open_pool([str(path)], PoolConfig()).units
-    batches = list(read_unit(unit, PoolConfig(), all_columns=False, skipped=Counter()))
+    batches = list(read_unit(unit, all_columns=False, skipped=Counter()))
     assert [batch.first_row for batch in batches] == [3, 6]
 
 
@@ -726,4 +724,4 @@ def test_file_gone_is_a_clear_error(tmp_path: Path) -> None:
     [unit] = open_pool([str(path)], PoolConfig()).units
     path.unlink()
     with pytest.raises(UserError, match="is gone"):
-        list(read_unit(unit, PoolConfig(), all_columns=False, skipped=Counter()))
+        list(read_unit(unit, all_columns=False, skipped=Counter()))

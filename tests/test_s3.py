@@ -228,7 +228,7 @@ def test_large_files_are_looked_at_but_not_read(
     assert sum(fetched) < 3 << 20
     assert len(fetched) < 30
     fetched.clear()
-    batches = list(read_unit(found.units[0], PoolConfig(), all_columns=False, skipped=Counter()))
+    batches = list(read_unit(found.units[0], all_columns=False, skipped=Counter()))
     assert sum(batch.rows for batch in batches) == 70
     assert sum(fetched) < 30 << 20
     assert len(fetched) < 10

@@ -82,7 +82,7 @@ def read_curated(folder: Folder, position: int, config: PoolConfig) -> Iterator[
     columns = resolve(address, schema, config)
     unit = Unit(address, "parquet", (0, groups), columns)
     skipped: Counter[str] = Counter()
-    for batch in read_unit(unit, config, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS):
+    for batch in read_unit(unit, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS):
         rows = batch.columns
         assert rows is not None
         matched = rows.column("matched").flatten()

@@ -261,14 +261,14 @@ def _pool_rows(
         pool = open_pool(list(section["pool"]), config)
         if pool.fingerprints != section["pool"]:
             return [None] * len(places), "the pool has changed since the run: no texts"
-        return [_pool_row(pool.units[unit], config, row) for unit, row in places], None
+        return [_pool_row(pool.units[unit], row) for unit, row in places], None
     except UserError as error:
         return [None] * len(places), f"the texts cannot be read from the pool: {error}"
 
 
-def _pool_row(unit: Any, config: PoolConfig, row: int) -> dict[str, Any] | None:
+def _pool_row(unit: Any, row: int) -> dict[str, Any] | None:
     skipped: Counter[str] = Counter()
-    for batch in read_unit(unit, config, all_columns=True, skipped=skipped):
+    for batch in read_unit(unit, all_columns=True, skipped=skipped):
         place = row - batch.first_row
         if place >= batch.rows:
             continue

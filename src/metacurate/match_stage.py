@@ -28,7 +28,6 @@ class MatchTask:
     folder: Folder
     position: int
     unit: Unit
-    pool_config: PoolConfig
     metadata: str  # its fingerprint
 
 
@@ -47,10 +46,7 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
     save_parquet(metadata, run.folder.address(METADATA_FILE))
     if is_local(run.folder.url):
         Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
-    tasks = [
-        MatchTask(run.folder, i, unit, pool_config, metadata.fingerprint)
-        for i, unit in enumerate(units)
-    ]
+    tasks = [MatchTask(run.folder, i, unit, metadata.fingerprint) for i, unit in enumerate(units)]
     shards = run_shards(
         run.folder, MATCH, match_shard, tasks, run.engine,
         unit="texts", show_progress=run.show_progress,
@@ -75,7 +71,7 @@ def match_shard(task: MatchTask) -> Statistics:
     skipped: Counter[str] = Counter()
 
     def index_batches() -> Iterator[pa.RecordBatch]:
-        for batch in read_unit(task.unit, task.pool_config, all_columns=False, skipped=skipped):
+        for batch in read_unit(task.unit, all_columns=False, skipped=skipped):
             offsets, entry_ids = matcher.match(batch.texts)
             index = select_matched(batch, offsets, entry_ids)
             totals["pairs"] += batch.rows

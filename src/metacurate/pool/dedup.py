@@ -84,7 +84,6 @@ class _Job:
     """What all tasks of a run share."""
 
     folder: Folder
-    pool_config: PoolConfig
     config: DedupConfig
     schema: pa.Schema
     units: int
@@ -143,7 +142,7 @@ def dedup(
         note(pool.describe())
     folder = Folder(out)
     batch_rows = rows_per_batch(pool.rows, config.shard_rows)
-    job = _Job(folder, pool_config, config, canonical_schema(pool), len(pool.units), batch_rows)
+    job = _Job(folder, config, canonical_schema(pool), len(pool.units), batch_rows)
     # All stages have one configuration: the scratch files of a finished run are gone, so that a
     # change redoes it from its start.
     settings = {
@@ -260,7 +259,7 @@ def _partition(task: _PartitionTask) -> Statistics:
     counts = MergeCounts()
 
     def tables() -> Iterator[pa.Table]:
-        batches = read_unit(task.unit, job.pool_config, all_columns=True, skipped=skipped)
+        batches = read_unit(task.unit, all_columns=True, skipped=skipped)
         for batch in batches:
             rows = canonical_batch(batch, task.unit.columns, job.schema)
             yield _filter(rows, job.config, drops)

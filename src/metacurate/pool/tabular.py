@@ -17,7 +17,7 @@ from metacurate.errors import UserError
 from metacurate.pool import jsonlines
 from metacurate.pool.columns import ResolvedColumns, is_list, is_text
 from metacurate.pool.files import Source, TextStream, format_of, open_source
-from metacurate.pool.schema import UID_TYPE, PoolBatch, PoolConfig
+from metacurate.pool.schema import UID_TYPE, PoolBatch
 from metacurate.pool.sources import DELIMITERS, Unit
 from metacurate.pool.uid import key_uids, url_uids
 
@@ -29,7 +29,6 @@ PARQUET_BUFFER_BYTES = 8 << 20
 
 def read_unit(
     unit: Unit,
-    config: PoolConfig,
     *,
     all_columns: bool,
     skipped: Counter[str],

@@ -203,9 +203,7 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
             carried=pa.schema([f for f in unit.columns.carried if f.name in wanted]),
         ),
     )
-    for batch in read_unit(
-        lean, config.pool, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS
-    ):
+    for batch in read_unit(lean, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS):
         assert batch.columns is not None
         rows = batch.columns
         # Rows without a uid or text are counted where pairs are chosen.
