@@ -86,6 +86,11 @@ def long_tailed_pairs(pairs: int, entries: int, seed: int) -> tuple[np.ndarray, 
     return np.cumsum([0, *map(len, rows)]), np.concatenate(rows).astype(np.uint32)
 
 
+def test_count_of_an_unknown_entry() -> None:
+    with pytest.raises(ValueError, match="entry 3 is none of the 3 entries"):
+        count_entries(np.array([0, 3], np.uint32), 3)
+
+
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.9999])
 def test_threshold_for_a_target_size(share: float) -> None:
     offsets, ids = long_tailed_pairs(5000, 300, seed=1)

@@ -189,8 +189,8 @@ def balance_shard(task: BalanceTask) -> Statistics:
 
 
 def _repetitive(schema: pa.Schema, unit: Unit) -> list[str]:
-    """The Parquet columns that may hold values more than once; a dictionary of others is waste."""
-    unique = {"uid", unit.columns.key, unit.columns.url}
+    """The Parquet columns whose values repeat much; a dictionary of the others is waste."""
+    unique = {"uid", "keep_prob", unit.columns.key, unit.columns.url}
     empty = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), empty)
     leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema

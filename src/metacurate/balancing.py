@@ -52,8 +52,30 @@ def count_entries(entry_ids: EntryIds, entries: int) -> Counts:
 
     Returns:
         uint64[entries], the number of texts that match each entry.
+
+    Raises:
+        ValueError: An id is ``entries`` or larger.
     """
-    return np.bincount(entry_ids, minlength=entries).astype(np.uint64)
+    counts = np.zeros(entries, np.uint64)
+    add_counts(counts, entry_ids)
+    return counts
+
+
+def add_counts(counts: Counts, entry_ids: EntryIds) -> None:
+    """Add to ``counts`` (uint64[entries]) what ``count_entries`` gives for some more texts."""
+    if not _add_counts(counts, entry_ids):
+        raise ValueError(f"entry {entry_ids.max()} is none of the {counts.size} entries")
+
+
+@njit(cache=True, nogil=True)
+def _add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
+    """False if an id is out of range."""
+    for position in range(len(entry_ids)):
+        entry = entry_ids[position]
+        if entry >= len(counts):
+            return False
+        counts[entry] += np.uint64(1)
+    return True
 
 
 def keep_probabilities(counts: Counts, t: float) -> Probabilities:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metacurate.balancing import Counts, count_entries
+from metacurate.balancing import Counts, add_counts
 from metacurate.index import read_index
 from metacurate.run import (
     COUNT,
@@ -102,6 +102,6 @@ def count_index_shards(task: CountTask) -> Statistics:
     for position in task.shards:
         with task.folder.open(index_file_name(position)) as file:
             for batch in read_index(file):
-                counts += count_entries(batch.entry_ids, task.entries)
+                add_counts(counts, batch.entry_ids)
     save_array(task.folder, partial_file("counts", task.position), counts)
     return {"match_counts": int(counts.sum())}

@@ -54,7 +54,7 @@ def count_curated_shards(task: CountTask) -> Statistics:
             for batch in pq.ParquetFile(file).iter_batches(columns=["matched", "text_kept"]):
                 texts = batch.column("matched").flatten()
                 kept = texts.filter(batch.column("text_kept").flatten())
-                counts += balancing.count_entries(np.asarray(kept.flatten()), task.entries)
+                balancing.add_counts(counts, np.asarray(kept.flatten()))
     save_array(task.folder, partial_file("kept_counts", task.position), counts)
     return {"match_counts": int(counts.sum())}
 

@@ -87,9 +87,11 @@ Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 def _run(
     out: str, workers: int | None, engine: str, address: str | None, *, overwrite: bool = False
 ) -> Iterator[Run]:
-    """A run in an output folder, which is this process's alone for the time of the block."""
+    """A run in an output folder, which is this process's alone for the time of the block.
+
+    The rest of the code is best imported in the block, while the engine starts its processes.
+    """
     from metacurate.engines import make_engine
-    from metacurate.run import Run
     from metacurate.stage import exclusive
     from metacurate.storage import Folder
 
@@ -98,6 +100,8 @@ def _run(
         exclusive(folder),
         make_engine(engine, folder, workers=workers, address=address) as running,
     ):
+        from metacurate.run import Run
+
         yield Run(folder, running, overwrite)
 
 
@@ -147,14 +151,14 @@ def curate_command(
 
     Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
     """
-    from metacurate.curation import curate_run
-    from metacurate.metadata.store import load_metadata
-
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    entries = load_metadata(metadata)
     with _run(out, workers, engine, address, overwrite=overwrite) as run:
+        from metacurate.curation import curate_run
+        from metacurate.metadata.store import load_metadata
+
+        entries = load_metadata(metadata)
         card = curate_run(run, pool, entries, pool_config, settings, report=report)
     _show_card(card, out, time.monotonic() - start, as_json, report)
 
@@ -179,13 +183,13 @@ def match_command(
 
     Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
     """
-    from metacurate.match_stage import match
-    from metacurate.metadata.store import load_metadata
-    from metacurate.pool.sources import open_pool
-
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    entries = load_metadata(metadata)
     with _run(out, workers, engine, address, overwrite=overwrite) as run:
+        from metacurate.match_stage import match
+        from metacurate.metadata.store import load_metadata
+        from metacurate.pool.sources import open_pool
+
+        entries = load_metadata(metadata)
         totals = match(run, open_pool(pool, pool_config), pool_config, entries)
     show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
 
