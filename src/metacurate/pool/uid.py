@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from metacurate.pool.blake2b import BLOCK_BYTES, LANES, compress, initial_state
 from metacurate.pool.schema import UID_TYPE
 
 UID_BYTES = 16
@@ -90,97 +91,15 @@ def _uids(values: pa.LargeBinaryArray, are_urls: bool) -> pa.FixedSizeBinaryArra
     return pa.FixedSizeBinaryArray.from_buffers(UID_TYPE, rows, [null, pa.py_buffer(digests)])
 
 
-# The compiled kernel. BLAKE2b is specified in RFC 7693; names follow it (h: state, m: message
-# words, v: working vector, t: bytes so far). Words are little-endian, as on every machine that
-# Arrow's buffers are read on without swapping.
+# The compiled kernel. Words are little-endian, as on every machine that Arrow's buffers are read on
+# without swapping.
 
 _U = np.uint64
-_IV = tuple(
-    _U(word)
-    for word in (
-        0x6A09E667F3BCC908,
-        0xBB67AE8584CAA73B,
-        0x3C6EF372FE94F82B,
-        0xA54FF53A5F1D36F1,
-        0x510E527FADE682D1,
-        0x9B05688C2B3E6C1F,
-        0x1F83D9ABFB41BD6B,
-        0x5BE0CD19137E2179,
-    )
-)
-_H0 = _IV[0] ^ _U(0x01010000) ^ _U(UID_BYTES)
-_BLOCK = 128
+_INITIAL = initial_state(UID_BYTES)
 _ALL_ONES = _U(0xFFFFFFFFFFFFFFFF)
 _HASH_SIGNS = _U(0x2323232323232323)
 _LOW_BITS, _HIGH_BITS = _U(0x0101010101010101), _U(0x8080808080808080)
 _HTTP_PORT, _HTTPS_PORT = tuple(DEFAULT_PORTS[b"http"]), tuple(DEFAULT_PORTS[b"https"])
-_R32, _R24, _R40, _R16, _R48, _R63, _R1 = (_U(n) for n in (32, 24, 40, 16, 48, 63, 1))
-
-
-@njit(cache=True, nogil=True)
-def _mix(a, b, c, d, x, y):  # type: ignore[no-untyped-def]
-    a = a + b + x
-    d = d ^ a
-    d = (d >> _R32) | (d << _R32)
-    c = c + d
-    b = b ^ c
-    b = (b >> _R24) | (b << _R40)
-    a = a + b + y
-    d = d ^ a
-    d = (d >> _R16) | (d << _R48)
-    c = c + d
-    b = b ^ c
-    b = (b >> _R63) | (b << _R1)
-    return a, b, c, d
-
-
-@njit(cache=True, nogil=True)
-def _round(v, m):  # type: ignore[no-untyped-def]
-    v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15 = v
-    v0, v4, v8, v12 = _mix(v0, v4, v8, v12, m[0], m[1])
-    v1, v5, v9, v13 = _mix(v1, v5, v9, v13, m[2], m[3])
-    v2, v6, v10, v14 = _mix(v2, v6, v10, v14, m[4], m[5])
-    v3, v7, v11, v15 = _mix(v3, v7, v11, v15, m[6], m[7])
-    v0, v5, v10, v15 = _mix(v0, v5, v10, v15, m[8], m[9])
-    v1, v6, v11, v12 = _mix(v1, v6, v11, v12, m[10], m[11])
-    v2, v7, v8, v13 = _mix(v2, v7, v8, v13, m[12], m[13])
-    v3, v4, v9, v14 = _mix(v3, v4, v9, v14, m[14], m[15])
-    return v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13, v14, v15
-
-
-@njit(cache=True, nogil=True)
-def _compress(h, words, at, t, final):  # type: ignore[no-untyped-def]
-    m0, m1, m2, m3 = words[at], words[at + 1], words[at + 2], words[at + 3]
-    m4, m5, m6, m7 = words[at + 4], words[at + 5], words[at + 6], words[at + 7]
-    m8, m9, m10, m11 = words[at + 8], words[at + 9], words[at + 10], words[at + 11]
-    m12, m13, m14, m15 = words[at + 12], words[at + 13], words[at + 14], words[at + 15]
-    h0, h1, h2, h3, h4, h5, h6, h7 = h
-    i0, i1, i2, i3, i4, i5, i6, i7 = _IV
-    # fmt: off
-    v = (h0, h1, h2, h3, h4, h5, h6, h7, i0, i1, i2, i3, i4 ^ t, i5, i6 ^ final, i7)
-    v = _round(v, (m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15))
-    v = _round(v, (m14, m10, m4, m8, m9, m15, m13, m6, m1, m12, m0, m2, m11, m7, m5, m3))
-    v = _round(v, (m11, m8, m12, m0, m5, m2, m15, m13, m10, m14, m3, m6, m7, m1, m9, m4))
-    v = _round(v, (m7, m9, m3, m1, m13, m12, m11, m14, m2, m6, m5, m10, m4, m0, m15, m8))
-    v = _round(v, (m9, m0, m5, m7, m2, m4, m10, m15, m14, m1, m11, m12, m6, m8, m3, m13))
-    v = _round(v, (m2, m12, m6, m10, m0, m11, m8, m3, m4, m13, m7, m5, m15, m14, m1, m9))
-    v = _round(v, (m12, m5, m1, m15, m14, m13, m4, m10, m0, m7, m6, m3, m9, m2, m8, m11))
-    v = _round(v, (m13, m11, m7, m14, m12, m1, m3, m9, m5, m0, m15, m4, m8, m6, m2, m10))
-    v = _round(v, (m6, m15, m14, m9, m11, m3, m0, m8, m12, m2, m13, m7, m1, m4, m10, m5))
-    v = _round(v, (m10, m2, m8, m4, m7, m6, m1, m5, m15, m11, m9, m14, m3, m12, m13, m0))
-    v = _round(v, (m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11, m12, m13, m14, m15))
-    v = _round(v, (m14, m10, m4, m8, m9, m15, m13, m6, m1, m12, m0, m2, m11, m7, m5, m3))
-    # fmt: on
-    return (
-        h0 ^ v[0] ^ v[8],
-        h1 ^ v[1] ^ v[9],
-        h2 ^ v[2] ^ v[10],
-        h3 ^ v[3] ^ v[11],
-        h4 ^ v[4] ^ v[12],
-        h5 ^ v[5] ^ v[13],
-        h6 ^ v[6] ^ v[14],
-        h7 ^ v[7] ^ v[15],
-    )
 
 
 @njit(cache=True, nogil=True)
@@ -274,6 +193,47 @@ def _lower_host(block, size):  # type: ignore[no-untyped-def]
     return size - removed
 
 
+@njit(cache=True, nogil=True)
+def _hex_digest(block, digest):  # type: ignore[no-untyped-def]
+    """Read 32 lower-case hex digits as 16 bytes into ``digest``; whether that is what they are."""
+    # Hex digits are two to a byte, first digit high; a word's first byte is its lowest.
+    for half in range(2):
+        word = _U(0)
+        for digit in range(16):
+            nibble = _nibble(block[16 * half + digit])
+            if nibble < 0:
+                return False
+            word |= _U(nibble) << _U(8 * (digit // 2) + 4 * (1 - digit % 2))
+        digest[half] = word
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _message(data, start, end, is_url, block):  # type: ignore[no-untyped-def]
+    """Copy what is hashed of a value into ``block``, zeros behind it; its size, 0 if blank."""
+    first = start
+    while first < end and _is_space(data[first]):
+        first += 1
+    if first == end:
+        return 0
+    if is_url:
+        start = first
+    size = end - start
+    # Unsigned positions: no test for negative ones, so that the copy is vectorised.
+    for position in range(_U(size)):
+        block[position] = data[_U(start) + position]
+    if is_url:
+        size = _first_hash_sign(block.view(np.uint64), size)
+        while size > 0 and _is_space(block[size - 1]):
+            size -= 1
+        if size > 0:
+            size = _lower_host(block, size)
+    blocks = (size + BLOCK_BYTES - 1) // BLOCK_BYTES
+    for position in range(_U(size), _U(blocks * BLOCK_BYTES)):
+        block[position] = 0
+    return size
+
+
 @njit("void(Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), boolean,"
       " uint64[:, ::1], boolean[::1])", cache=True, nogil=True)  # fmt: skip
 def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-untyped-def]
@@ -285,51 +245,46 @@ def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-unt
     longest = 0
     for row in range(len(valid)):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    block = np.zeros((longest // _BLOCK + 1) * _BLOCK, np.uint8)
-    words = block.view(np.uint64)
-    for row in range(len(valid)):
-        if not valid[row]:
-            continue
-        start, end = offsets[row], offsets[row + 1]
-        first = start
-        while first < end and _is_space(data[first]):
-            first += 1
-        if first == end:
-            valid[row] = False
-            continue
-        if are_urls:
-            start = first
-        size = end - start
-        # Unsigned positions: no test for negative ones, so that the copy is vectorised.
-        for position in range(_U(size)):
-            block[position] = data[_U(start) + position]
-        if are_urls:
-            size = _first_hash_sign(words, size)
-            while size > 0 and _is_space(block[size - 1]):
-                size -= 1
-            if size == 0:
-                valid[row] = False
+    blocks = np.zeros((LANES, (longest // BLOCK_BYTES + 1) * BLOCK_BYTES), np.uint8)
+    words = blocks.view(np.uint64)
+    h, m = _INITIAL.copy(), np.zeros((16, LANES), np.uint64)
+    t, last = np.zeros(LANES, np.uint64), np.zeros(LANES, np.uint64)
+    # What each lane hashes: a row (-1: none any more), and how far it is.
+    rows = np.full(LANES, -1, np.int64)
+    sizes, done = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    upcoming = 0
+    while True:
+        idle = 0
+        for lane in range(LANES):
+            while rows[lane] < 0 and upcoming < len(valid):
+                row = upcoming
+                upcoming += 1
+                if not valid[row]:
+                    continue
+                start, end = offsets[row], offsets[row + 1]
+                size = _message(data, start, end, are_urls, blocks[lane])
+                if size == 0:
+                    valid[row] = False
+                    continue
+                if not are_urls and size == 32 and _hex_digest(blocks[lane], digests[row]):
+                    continue
+                rows[lane], sizes[lane], done[lane] = row, size, 0
+                for word in range(8):
+                    h[word, lane] = _INITIAL[word, lane]
+            if rows[lane] < 0:
+                idle += 1
                 continue
-            size = _lower_host(block, size)
-        elif size == 32:
-            # Hex digits are two to a byte, first digit high; a word's first byte is its lowest.
-            hexadecimal = True
-            for half in range(2):
-                word = _U(0)
-                for digit in range(16):
-                    nibble = _nibble(block[16 * half + digit])
-                    hexadecimal = hexadecimal and nibble >= 0
-                    word |= _U(nibble & 15) << _U(8 * (digit // 2) + 4 * (1 - digit % 2))
-                digests[row, half] = word
-            if hexadecimal:
-                continue
-        blocks = (size + _BLOCK - 1) // _BLOCK
-        for position in range(_U(size), _U(blocks * _BLOCK)):
-            block[position] = 0
-        _, i1, i2, i3, i4, i5, i6, i7 = _IV
-        h = (_H0, i1, i2, i3, i4, i5, i6, i7)
-        for number in range(blocks - 1):
-            h = _compress(h, words, 16 * number, _U(_BLOCK * (number + 1)), _U(0))
-        h = _compress(h, words, 16 * (blocks - 1), _U(size), _ALL_ONES)
-        digests[row, 0] = h[0]
-        digests[row, 1] = h[1]
+            at = done[lane] // 8
+            for word in range(16):
+                m[word, lane] = words[lane, at + word]
+            done[lane] = min(done[lane] + BLOCK_BYTES, sizes[lane])
+            t[lane] = done[lane]
+            last[lane] = _ALL_ONES if done[lane] == sizes[lane] else _U(0)
+        if idle == LANES:
+            return
+        compress(h, m, t, last)
+        for lane in range(LANES):
+            if rows[lane] >= 0 and done[lane] == sizes[lane]:
+                digests[rows[lane], 0] = h[0, lane]
+                digests[rows[lane], 1] = h[1, lane]
+                rows[lane] = -1
