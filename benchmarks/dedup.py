@@ -10,29 +10,23 @@ hash, normalise nor order the rows, nor keep texts in the order of first sight.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data import texts
+from measure import Measured, run_command, run_metacurate
 from record import record, table
 
 FILE_ROWS = 1_000_000
 FRESH_SHARE = 0.65
 POPULAR = 20_000_000
-SAMPLE_SECONDS = 0.05
 
 
 def generate(folder: Path, rows: int, seed: int = 0) -> int:
@@ -93,44 +87,8 @@ def with_polars(source: Path, out: Path, memory_gib: float) -> int:
 ALTERNATIVES = {"duckdb": with_duckdb, "polars": with_polars}
 
 
-def measured(command: list[str]) -> tuple[float, float, str]:
-    """Seconds, peak resident memory in GiB of the process and all below it, and what it printed.
-
-    Pages that several processes share count once for each of them.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    peak = 0
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        root = psutil.Process(process.pid)
-        while not ended.wait(SAMPLE_SECONDS):
-            resident = 0
-            try:
-                for each in (root, *root.children(recursive=True)):
-                    resident += each.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-            peak = max(peak, resident)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output, errors = process.communicate()
-    seconds = time.perf_counter() - start
-    ended.set()
-    watcher.join()
-    if process.returncode != 0:
-        raise RuntimeError(f"exit code {process.returncode}: {errors.strip()[-200:]}")
-    return seconds, peak / 2**30, output
-
-
-def run_metacurate(source: Path, out: Path, workers: int) -> tuple[float, float, dict[str, Any]]:
-    command = [sys.executable, "-m", "metacurate", "pool", "dedup", str(source), "--out", str(out),
-               "--workers", str(workers), "--json"]  # fmt: skip
-    seconds, peak, output = measured(command)
-    return seconds, peak, json.loads(output)
+def run_dedup(source: Path, out: Path, workers: int) -> Measured:
+    return run_metacurate("pool", "dedup", source, "--out", out, "--workers", workers)
 
 
 def size_gib(folder: Path) -> float:
@@ -166,28 +124,30 @@ def compare(scratch: Path, arguments: argparse.Namespace) -> str:
     """All contenders on the same rows; they must agree on the number of distinct URLs."""
     source, rows = scratch / "few", arguments.compare_rows
     distinct = generate(source, rows)
-    found: list[tuple[str, float, float]] = []
-    lines: list[list[str]] = []
-    seconds, peak, totals = run_metacurate(source, scratch / "few-out", arguments.workers)
-    assert totals["pairs"] == distinct, (totals["pairs"], distinct)
-    found.append(("metacurate", seconds, peak))
+    ours = run_dedup(source, scratch / "few-out", arguments.workers)
+    assert ours.output["pairs"] == distinct, (ours.output["pairs"], distinct)
     shutil.rmtree(scratch / "few-out")
+    found, failed = {"metacurate": ours}, []
     for who in ALTERNATIVES:
         command = [sys.executable, __file__, "--limit-gib", str(arguments.limit_gib),
                    "--child", who, str(source), str(scratch / who)]  # fmt: skip
         try:
-            seconds, peak, output = measured(command)
+            found[who] = run_command(command)
         except RuntimeError as error:
-            lines.append([who, "failed", str(error).replace("\n", " "), ""])
+            failed.append([who, "failed", str(error).replace("\n", " "), "", ""])
             continue
-        assert int(output) == distinct, (who, output, distinct)
-        found.append((who, seconds, peak))
+        assert found[who].output == distinct, (who, found[who].output, distinct)
     shutil.rmtree(source)
-    base = found[0][1]
     lines = [
-        [who, f"{s:.1f}", f"{rows / s:,.0f}", f"{gib:.2f}", f"{s / base:.2f}"]
-        for who, s, gib in found
-    ] + lines
+        [
+            who,
+            f"{measured.seconds:.1f}",
+            f"{rows / measured.seconds:,.0f}",
+            f"{measured.peak_mib / 1024:.2f}",
+            f"{measured.seconds / ours.seconds:.2f}",
+        ]
+        for who, measured in found.items()
+    ] + failed
     intro = f"{rows:,} rows, {distinct:,} distinct URLs ({1 - distinct / rows:.1%} duplicates); "
     intro += f"{arguments.workers} workers, DuckDB and Polars with all cores."
     header = ["program", "s", "rows/s", "peak memory, GiB", "time over metacurate's"]
@@ -199,7 +159,8 @@ def alone(scratch: Path, arguments: argparse.Namespace) -> str:
     source, out, rows = scratch / "many", scratch / "many-out", arguments.rows
     distinct = generate(source, rows)
     given = size_gib(source)
-    seconds, peak, totals = run_metacurate(source, out, arguments.workers)
+    measured = run_dedup(source, out, arguments.workers)
+    seconds, peak, totals = measured.seconds, measured.peak_mib / 1024, measured.output
     assert totals["pairs"] == distinct, (totals["pairs"], distinct)
     assert totals["texts_read"] == totals["texts"] + sum(totals["texts_dropped"].values())
     verdict = "under" if peak < arguments.limit_gib else "OVER"

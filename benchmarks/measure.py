@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 SAMPLE_SECONDS = 0.2
+SHOWN_ERRORS = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def run_metacurate(*arguments: object) -> Measured:
 
 
 def run_command(command: list[str]) -> Measured:
-    """Run a command that prints JSON."""
+    """Run a command that prints JSON; RuntimeError with the end of its errors if it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     peak = 0
     done = threading.Event()
 
@@ -59,10 +60,11 @@ def run_command(command: list[str]) -> Measured:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    output, _ = process.communicate()
+    output, errors = process.communicate()
     seconds = time.perf_counter() - start
     done.set()
     sampler.join()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")
+        said = errors.decode(errors="replace").strip()[-SHOWN_ERRORS:]
+        raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {said}")
     return Measured(seconds, peak / 2**20, json.loads(output))
