@@ -56,6 +56,9 @@ def test_every_length_up_to_several_blocks() -> None:
     keys = [generator.bytes(size) for size in range(1100, 64, -1)]
     expected = [hashlib.blake2b(key, digest_size=16).digest() for key in keys]
     assert key_uids(large_binary(keys)).to_pylist() == expected
+    keys = [b"k" * size for size in (3, 2**20, 2**20 + 1, 5)]  # one at a time beyond a MiB
+    expected = [hashlib.blake2b(key, digest_size=16).digest() for key in keys]
+    assert key_uids(large_binary(keys)).to_pylist() == expected
     urls = [b"http://h/" + b"x" * size for size in range(1100, 0, -1)]
     expected = [hashlib.blake2b(url, digest_size=16).digest() for url in urls]
     assert url_uids(large_binary(urls)).to_pylist() == expected

@@ -97,6 +97,7 @@ def _uids(values: pa.LargeBinaryArray, are_urls: bool) -> pa.FixedSizeBinaryArra
 _U = np.uint64
 _INITIAL = initial_state(UID_BYTES)
 _ALL_ONES = _U(0xFFFFFFFFFFFFFFFF)
+_LONG = 1 << 20  # bytes; no four copies of anything longer, at the price of speed
 _HASH_SIGNS = _U(0x2323232323232323)
 _LOW_BITS, _HIGH_BITS = _U(0x0101010101010101), _U(0x8080808080808080)
 _HTTP_PORT, _HTTPS_PORT = tuple(DEFAULT_PORTS[b"http"]), tuple(DEFAULT_PORTS[b"https"])
@@ -245,7 +246,8 @@ def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-unt
     longest = 0
     for row in range(len(valid)):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    blocks = np.zeros((LANES, (longest // BLOCK_BYTES + 1) * BLOCK_BYTES), np.uint8)
+    lanes = LANES if longest <= _LONG else 1
+    blocks = np.zeros((lanes, (longest // BLOCK_BYTES + 1) * BLOCK_BYTES), np.uint8)
     words = blocks.view(np.uint64)
     h, m = _INITIAL.copy(), np.zeros((16, LANES), np.uint64)
     t, last = np.zeros(LANES, np.uint64), np.zeros(LANES, np.uint64)
@@ -255,7 +257,7 @@ def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-unt
     upcoming = 0
     while True:
         idle = 0
-        for lane in range(LANES):
+        for lane in range(lanes):
             while rows[lane] < 0 and upcoming < len(valid):
                 row = upcoming
                 upcoming += 1
@@ -280,10 +282,10 @@ def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-unt
             done[lane] = min(done[lane] + BLOCK_BYTES, sizes[lane])
             t[lane] = done[lane]
             last[lane] = _ALL_ONES if done[lane] == sizes[lane] else _U(0)
-        if idle == LANES:
+        if idle == lanes:
             return
         compress(h, m, t, last)
-        for lane in range(LANES):
+        for lane in range(lanes):
             if rows[lane] >= 0 and done[lane] == sizes[lane]:
                 digests[rows[lane], 0] = h[0, lane]
                 digests[rows[lane], 1] = h[1, lane]
