@@ -9,6 +9,7 @@ there, damage ends the file. All that is lost is counted by reason.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -171,9 +172,14 @@ def _batch_of_members(members: list[bytes], kind: bytes, max_bytes: int) -> Reco
     bounds = np.zeros(len(members) + 1, np.int64)
     np.cumsum([len(member) for member in members], out=bounds[1:])
     spans = np.empty((len(members), kernel.SPAN), np.int64)
-    raw, sought = np.frombuffer(data, np.uint8), np.frombuffer(kind, np.uint8)
-    found = kernel.read_headers(raw, bounds, sought, MAX_HEADER_BYTES, max_bytes, spans)
+    found = kernel.read_headers(
+        _bytes(data), bounds, _bytes(kind), MAX_HEADER_BYTES, max_bytes, spans
+    )
     return RecordBatch(data, spans[:found]) if found >= 0 else None
+
+
+def _bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
 
 
 def _batch_of_records(records: list[Record]) -> RecordBatch:
@@ -194,6 +200,7 @@ class _Window:
         self._file = file
         self._data = b""
         self._start = 0
+        self._starts: list[int] | None = None  # where ``GZIP_MAGIC`` is in the data
         self.position = 0
         self.failure: OSError | None = None  # of the storage, not of the content
 
@@ -215,11 +222,22 @@ class _Window:
         end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
         return self._data[at : end if end >= 0 else at + PIECE_BYTES]
 
-    def member(self) -> bytes:
-        """What is probably the gzip member at the position, if it and the next one are in reach."""
-        at = self.position - self._start
-        end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
-        return self._data[at:end] if end >= 0 else b""
+    def members(self) -> Iterator[bytes]:
+        """Yield what are probably the gzip members from the position on, as far as there is data.
+
+        Each goes from the position to the next place of ``GZIP_MAGIC``. The position is to be moved
+        to that place, or nothing more is to be asked for.
+        """
+        if self._starts is None:
+            places = np.empty(len(self._data) // len(GZIP_MAGIC), np.int64)
+            found = kernel.find_all(_bytes(self._data), _bytes(GZIP_MAGIC), places)
+            self._starts = places[:found].tolist()
+        starts = self._starts
+        first = bisect_left(starts, self.position - self._start)
+        if first == len(starts) or starts[first] != self.position - self._start:
+            return
+        for number in range(first + 1, len(starts)):
+            yield self._data[starts[number - 1] : starts[number]]
 
     def starts_with(self, prefix: bytes) -> bool:
         """Whether these bytes are at the position."""
@@ -260,6 +278,7 @@ class _Window:
         kept = self._data[max(0, self.position - self._start) :]
         self._start += len(self._data) - len(kept)
         self._data = kept + piece
+        self._starts = None
         return bool(piece)
 
 
@@ -300,9 +319,9 @@ def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes
 
     Those yielded end where the next one begins, with a size that is not too large.
     """
-    while piece := window.member():
+    for piece in window.members():
         promised = int.from_bytes(piece[-4:], "little")
-        if promised > max_bytes or not piece.startswith(GZIP_MAGIC):
+        if promised > max_bytes:
             break
         inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import is_at
+from metacurate.pool.byte_kernel import BLOCK, is_at, may_have
 
 # The columns of ``read_headers``.
 SPAN = 4
@@ -49,6 +49,29 @@ def _is_nearly_uri(data, at, end):  # type: ignore[no-untyped-def]
         if byte != _URI[i] and (byte ^ 32 != _URI[i] or not 65 <= byte & 95 <= 90):
             return False
     return True
+
+
+@njit(f"int64({_BYTES}, {_BYTES}, int64[::1])", cache=True, nogil=True)
+def find_all(data, sought, places):  # type: ignore[no-untyped-def]
+    """Fill ``places`` (int64[n]) with all places of some bytes; returns how many there are.
+
+    ``places`` must have room for one every ``len(sought)`` bytes.
+    """
+    found = 0
+    last = len(data) - len(sought)
+    at = 0
+    while at <= last:
+        if at + BLOCK <= last:
+            pair = sought[:2]
+            if not may_have(data, at, pair, pair):
+                at += BLOCK
+                continue
+        for i in range(at, min(at + BLOCK, last + 1)):
+            if is_at(data, i, len(data), sought):
+                places[found] = i
+                found += 1
+        at += BLOCK
+    return found
 
 
 @njit(f"int64({_BYTES}, {_NUMBERS}, {_BYTES}, int64, int64, int64[:, ::1])",
