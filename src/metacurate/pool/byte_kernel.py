@@ -7,6 +7,7 @@ from numba import njit
 
 # How many bytes are looked at together: so many must follow data that is searched for pairs.
 BLOCK = 64
+_SHORT_BLOCK = 16
 
 _QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
 
@@ -25,8 +26,21 @@ def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def string_end(data, at, end):  # type: ignore[no-untyped-def]
     """Where the JSON string whose inner bytes start at ``at`` has its closing quote; or ``end``."""
-    while at < end and data[at] != _QUOTE:
-        at += 2 if data[at] == _BACKSLASH else 1
+    while at < end:
+        if at + _SHORT_BLOCK <= end:
+            # Compiles to vector code.
+            found = np.uint8(0)
+            block = data[at : at + _SHORT_BLOCK]
+            for i in range(_SHORT_BLOCK):
+                found |= np.uint8((block[i] == _QUOTE) | (block[i] == _BACKSLASH))
+            if not found:
+                at += _SHORT_BLOCK
+                continue
+        last = min(at + _SHORT_BLOCK, end)
+        while at < last:
+            if data[at] == _QUOTE:
+                return at
+            at += 2 if data[at] == _BACKSLASH else 1
     return min(at, end)
 
 

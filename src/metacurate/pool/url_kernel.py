@@ -67,7 +67,7 @@ def _host_end(data, at, end):  # type: ignore[no-untyped-def]
             letters_only = letters_only and _KIND[byte] & _TOP != 0
         else:
             return -1
-        if is_at(data, at, end, _XN):
+        if byte == _XN[0] and is_at(data, at, end, _XN):
             return -1
         at += 1
     return at if dots > 0 and at < end and label < at and letters_only else -1
@@ -94,6 +94,15 @@ def _is_dotted(data, at, end):  # type: ignore[no-untyped-def]
     return (
         data[at] == _PERCENT and data[at + 1] == _TWO and at + 2 < end and data[at + 2] | 32 == 101
     )
+
+
+@njit(cache=True, nogil=True)
+def _is_plain_path(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether a path and its query stay as they are."""
+    for position in range(at, end):
+        if not _KIND[data[position]] & _PLAIN or _is_dotted(data, position, end):
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -249,9 +258,7 @@ def are_plain_absolute(data, offsets, plain):  # type: ignore[no-untyped-def]
     for i in range(len(plain)):
         end = offsets[i + 1]
         path = _path_start(data, np.int64(offsets[i]), end)
-        plain[i] = path >= 0
-        for at in range(path, end if plain[i] else path):
-            plain[i] &= _KIND[data[at]] & _PLAIN != 0 and not _is_dotted(data, at, end)
+        plain[i] = path >= 0 and _is_plain_path(data, path, end)
 
 
 @njit(f"void({_BYTES}, {_NUMBERS}, int32[:, ::1])", cache=True, nogil=True)

@@ -133,7 +133,7 @@ def _parse_whole(block: bytes) -> Page:
     offset = str(_child(container, "Offset", (str, int)))
     images: list[Image] = []
     for link in _child(html, "Links", list):
-        if _child(link, "path", str) != _IMAGE_PATH:
+        if not isinstance(link, dict) or link.get("path") != _IMAGE_PATH:
             continue
         texts = [(name, _child(link, name, str)) for name in ("alt", "title")]
         images.append(((_child(link, "url", str),), tuple(pair for pair in texts if pair[1])))
