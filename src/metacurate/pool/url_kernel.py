@@ -29,14 +29,14 @@ _HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
 _SPACE, _HASH, _BACKSLASH = (np.uint8(ord(c)) for c in " #\\")
 _SLASH, _DOT, _COLON, _PERCENT, _TWO, _QUERY = (np.uint8(ord(c)) for c in "/.:%2?")
 
-# Classes of bytes: of a top-level domain, a label's first, a label's, a relative address's first,
-# and those that stay as they are in paths and queries.
-_TOP, _LABEL_FIRST, _LABEL, _FIRST, _PLAIN = (np.uint8(1 << bit) for bit in range(5))
+# Classes of bytes: of a top-level domain, a label's first, a label's, and those that stay as they
+# are in paths and queries.
+_TOP, _LABEL_FIRST, _LABEL, _PLAIN = (np.uint8(1 << bit) for bit in range(4))
 _KIND = np.zeros(256, np.uint8)
 for _bytes, _bits in (
-    (b"abcdefghijklmnopqrstuvwxyz", _TOP | _LABEL_FIRST | _LABEL | _FIRST | _PLAIN),
-    (b"0123456789", _LABEL_FIRST | _LABEL | _FIRST | _PLAIN),
-    (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_", _FIRST | _PLAIN),
+    (b"abcdefghijklmnopqrstuvwxyz", _TOP | _LABEL_FIRST | _LABEL | _PLAIN),
+    (b"0123456789", _LABEL_FIRST | _LABEL | _PLAIN),
+    (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_", _PLAIN),
     (b"-", _LABEL | _PLAIN),
     (b"~!$&()*+,;=@/.%?:", _PLAIN),
 ):
@@ -170,7 +170,7 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
         size = _copy(base, base_at, base_at + parts[SCHEME], out, size)
         size = _copy(data, at, path, out, size)
     elif data[at] == _SLASH:
-        path = at if at + 1 < end and _KIND[data[at + 1]] & _FIRST else -1
+        path = at
         size = _copy(base, base_at, base_at + parts[ORIGIN], out, size)
     else:
         folder = base_at + parts[FOLDER]
@@ -185,7 +185,7 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
                         folder -= 1
             else:
                 break
-        path = at if at < end and _KIND[data[at]] & _FIRST else -1
+        path = at if at < end and data[at] not in (_DOT, _SLASH, _QUERY, _HASH) else -1
         # What comes before a colon may be a scheme.
         position = at
         while position < end and data[position] not in (_SLASH, _QUERY, _HASH):
