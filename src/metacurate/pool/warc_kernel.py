@@ -130,7 +130,7 @@ def read_headers(data, bounds, kind, max_header, max_length, spans):  # type: ig
         rest = end - start - length
         if not (
             rest == 0 or (rest == len(_RECORD_END) and is_at(data, end - rest, end, _RECORD_END))
-        ):  # noqa: E501
+        ):
             return -1
         if not wanted:
             continue
