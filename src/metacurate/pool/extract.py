@@ -23,7 +23,7 @@ from metacurate.errors import UserError
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.pool.filters import TextRules
 from metacurate.pool.isolate import Isolated
-from metacurate.pool.language import DEFAULT, UNDETERMINED, Identifier, load_identifier
+from metacurate.pool.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
 from metacurate.pool.page_rows import (
     ROWS_PER_GROUP,
     Counts,
@@ -204,7 +204,7 @@ def _fingerprint(source: str) -> str:
         return fingerprint(opened)
 
 
-def load_identifier_of(config: ExtractConfig) -> Identifier | None:
+def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     """The configured language identifier, None for ``none``. Raises UserError."""
     if config.identifier != "none":
         return load_identifier(config.identifier, config.min_language_score)
@@ -332,7 +332,7 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
 
 
 def _pool_table(
-    found: pa.Table, config: ExtractConfig, identifier: Identifier | None, counts: Counts
+    found: pa.Table, config: ExtractConfig, identifier: CarefulIdentifier | None, counts: Counts
 ) -> pa.Table:
     found = found.combine_chunks()
     lists = found["texts"].chunk(0)
@@ -367,10 +367,10 @@ def _pool_table(
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _languages(texts: pa.StringArray, identifier: Identifier | None) -> pa.StringArray:
+def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
     """The language of each text; nulls without an identifier. Equal texts are looked at once."""
     if identifier is None:
         return pa.nulls(len(texts), pa.string())
     distinct = texts.dictionary_encode()
-    languages = identifier.identify(distinct.dictionary.to_pylist())[0]
+    languages = identifier.languages(distinct.dictionary.to_pylist())
     return pa.array(languages, pa.string()).take(distinct.indices)
