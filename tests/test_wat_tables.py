@@ -22,7 +22,7 @@ from metacurate.pool import byte_kernel, text_kernel, url_kernel, urls, wat, wat
 from metacurate.pool.extract import ExtractConfig, read_rows
 from metacurate.pool.filters import TextRules, clean
 from metacurate.pool.page_rows import Counts, row_table
-from metacurate.pool.warc import read_batches
+from metacurate.pool.warc import RecordBatch, read_batches
 from metacurate.pool.wat_tables import WatPage
 from web_pages import members, record
 
@@ -239,6 +239,18 @@ def test_a_long_page_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     data = members(*(record("metadata", block, PAGE_URLS[0]) for block in blocks))
     assert [t.num_rows for t in tables_of(data, TextRules(), Counts())] == [1, 40, 5, 40]
     assert together(pages, TextRules())[0].equals(expected)
+
+
+@pytest.mark.parametrize("length", [60_000, 5_000_000])
+def test_pages_with_long_urls(length: int) -> None:
+    block = page("", [{"path": "IMG@/src", "url": "/a.png", "alt": "a"}], {}, False)
+    url = "http://a.example/" + "x" * length
+    pages = [WatPage(block, PAGE_URLS[0], "s"), WatPage(block, url, "s")] * 2
+    data = b"".join(one.block + one.url.encode() for one in pages) + bytes(byte_kernel.BLOCK)
+    ends = np.cumsum([0, *(len(part) for one in pages for part in (one.block, one.url))])
+    batch = RecordBatch(data, np.stack([ends[:-1], ends[1:]], axis=1).reshape(-1, 4))
+    found = pa.concat_tables(wat_tables.wat_tables([batch], "s", None, TextRules(), Counts()))
+    assert found.to_pylist() == one_by_one(pages, TextRules())[0].to_pylist()
 
 
 @given(st.lists(wat_page(), max_size=6))

@@ -151,13 +151,14 @@ def read_pages(data, records, longest, pages, links, strings, progress):  # type
     (``NEXT``) and what there is already; other records and pages are counted in it.
 
     Returns ``ALL_READ``; ``FULL`` if there is no room for the next record; ``UNUSUAL`` if the next
-    one is not for this function: over ``longest`` bytes, the description of a WARC file, a page
-    whose URL is not ASCII, or which may have a ``<base href>`` or unusual links.
+    one is not for this function: over ``longest`` bytes (or its URL over what ``strings`` can hold
+    besides), the description of a WARC file, a page whose URL is not ASCII, or which may have a
+    ``<base href>`` or unusual links.
     """
     while progress[NEXT] < len(records):
         record = records[progress[NEXT]]
         start, end = record[START], record[END]
-        if end - start > longest:
+        if end - start > longest or record[URI_END] - record[URI] > len(strings) - longest:
             return UNUSUAL
         kind = _describes(data, start, end)
         if kind == 2:
