@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metacurate.errors import UserError
 from metacurate.pool.language import load_identifier
@@ -46,6 +48,21 @@ def test_low_scores_are_undetermined() -> None:
     assert load_identifier("eldc", 1.01).identify(list(TEXTS.values()))[0] == ["und"] * 5
 
 
+WORDS = [word for text in TEXTS.values() for word in text.split()]
+
+
+@given(
+    st.lists(
+        st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=3)), max_size=8).map(" ".join)
+    ),
+    st.sampled_from([0.0, 0.5]),
+)
+@settings(max_examples=500, deadline=None)
+def test_codes_alone_are_those_with_scores(texts: list[str], min_score: float) -> None:
+    identifier = load_identifier("eldc", min_score)
+    assert identifier.languages(texts) == identifier.identify(texts)[0]
+
+
 def test_only_the_beginning_of_a_long_text_is_looked_at() -> None:
     text = TEXTS["en"] * 30 + " " + TEXTS["de"] * 1_000_000
     assert load_identifier("eldc").identify([text])[0] == ["en"]
@@ -61,6 +78,7 @@ class Own:
 def test_an_identifier_of_ones_own() -> None:
     assert load_identifier("test_language:Own").identify(["text"]) == (["xx"], [0.5])
     assert load_identifier("test_language:Own", 0.6).identify(["text"]) == (["und"], [0.5])
+    assert load_identifier("test_language:Own", 0.6).languages(["text"]) == ["und"]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ import zlib
 from collections import Counter
 from io import BytesIO
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from metacurate.pool import warc
-from metacurate.pool.warc import Record, read_records
+from metacurate.pool import warc, warc_kernel
+from metacurate.pool.byte_kernel import BLOCK
+from metacurate.pool.warc import Record, read_batches, read_records
 from web_pages import members, record
 
 KINDS = frozenset({b"metadata"})
@@ -160,3 +164,108 @@ def test_failing_storage_is_no_damage() -> None:
     for data in (members(*RECORDS), b"".join(RECORDS)):
         with pytest.raises(OSError, match="Input/output"):
             list(read_records(Failing(data), KINDS, 1 << 20, Counter()))
+
+
+def read_by_batches(
+    data: bytes, max_bytes: int = 1 << 20
+) -> tuple[list[tuple[bytes, bytes]], Counter[str]]:
+    """The blocks and addresses of records as batches have them."""
+    losses: Counter[str] = Counter()
+    found = []
+    for batch in read_batches(BytesIO(data), b"metadata", max_bytes, losses):
+        assert batch.data.endswith(bytes(BLOCK))
+        for start, end, uri, uri_end in batch.spans.tolist():
+            found.append((batch.data[start:end], batch.data[uri:uri_end]))
+    return found, losses
+
+
+HEADER_LINES = st.sampled_from(
+    [
+        *(b"WARC/1.0", b"WARC/1.1", b"WARC/2.0", b""),
+        *(b"WARC-Type: metadata", b"WARC-Type: request", b"WARC-Type: METADATA", b"WARC-Type:"),
+        *(
+            b"WARC-Target-URI: http://a.example/",
+            b"WARC-Target-URI:  <b> \x0b",
+            b"WARC-Target-URI: ",
+        ),
+        *(b"warc-target-uri: http://c.example/", b"WARC-Target-Uri:\thttp://d.example/"),
+        *(b"WARC-Target-URI:http://e.example/", b"WARC-Target-URI: \xff", b"WARC-Date: \rx"),
+        *(b"Content-Type: application/json", b"X-Other: y", b"WARC-date: z", b" folded"),
+        *(b"Content-Length: 5", b"Content-Length: 4", b"Content-Length: 05", b"content-length: 5"),
+        *(b"Content-Length: 5 ", b"Content-Length: 9999999999999999999", b"Content-Length: x"),
+    ]
+)
+USUAL_LINES = [
+    b"WARC/1.0",
+    b"WARC-Type: metadata",
+    b"WARC-Target-URI: http://a.example/",
+    b"Content-Length: 5",
+]
+
+
+@st.composite
+def member_of_lines(draw: st.DrawFn) -> bytes:
+    """A record whose header is usual, but for some lines put in or left out."""
+    lines = list(USUAL_LINES)
+    for line in draw(st.lists(HEADER_LINES, max_size=2)):
+        at = draw(st.integers(0, len(lines)))
+        lines[at : at + draw(st.integers(0, 1))] = [line]
+    end = draw(st.sampled_from([b"\r\n\r\n"] * 6 + [b"", b"\r\n", b"\r\n\r\nx"]))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + b"hello" + end
+
+
+@given(
+    st.lists(st.lists(member_of_lines(), min_size=1, max_size=2), max_size=4),
+    st.sampled_from([1 << 20, 5, 4]),
+)
+@settings(max_examples=1500, deadline=None)
+def test_batches_have_the_same_records(groups: list[list[bytes]], max_bytes: int) -> None:
+    # A usual record first: it decides how the file is read.
+    for data in (
+        members(RECORDS[0], *(b"".join(group) for group in groups)),
+        b"".join([RECORDS[0], *(one for group in groups for one in group)]),
+    ):
+        expected, expected_losses = read(data, max_bytes)
+        found, losses = read_by_batches(data, max_bytes)
+        assert losses == expected_losses
+        assert found == [
+            (r.block, warc._field(r.header, "WARC-Target-URI") or b"") for r in expected
+        ]
+
+
+def test_usual_headers_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = members(*RECORDS, record("request", b"x"), b"\r\n".join(USUAL_LINES) + b"\r\n\r\nhello")
+    for name in ("_split", "_batch_of_records", "_field"):
+        monkeypatch.delattr(warc, name)
+    found, losses = read_by_batches(data)
+    assert [uri.decode() for _, uri in found] == [*ALL, "http://a.example/"]
+    assert not losses
+
+
+def test_looking_closely_at_every_member_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    magic = gzip.compress(warc.GZIP_MAGIC * 9, 0)  # magic bytes within a member
+    good = members(*RECORDS[:5]) + magic + members(*RECORDS[5:])
+    files = [good]
+    for _ in range(300):
+        data = bytearray(good)
+        a = rng.randrange(len(data))
+        data[a : a + rng.choice((0, 1, 1, 20))] = rng.choice((b"", b"\0", good[a : a + 30]))
+        files.append(bytes(data))
+    monkeypatch.setattr(warc, "READ_BYTES", 1000)
+    found = [read(data, 1 << 10) for data in files]
+    monkeypatch.setattr(warc, "_whole_members", lambda window, max_bytes: iter(()))
+    expected = [read(data, 1 << 10) for data in files]
+    assert found == expected
+
+
+def test_all_places_are_found() -> None:
+    rng = random.Random(0)
+    for size in (0, 2, 3, 64, 65, 67, 500):
+        data = bytes(rng.choice(b"abc") for _ in range(size))
+        places = np.empty(len(data) // 3, np.int64)
+        found = warc_kernel.find_all(
+            np.frombuffer(data, np.uint8), np.frombuffer(b"abc", np.uint8), places
+        )
+        expected = [at for at in range(size) if data.startswith(b"abc", at)]
+        assert places[:found].tolist() == expected

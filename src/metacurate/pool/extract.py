@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 
 from metacurate.engines import Engine
 from metacurate.errors import UserError
-from metacurate.pool import wat
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.pool.filters import TextRules
 from metacurate.pool.isolate import Isolated
-from metacurate.pool.language import DEFAULT, UNDETERMINED, Identifier, load_identifier
+from metacurate.pool.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
 from metacurate.pool.page_rows import (
     ROWS_PER_GROUP,
     Counts,
@@ -36,8 +35,8 @@ from metacurate.pool.page_rows import (
 from metacurate.pool.response import Page, Response, read_response
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
-from metacurate.pool.warc import Record, read_records
-from metacurate.pool.wat_tables import WatPage, wat_tables
+from metacurate.pool.warc import Record, read_batches, read_records
+from metacurate.pool.wat_tables import wat_tables
 from metacurate.stage import (
     Stage,
     Statistics,
@@ -74,7 +73,6 @@ _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
 # Reasons for dropping records, pages, images and texts (more are with the modules that see them).
-NO_HTML_METADATA = "no HTML metadata"
 LOST_PAGE = "page that crashed or stalled the parser"
 OTHER_LANGUAGE = "text in another language"
 
@@ -206,7 +204,7 @@ def _fingerprint(source: str) -> str:
         return fingerprint(opened)
 
 
-def load_identifier_of(config: ExtractConfig) -> Identifier | None:
+def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     """The configured language identifier, None for ``none``. Raises UserError."""
     if config.identifier != "none":
         return load_identifier(config.identifier, config.min_language_score)
@@ -242,7 +240,8 @@ def read_tables(
 ) -> Iterator[pa.Table]:
     """Yield the rows of one source file as tables (``FOUND``) of any size."""
     if form == WAT:
-        return wat_tables(wat_pages(file, source, config, counts), config.rules, counts)
+        batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
+        return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
     pages = warc_pages(file, source, config, counts)
     return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
 
@@ -255,22 +254,6 @@ def read_rows(
         for row in table.to_pylist():
             texts = [(text["source"], text["text"]) for text in row.pop("texts")]
             yield Row(texts=texts, **row)
-
-
-def wat_pages(
-    file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
-) -> Iterator[WatPage]:
-    """Yield the pages of a WAT file."""
-    snapshot = config.snapshot or _crawl_of(source)
-    kinds = frozenset({b"metadata"})
-    for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
-        counts.records += 1
-        if not wat.describes_html(record.data, record.start, record.end):
-            snapshot = config.snapshot or wat.snapshot(record.block) or snapshot
-            counts.dropped_records[NO_HTML_METADATA] += 1
-            continue
-        counts.pages += 1
-        yield WatPage(record, record.field("WARC-Target-URI") or "", snapshot)
 
 
 def warc_pages(
@@ -349,7 +332,7 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
 
 
 def _pool_table(
-    found: pa.Table, config: ExtractConfig, identifier: Identifier | None, counts: Counts
+    found: pa.Table, config: ExtractConfig, identifier: CarefulIdentifier | None, counts: Counts
 ) -> pa.Table:
     found = found.combine_chunks()
     lists = found["texts"].chunk(0)
@@ -384,10 +367,10 @@ def _pool_table(
     return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _languages(texts: pa.StringArray, identifier: Identifier | None) -> pa.StringArray:
+def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
     """The language of each text; nulls without an identifier. Equal texts are looked at once."""
     if identifier is None:
         return pa.nulls(len(texts), pa.string())
     distinct = texts.dictionary_encode()
-    languages = identifier.identify(distinct.dictionary.to_pylist())[0]
+    languages = identifier.languages(distinct.dictionary.to_pylist())
     return pa.array(languages, pa.string()).take(distinct.indices)

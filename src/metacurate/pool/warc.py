@@ -9,13 +9,20 @@ there, damage ends the file. All that is lost is counted by reason.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
+import numpy as np
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
+
+from metacurate.pool import warc_kernel as kernel
+from metacurate.pool.byte_kernel import BLOCK
+
+T = TypeVar("T")
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 LINE_END = b"\r\n"
@@ -30,6 +37,8 @@ PIECE_BYTES = 4 << 10
 MEMBER_REACH = 64 << 10
 READ_BYTES = 1 << 20
 INFLATE_BYTES = 32 << 10
+# How much is inflated before records are looked at: stays in a core's cache.
+BATCH_BYTES = 256 << 10
 # What is inflated and thrown away to find the end of an oversized member; beyond that (a gzip
 # bomb), the next member is searched for in the compressed bytes.
 MAX_DISCARDED_BYTES = 1 << 30
@@ -97,6 +106,15 @@ class Record(NamedTuple):
         return value.decode("utf-8", "replace") if value is not None else None
 
 
+class RecordBatch(NamedTuple):
+    """Consecutive records of one type, side by side in ``data``."""
+
+    data: bytes
+    """Ends in ``BLOCK`` more bytes."""
+    spans: np.ndarray
+    """int64[n, 4]: where each record's content block and its ``WARC-Target-URI`` are."""
+
+
 def read_records(
     file: IO[bytes], kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
 ) -> Iterator[Record]:
@@ -113,6 +131,68 @@ def read_records(
         yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
 
 
+def read_batches(
+    file: IO[bytes], kind: bytes, max_bytes: int, losses: Counter[str]
+) -> Iterator[RecordBatch]:
+    """Yield the records that ``read_records`` yields for one type, many at a time."""
+    window = _Window(file)
+    kinds = frozenset({kind})
+    if not (window.starts_with(GZIP_MAGIC) and _is_member_a_record(window)):
+        found = _read_with_fastwarc(window, kinds, max_bytes, losses)
+        for records in _groups(found, lambda record: len(record.data)):
+            yield _batch_of_records(records)
+        return
+    sound = _members(window, max_bytes + MAX_HEADER_BYTES, losses)
+    for members in _groups((member for _, member in sound), len):
+        batch = _batch_of_members(members, kind, max_bytes)
+        if batch is None:
+            batch = _batch_of_records(
+                [r for member in members for r in _split(0, member, kinds, max_bytes, losses)]
+            )
+        yield batch
+
+
+def _groups(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Lists of consecutive items, of together ``BATCH_BYTES`` or a little more."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size >= BATCH_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _batch_of_members(members: list[bytes], kind: bytes, max_bytes: int) -> RecordBatch | None:
+    """The records of one type; None if a member is not one record with a usual header."""
+    data = b"".join([*members, bytes(BLOCK)])
+    bounds = np.zeros(len(members) + 1, np.int64)
+    np.cumsum([len(member) for member in members], out=bounds[1:])
+    spans = np.empty((len(members), kernel.SPAN), np.int64)
+    found = kernel.read_headers(
+        _bytes(data), bounds, _bytes(kind), MAX_HEADER_BYTES, max_bytes, spans
+    )
+    return RecordBatch(data, spans[:found]) if found >= 0 else None
+
+
+def _bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
+
+
+def _batch_of_records(records: list[Record]) -> RecordBatch:
+    parts = [
+        part
+        for record in records
+        for part in (record.block, _field(record.header, "WARC-Target-URI") or b"")
+    ]
+    ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    bounds = np.stack([ends[:-1], ends[1:]], axis=1)
+    return RecordBatch(b"".join([*parts, bytes(BLOCK)]), bounds.reshape(-1, kernel.SPAN))
+
+
 class _Window:
     """A view that moves forward over a file and holds its bytes from ``position`` on."""
 
@@ -120,6 +200,7 @@ class _Window:
         self._file = file
         self._data = b""
         self._start = 0
+        self._starts: list[int] | None = None  # where ``GZIP_MAGIC`` is in the data
         self.position = 0
         self.failure: OSError | None = None  # of the storage, not of the content
 
@@ -140,6 +221,23 @@ class _Window:
             at = self.position - self._start
         end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
         return self._data[at : end if end >= 0 else at + PIECE_BYTES]
+
+    def members(self) -> Iterator[bytes]:
+        """Yield what are probably the gzip members from the position on, as far as there is data.
+
+        Each goes from the position to the next place of ``GZIP_MAGIC``. The position is to be moved
+        to that place, or nothing more is to be asked for.
+        """
+        if self._starts is None:
+            places = np.empty(len(self._data) // len(GZIP_MAGIC), np.int64)
+            found = kernel.find_all(_bytes(self._data), _bytes(GZIP_MAGIC), places)
+            self._starts = places[:found].tolist()
+        starts = self._starts
+        first = bisect_left(starts, self.position - self._start)
+        if first == len(starts) or starts[first] != self.position - self._start:
+            return
+        for number in range(first + 1, len(starts)):
+            yield self._data[starts[number - 1] : starts[number]]
 
     def starts_with(self, prefix: bytes) -> bool:
         """Whether these bytes are at the position."""
@@ -180,6 +278,7 @@ class _Window:
         kept = self._data[max(0, self.position - self._start) :]
         self._start += len(self._data) - len(kept)
         self._data = kept + piece
+        self._starts = None
         return bool(piece)
 
 
@@ -201,6 +300,9 @@ def _is_member_a_record(window: _Window) -> bool:
 def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, inflated bytes) of each sound gzip member of at most ``max_bytes``."""
     while window.peek(0, 1):
+        yield from _whole_members(window, max_bytes)
+        if not window.peek(0, 1):
+            break
         offset = window.position
         member = _inflate(window, max_bytes)
         if isinstance(member, bytes):
@@ -210,6 +312,27 @@ def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[
         if member == DAMAGED_MEMBER:
             window.position = max(window.position, offset + 1)
             window.skip_to(GZIP_MAGIC)
+
+
+def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield members up to the first one that ``_inflate`` must have a closer look at.
+
+    Those yielded end where the next one begins, with a size that is not too large.
+    """
+    for piece in window.members():
+        promised = int.from_bytes(piece[-4:], "little")
+        if promised > max_bytes:
+            break
+        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        try:
+            member = inflater.decompress(piece, promised + 1)
+        except igzip_lib.error:  # type: ignore[misc]
+            break
+        if not inflater.eof or inflater.unused_data:
+            break
+        offset = window.position
+        window.position += len(piece)
+        yield offset, member
 
 
 def _inflate(window: _Window, max_bytes: int) -> bytes | str:

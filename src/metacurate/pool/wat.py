@@ -29,9 +29,6 @@ _CONTAINER = b'"Container":{'
 _USUAL_PLACE = re.compile(
     rb'"Container":\{"Filename":' + _STRING + rb',"Compressed":true,"Offset":"([0-9]{1,18})"'
 )
-_PLAIN_PLACE = re.compile(
-    rb'\{"Container":\{"Filename":"([!#-\[\]-~]*+)","Compressed":true,"Offset":"([0-9]{1,18})"'
-)
 _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
 _OFFSET = re.compile(_OBJECT_PARTS + rb'"Offset":"?([0-9]{1,18})\b')
@@ -51,9 +48,9 @@ class Page(NamedTuple):
     record_offset: int | None
 
 
-def describes_html(data: bytes, start: int, end: int) -> bool:
-    """Whether a record's JSON (``data[start:end]``) describes an HTML page."""
-    return data.find(b'"HTML-Metadata"', start, end) >= 0
+def describes_html(block: bytes) -> bool:
+    """Whether a record's JSON describes an HTML page."""
+    return b'"HTML-Metadata"' in block
 
 
 def snapshot(block: bytes) -> str | None:
@@ -65,15 +62,6 @@ def snapshot(block: bytes) -> str | None:
         return json_text(found.group(1)) if found else None
     except InvalidJson:
         return None
-
-
-def plain_place(data: bytes, start: int, end: int) -> tuple[str, int] | None:
-    """The file and offset of the WARC record that a page's JSON describes.
-
-    None if the JSON begins unusually.
-    """
-    found = _PLAIN_PLACE.match(data, start, end)
-    return (found.group(1).decode(), int(found.group(2))) if found else None
 
 
 def read_page(block: bytes) -> Page:
@@ -145,7 +133,7 @@ def _parse_whole(block: bytes) -> Page:
     offset = str(_child(container, "Offset", (str, int)))
     images: list[Image] = []
     for link in _child(html, "Links", list):
-        if _child(link, "path", str) != _IMAGE_PATH:
+        if not isinstance(link, dict) or link.get("path") != _IMAGE_PATH:
             continue
         texts = [(name, _child(link, name, str)) for name in ("alt", "title")]
         images.append(((_child(link, "url", str),), tuple(pair for pair in texts if pair[1])))

@@ -1,0 +1,82 @@
+"""Compiled helpers that look at bytes; used by the other compiled loops of this folder."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# How many bytes are looked at together: so many must follow data that is searched for pairs.
+BLOCK = 64
+_SHORT_BLOCK = 16
+
+_QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
+
+
+@njit(cache=True, nogil=True)
+def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
+    """Whether ``data[at:end]`` starts with ``sought``."""
+    if at + len(sought) > end:
+        return False
+    for i in range(len(sought)):  # noqa: SIM110 (compiled)
+        if data[at + i] != sought[i]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def string_end(data, at, end):  # type: ignore[no-untyped-def]
+    """Where the JSON string whose inner bytes start at ``at`` has its closing quote; or ``end``."""
+    while at < end:
+        if at + _SHORT_BLOCK <= end:
+            # Compiles to vector code.
+            found = np.uint8(0)
+            block = data[at : at + _SHORT_BLOCK]
+            for i in range(_SHORT_BLOCK):
+                found |= np.uint8((block[i] == _QUOTE) | (block[i] == _BACKSLASH))
+            if not found:
+                at += _SHORT_BLOCK
+                continue
+        last = min(at + _SHORT_BLOCK, end)
+        while at < last:
+            if data[at] == _QUOTE:
+                return at
+            at += 2 if data[at] == _BACKSLASH else 1
+    return min(at, end)
+
+
+@njit(cache=True, nogil=True)
+def may_have(data, at, one, other):  # type: ignore[no-untyped-def]
+    """Whether one of two pairs of bytes starts within ``BLOCK`` bytes. Compiles to vector code."""
+    block, following = data[at : at + BLOCK], data[at + 1 : at + 1 + BLOCK]
+    found = np.uint8(0)
+    for i in range(BLOCK):
+        is_one = (block[i] ^ one[0]) | (following[i] ^ one[1])
+        is_other = (block[i] ^ other[0]) | (following[i] ^ other[1])
+        found |= np.uint8((is_one == 0) | (is_other == 0))
+    return found != 0
+
+
+@njit(cache=True, nogil=True)
+def character_bytes(data, at, end):  # type: ignore[no-untyped-def]
+    """How many bytes the UTF-8 character at ``at`` has; 0 if that is no UTF-8."""
+    first = data[at]
+    if first < 0x80:
+        return 1
+    if first < 0xC2 or first > 0xF4:
+        return 0
+    size = 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+    if at + size > end:
+        return 0
+    for i in range(at + 1, at + size):
+        if data[i] & 0xC0 != 0x80:
+            return 0
+    second = data[at + 1]
+    # Overlong forms, surrogates, and what is beyond U+10FFFF.
+    if (
+        (first == 0xE0 and second < 0xA0)
+        or (first == 0xED and second > 0x9F)
+        or (first == 0xF0 and second < 0x90)
+        or (first == 0xF4 and second > 0x8F)
+    ):
+        return 0
+    return size
