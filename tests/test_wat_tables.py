@@ -259,6 +259,7 @@ def test_how_many_pages_wait_changes_no_row(pages: list[WatPage]) -> None:
     expected, expected_counts = one_by_one(pages, TextRules())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wat_tables, "BATCH_PAGES", 1)
+        patch.setattr(wat_tables, "BATCH_LINKS", 2)  # pages with more go alone
         patch.setattr(wat_tables, "BATCH_ROWS", 1)
         found, counts = together(pages, TextRules())
     assert found.to_pylist() == expected.to_pylist()

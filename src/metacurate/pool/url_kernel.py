@@ -159,7 +159,7 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
         return EMPTY, size
     if is_at(data, at, end, _DATA):
         return DATA, size
-    if end - at > max_size:
+    if end - at > max_size or parts[FOLDER] > max_size:
         return ODD, size
     first = size
     path = _path_start(data, at, end)
@@ -245,7 +245,8 @@ def room_for_addresses(spans, pages, parts, max_size):  # type: ignore[no-untype
     """How many bytes ``resolve_addresses`` may write."""
     size = np.int64(0)
     for i in range(len(spans)):
-        size += parts[pages[i], FOLDER] + GROWTH * min(spans[i, 1] - spans[i, 0], max_size)
+        base = min(np.int64(parts[pages[i], FOLDER]), max_size)
+        size += base + GROWTH * min(spans[i, 1] - spans[i, 0], max_size)
     return size
 
 

@@ -13,7 +13,6 @@ from metacurate.pool.byte_kernel import BLOCK, is_at, may_have, string_end
 from metacurate.pool.warc_kernel import END, START, URI, URI_END
 
 MARK = b'"IMG@/src"'
-SHORTEST_LINK = len(b'{"path":"IMG@/src","url":""}')
 # The columns of links; a text that is missing has two equal bounds.
 LINK = 7
 PAGE, ADDRESS, ADDRESS_END, ALT, ALT_END, TITLE, TITLE_END = range(LINK)
@@ -153,7 +152,7 @@ def read_pages(data, records, longest, pages, links, strings, progress):  # type
     Returns ``ALL_READ``; ``FULL`` if there is no room for the next record; ``UNUSUAL`` if the next
     one is not for this function: over ``longest`` bytes (or its URL over what ``strings`` can hold
     besides), the description of a WARC file, a page whose URL is not ASCII, or which may have a
-    ``<base href>`` or unusual links.
+    ``<base href>``, unusual links or more links than there is room for.
     """
     while progress[NEXT] < len(records):
         record = records[progress[NEXT]]
@@ -190,7 +189,7 @@ def read_pages(data, records, longest, pages, links, strings, progress):  # type
         found = progress[LINKS]
         while mark >= 0:
             if found == len(links):
-                return FULL
+                return FULL if progress[LINKS] else UNUSUAL
             link = links[found]
             link[PAGE] = progress[PAGES]
             brace = _link(data, start, mark, end, link)

@@ -39,6 +39,7 @@ from metacurate.pool.warc import MAX_HEADER_BYTES, RecordBatch
 # row, so that memory stays bounded.
 BATCH_BYTES = 2 << 20
 BATCH_PAGES = 4096
+BATCH_LINKS = 32_768  # each may become an address of MAX_URL_CHARS
 BATCH_ROWS = 4096
 
 INVALID_JSON = "invalid JSON"
@@ -119,7 +120,7 @@ class _Pending:
 
     def __init__(self) -> None:
         self._pages = np.empty((BATCH_PAGES, kernel.PAGE_COLUMNS), np.int64)
-        self._links = np.empty((BATCH_BYTES // kernel.SHORTEST_LINK, kernel.LINK), np.int64)
+        self._links = np.empty((BATCH_LINKS, kernel.LINK), np.int64)
         self._strings = np.empty(BATCH_BYTES + MAX_HEADER_BYTES, np.uint8)
         self.clear()
 
