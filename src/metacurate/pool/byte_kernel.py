@@ -1,4 +1,8 @@
-"""Compiled helpers that look at bytes; used by the other compiled loops of this folder."""
+"""Compiled helpers that look at bytes; used by the other compiled loops of this folder.
+
+Numba does not notice that a cached loop calls something that has changed in another file: after a
+change here remove ``*.nbi`` and ``*.nbc``.
+"""
 
 from __future__ import annotations
 
