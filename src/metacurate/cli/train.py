@@ -8,6 +8,7 @@ import typer
 
 from metacurate.cli import app
 from metacurate.cli.options import AsJson, Overwrite, show, summary_table
+from metacurate.errors import Stopped
 
 TomlFile = Annotated[
     str, typer.Option("--config", "-c", metavar="FILE", help="TOML file; see docs/training.md.")
@@ -44,8 +45,14 @@ def train_command(
     from metacurate.training.config import load_train_config
     from metacurate.training.trainer import train
 
-    totals = train(load_train_config(config), out, overwrite=overwrite)
-    if os.environ.get("RANK", "0") == "0":
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        totals = train(load_train_config(config), out, overwrite=overwrite)
+    except Stopped as stop:
+        if first:
+            raise
+        raise typer.Exit(128 + stop.number) from None  # the first rank says it for all
+    if first:
         show(totals, summary_table("train", _rows(totals)), as_json=as_json)
 
 
