@@ -19,6 +19,7 @@ from metacurate.errors import UserError
 from metacurate.experiment import (
     Arm,
     ExperimentConfig,
+    experiment,
     load_experiment_config,
     mean_interval,
 )
@@ -183,6 +184,27 @@ def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
 def test_mistakes_in_arms_are_named(arm, message):
     with pytest.raises(UserError, match=message):
         from_table(Arm, arm, "file.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("/test", "/no-test", "no folder .*no-test"),
+        ("groups.json", "no.json", "no.json cannot be read"),
+        ("width = 64", "width = 65", "cannot be built"),
+        ("global_batch = 64", "global_batch = 60", "must divide global_batch"),
+        ("/pool", "/no-pool", "no-pool"),
+        ("/metadata.json", "/no.json", "no.json"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(place, tmp_path, old, new, message):
+    path = experiment_toml(place)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        experiment(load_experiment_config(str(path)), str(tmp_path), show_progress=False)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_arm_that_is_not_there_is_named(place):

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 from torch.overrides import TorchFunctionMode
 from typer.testing import CliRunner
 
-from metacurate.cli import app
+from metacurate import progress
+from metacurate.cli import app, main
 from metacurate.errors import Stopped, UserError
 from metacurate.storage import Folder
 from metacurate.training import trainer
@@ -386,6 +387,53 @@ def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):
         train(config(run, seed=1), str(undisturbed), show_progress=False)
 
 
+def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
+    wrong = config(run, accumulate=5)
+    with pytest.raises(UserError, match="multiple of ranks times accumulate"):
+        train(wrong, str(tmp_path), show_progress=False)
+    assert train(config(run), str(tmp_path), show_progress=False)["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ModelConfig("no-such"), "open_clip has no model 'no-such'"),
+        (ModelConfig("coca_base"), "only CLIP models"),
+        (ModelConfig("odd", {**SIZES, "text_cfg": {**SIZES["text_cfg"], "heads": 3}}), "built"),
+        (ModelConfig("key", {**SIZES, "text_cfg": {"layerss": 3}}), "unexpected keyword"),
+    ],
+)
+def test_models_that_cannot_be_trained_are_named(run, tmp_path, model, message):
+    with pytest.raises(UserError, match=message):
+        train(dataclasses.replace(config(run), model=model), str(tmp_path), show_progress=False)
+
+
+@pytest.mark.parametrize("shards", ["s4://bucket/*.tar", "nothere"])
+def test_shards_that_cannot_be_had_are_named(run, tmp_path, shards):
+    data = dataclasses.replace(config(run).data, shards=(shards,))
+    with pytest.raises(UserError, match=shards.split("/")[0]):
+        train(dataclasses.replace(config(run), data=data), str(tmp_path), show_progress=False)
+
+
+def test_training_is_quiet_and_says_steps_and_loss(run, tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.setattr(progress, "LOG_INTERVAL_SECONDS", 0.0)
+    train(config(run), str(tmp_path / "model"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 + 12
+    assert lines[-1].startswith("train: 12/12 steps, ")
+    assert "pairs/s, loss " in lines[-1]
+    assert not caplog.records
+    assert main_code(["train", "-c", str(tmp_path / "no.toml"), "-o", str(tmp_path / "x")]) == 2
+    file = toml(run, tmp_path / "train.toml")
+    assert main_code(["train", "-c", str(file), "-o", str(file)]) == 2  # a file, not a folder
+
+
+def main_code(arguments: list[str]) -> Any:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    return end.value.code
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -394,6 +442,19 @@ def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):
         ({"precision": "fp8"}, "precision must be one of"),
         ({"data": {"shards": "x", "selection": "online"}}, "needs counts and t"),
         ({"data": {}}, "the key 'shards' is missing"),
+        ({"data": {"shards": "x", "workers": -1}}, "data: workers must be 0 or more"),
+        ({"data": {"shards": "x", "prefetch": 0}}, "data: prefetch must be positive"),
+        ({"data": {"shards": "x", "selection": "online", "counts": "c", "t": 0}}, "t must be pos"),
+        ({"data": {"shards": "x", "streams": 5}}, "must divide global_batch"),
+        ({"data": {"shards": "x", "streams": 8, "workers": 3}}, "multiple of workers"),
+        ({"threads": 0}, "threads must be positive"),
+        ({"max_logit_scale": 0}, "max_logit_scale must be 1 or more"),
+        ({"optimizer": {"lr": -1}}, "optimizer: lr must be positive"),
+        ({"optimizer": {"lr": math.nan}}, "optimizer: lr must be positive"),
+        ({"optimizer": {"beta2": 1}}, "beta2 must lie in"),
+        ({"optimizer": {"warmup_steps": -1}}, "warmup_steps must be 0 or more"),
+        ({"optimizer": {"grad_clip_norm": 0}}, "grad_clip_norm must be positive"),
+        ({"model": {"name": "m", "config": {"embed_dim": 4}}}, "lacks vision_cfg, text_cfg"),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(change, message):

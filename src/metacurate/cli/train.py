@@ -126,15 +126,21 @@ def eval_command(
 
     from metacurate.evaluation.evaluate import estimates, evaluate
     from metacurate.evaluation.zero_shot import load_model
+    from metacurate.progress import meter
     from metacurate.storage import Folder
 
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(checkpoint, model, batch_size=batch_size)
-    results = [
-        evaluate(loaded, d, task=task, class_names=classnames, templates=templates, groups=groups)
-        for d in data
-    ]
+    results = []
+    with meter("eval", len(data), "images", parts="data sets") as progress:
+        for place in data:
+            result = evaluate(
+                loaded, place, task=task, class_names=classnames, templates=templates,
+                groups=groups, progress=progress,
+            )  # fmt: skip
+            results.append(result)
+            progress.advance()
     table = Table(title="zero-shot evaluation", title_justify="left", box=None)
     for column in ("data", "metric", "%", "95% interval", "n"):
         table.add_column(column, justify="left" if column in ("data", "metric") else "right")
@@ -145,8 +151,8 @@ def eval_command(
             table.add_row(result["data"], label, f"{100 * e['value']:.1f}", interval, str(e["n"]))
     report = {"checkpoint": checkpoint, "model": model, "results": results}
     if out is not None:
-        folder, _, name = out.rpartition("/")
-        Folder(folder or ".").write_json(name, report)
+        folder, slash, name = out.rpartition("/")
+        Folder(folder or slash or ".").write_json(name, report)
     show(report, table, as_json=as_json)
 
 

@@ -150,8 +150,18 @@ class TrainConfig:
             raise UserError(f"threads must be positive, not {self.threads}")
         if not self.max_logit_scale >= 1:
             raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:g}")
+        self._check_streams()
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
+
+    def _check_streams(self) -> None:
+        """Raise UserError if the batch and one rank's workers cannot share the streams evenly."""
+        streams, workers = self.data.streams, max(self.data.workers, 1)
+        if streams < 1 or self.global_batch % streams or streams % workers:
+            raise UserError(
+                f"streams ({streams}) must divide global_batch ({self.global_batch}) and be a "
+                f"multiple of workers ({workers}), times the ranks if there are several"
+            )
 
     @property
     def steps(self) -> int:
