@@ -173,7 +173,7 @@ def experiment(
 ) -> dict[str, Any]:
     """Run what is missing of an experiment and write its results; returns them.
 
-    ``workers`` training runs go at a time (one, for GPUs). Raises UserError for what the caller can
+    ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the caller can
     mend.
     """
     folder = Folder(out)

@@ -161,7 +161,7 @@ def experiment_command(
     config: TomlFile,
     out: Out,
     workers: Annotated[
-        int, typer.Option(min=1, help="Training runs at a time; leave 1 for GPUs.")
+        int, typer.Option(min=1, help="Training runs at a time; on a GPU they share it.")
     ] = 1,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
