@@ -173,8 +173,8 @@ def experiment(
 ) -> dict[str, Any]:
     """Run what is missing of an experiment and write its results; returns them.
 
-    ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the caller can
-    mend.
+    ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
+    caller can mend.
     """
     folder = Folder(out)
     with exclusive(folder):
@@ -191,10 +191,11 @@ def experiment(
         tasks = [
             _task(config, folder, arm, seed, sizes) for arm in config.arms for seed in config.seeds
         ]
-        runs = run_shards(
-            folder, EXPERIMENT, run_arm, tasks, LocalEngine(workers),
-            unit="seen_pairs", parts="runs", show_progress=show_progress,
-        )  # fmt: skip
+        with LocalEngine(workers) as engine:
+            runs = run_shards(
+                folder, EXPERIMENT, run_arm, tasks, engine,
+                unit="seen_pairs", parts="runs", show_progress=show_progress,
+            )  # fmt: skip
         results = summarise(config, runs)
         folder.write_json(RESULTS_FILE, results)
         with folder.create(TABLE_FILE) as file:
