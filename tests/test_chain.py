@@ -19,6 +19,7 @@ from metacurate.errors import UserError
 from metacurate.experiment import (
     Arm,
     ExperimentConfig,
+    experiment,
     load_experiment_config,
     mean_interval,
 )
@@ -103,13 +104,17 @@ def test_pool_to_accuracy_above_chance(place):
     assert result["images"] == CLASSES * IMAGES_A_CLASS
     assert json.loads((place / "eval.json").read_text()) == report
     # False-alarm rate: a model that knows nothing may still give all images of a class the same
-    # answer, so count classes: the number of the 16 that chance (1/16 each) gets right is binomial,
-    # and at least 8 of them have a probability of 1.9e-6.
-    chance = sum(
+    # answer, so count classes. Are the answers of the 16 drawn one by one (1/16 each), at least 8
+    # right ones have a probability of 1.9e-6 (binomial); is every answer given to one class (a
+    # model that tells the classes apart but cannot name them), 1.0e-5 (fixed points of a random
+    # permutation, Poisson with mean 1 but for 1e-9).
+    least = range(CLASSES // 2, CLASSES + 1)
+    binomial = sum(
         math.comb(CLASSES, k) * (1 / CLASSES) ** k * (1 - 1 / CLASSES) ** (CLASSES - k)
-        for k in range(CLASSES // 2, CLASSES + 1)
+        for k in least
     )
-    assert chance < 2e-6
+    fixed_points = sum(math.exp(-1) / math.factorial(k) for k in least)
+    assert max(binomial, fixed_points) < 1.1e-5
     assert result["top1"]["value"] >= 0.5
     assert result["groups"]["tail"]["top1"]["n"] == 80
 
@@ -183,6 +188,27 @@ def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
 def test_mistakes_in_arms_are_named(arm, message):
     with pytest.raises(UserError, match=message):
         from_table(Arm, arm, "file.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("/test", "/no-test", "no folder .*no-test"),
+        ("groups.json", "no.json", "no.json cannot be read"),
+        ("width = 64", "width = 65", "cannot be built"),
+        ("global_batch = 64", "global_batch = 60", "must divide global_batch"),
+        ("/pool", "/no-pool", "no-pool"),
+        ("/metadata.json", "/no.json", "no.json"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(place, tmp_path, old, new, message):
+    path = experiment_toml(place)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        experiment(load_experiment_config(str(path)), str(tmp_path), show_progress=False)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_arm_that_is_not_there_is_named(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -9,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -105,6 +107,26 @@ def test_classification_of_a_folder_and_of_tars_agree(image_folder, tar_folder, 
     assert dict(estimates(results[0])).keys() >= {"top1", "rare top1", "common mean_per_class"}
 
 
+def test_data_on_an_object_store_give_the_same(image_folder, tar_folder):
+    store = fsspec.filesystem("memory")
+    for number, folder in enumerate((image_folder, tar_folder)):
+        store.put(str(folder), f"/bucket/{number}", recursive=True)
+        remote = evaluate(COLOUR_MODEL, f"memory://bucket/{number}")
+        local = evaluate(COLOUR_MODEL, str(folder))
+        assert {**remote, "data": ""} == {**local, "data": ""}
+        assert remote["images"] == 30
+    texts = datasets.class_texts("memory://bucket/1")
+    assert texts == datasets.class_texts(str(tar_folder))
+    assert texts.class_names == ("blue", "green", "red")
+
+
+def test_a_batch_with_broken_images_keeps_the_order_of_the_others(image_folder):
+    small = dataclasses.replace(COLOUR_MODEL, batch_size=3)
+    result = evaluate(small, str(image_folder))
+    assert result == evaluate(COLOUR_MODEL, str(image_folder))
+    assert result["skipped"] == {"broken_image": 1}
+
+
 def test_a_model_that_cannot_tell_gets_no_hits(image_folder):
     class Constant(ColourModel):
         def encode_image(self, images: Any) -> Any:
@@ -180,9 +202,12 @@ def test_imagenet_names_and_templates_come_from_open_clip(image_folder):
         (lambda d: datasets.class_texts(str(d / "none")), "no folder"),
         (lambda d: datasets.class_texts(str(d), templates=str(d / "bad.txt")), "has no {c}"),
         (lambda d: datasets.class_texts(str(d), class_names=str(d / "no.txt")), "cannot be read"),
-        (lambda d: list(datasets.examples(str(d / "empty"), Counter())), "neither tars"),
+        (lambda d: list(datasets.examples(str(d / "red"), Counter())), "neither tars"),
+        (lambda d: list(datasets.examples(str(d / "empty"), Counter())), "no folder"),
+        (lambda d: datasets.class_texts("s4://bucket/x"), "s4"),
         (lambda d: load_model(str(d)), "no finished training run"),
         (lambda d: load_model("openai"), "give --model"),
+        (lambda d: load_model(str(d / "bad.txt")), "give --model with"),
         (lambda d: load_model("x", "ViT-B-32-quickgelu"), "neither a file"),
         (lambda d: load_model(str(d / "bad.txt"), "ViT-S-32-alt"), "cannot be loaded"),
         (lambda d: load_model("x", "ViT-B-33"), "no model 'ViT-B-33'"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +14,32 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 
+ROOT = Path(__file__).parent.parent
+# What making pools needs and training must not.
+FOR_POOLS = ("ada_url", "aiohttp", "eldc", "fastwarc", "mwparserfromhell", "resiliparse")
+
+
+def test_batches_of_the_documented_commands_fit_their_workers():
+    text = (ROOT / "benchmarks" / "gpu" / "README.md").read_text()
+    commands = re.findall(r"--batch\s+(\d+)\s.*?--workers\s+(\d+)", text, re.DOTALL)
+    assert len(commands) == 3
+    assert all(int(batch) % int(workers) == 0 for batch, workers in commands)
+
+
+def test_training_imports_nothing_that_only_pools_need():
+    code = (
+        "import sys\n"
+        f"for name in {FOR_POOLS!r}: sys.modules[name] = None\n"  # an import then fails
+        "import metacurate.cli, metacurate.experiment, metacurate.training.trainer\n"
+        "import metacurate.evaluation.evaluate\n"
+        "from metacurate.training.openclip import open_clip\n"
+        "open_clip()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_our_side_of_the_throughput_benchmark_runs(tmp_path):
-    path = Path(__file__).parent.parent / "benchmarks" / "gpu" / "train_throughput.py"
+    path = ROOT / "benchmarks" / "gpu" / "train_throughput.py"
     spec = importlib.util.spec_from_file_location("train_throughput", path)
     script = importlib.util.module_from_spec(spec)
     sys.modules["train_throughput"] = script

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,40 @@ def test_a_task_that_kills_its_workers_ends_the_run() -> None:
         pytest.raises(UserError, match=f"died {MAX_DEATHS_PER_TASK} times while shard"),
     ):
         list(engine.map_shards(always_dies, range(8)))
+
+
+SCRIPT = """
+import sys, time
+from metacurate.engines.local import LocalEngine
+
+
+def work(seconds):
+    print("at work", flush=True)
+    time.sleep(seconds)
+    return seconds
+
+
+if __name__ == "__main__":
+    try:
+        with LocalEngine(2) as engine:
+            for _ in engine.map_shards(work, [1.0, 60.0]):
+                print("done", flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_to_the_group_ends_idle_and_busy_workers_quietly(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    ended = subprocess.Popen(
+        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
+    )  # fmt: skip
+    assert ended.stdout is not None
+    lines = [ended.stdout.readline().strip() for _ in range(3)]
+    assert sorted(lines) == ["at work", "at work", "done"]
+    os.killpg(ended.pid, signal.SIGINT)
+    _, err = ended.communicate(timeout=30)
+    assert ended.returncode == 130
+    assert err == ""

@@ -112,9 +112,11 @@ def test_later_epochs_are_fresh_draws_whose_long_run_composition_is_the_offline_
     certain = p == 1
     assert (k[certain] == epochs).all()
     # Pearson's statistic over pairs: each term has mean 1, so the sum has mean n, and its variance
-    # is the sum of var(term) = 2 + (1 - 6 p q) / (epochs p q). Normal bound at 5 sd, two-sided:
-    # a false alarm in about 6e-7 of seeds (the seed is fixed).
+    # is the sum of var(term) = 2 + (1 - 6 p q) / (epochs p q). It is close to chi-square with n
+    # degrees of freedom, whose upper tail at 5 sd is below 1.4e-5 for n > 100: that many false
+    # alarms over seeds (the seed is fixed).
     q, k = p[~certain], k[~certain]
+    assert q.size > 100
     variance = q * (1 - q)
     statistic = ((k - epochs * q) ** 2 / (epochs * variance)).sum()
     sd = math.sqrt((2 + (1 - 6 * variance) / (epochs * variance)).sum())

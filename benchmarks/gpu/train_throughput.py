@@ -1,13 +1,14 @@
 """Training throughput against open_clip's own loop: same tars, model, batch, precision, machine.
 
-    python benchmarks/gpu/train_throughput.py --model ViT-B-32-quickgelu --batch 1024 --workers 14
+    python benchmarks/gpu/train_throughput.py --model ViT-B-32-quickgelu --batch 672 --workers 14
 
 One process, one device (a GPU if there is one). Needs the extra ``metacurate[train]`` and, for
 open_clip's loader, ``webdataset<=0.2.86``, ``braceexpand`` and ``pandas``. The tars are made first:
 JPEGs of ``--image-side`` pixels (smooth random pictures, about as large in bytes as photographs of
 that size) with captions of WordNet entries. Both sides decode, crop at random, tokenize and train
 with AdamW; the rates are of the steps after ``--warmup``, the device's queue drained at both ends.
-The two alternate, ``--rounds`` times. Prints one JSON object.
+The two alternate, ``--rounds`` times. ``--batch`` must be a multiple of ``--workers``. Prints one
+JSON object.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ def main() -> None:
     """Take the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="ViT-B-32-quickgelu")
-    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=672)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--warmup", type=int, default=15)
     parser.add_argument("--workers", type=int, default=14)
@@ -186,6 +187,8 @@ def main() -> None:
     parser.add_argument("--precision", default="amp_bf16", choices=("fp32", "amp_bf16"))
     parser.add_argument("--grad-checkpointing", action="store_true")
     options = parser.parse_args()
+    if options.batch % max(options.workers, 1):
+        parser.error(f"--batch {options.batch} is no multiple of --workers {options.workers}")
     logging.disable(logging.WARNING)
     sides = {"metacurate": run_metacurate, "open_clip": run_open_clip}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}

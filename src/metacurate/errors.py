@@ -1,5 +1,13 @@
-"""The exception for what a user can mend: shown as one line, no traceback, exit code 2."""
+"""The exceptions that end a command in one line, without a traceback."""
 
 
 class UserError(Exception):
-    """A problem that the user can mend; the message says what, where and what to do."""
+    """A problem that the user can mend (exit code 2); the message says what, where, what to do."""
+
+
+class Stopped(Exception):
+    """A run that ended at a good place because signal ``number`` asked it to (128 + number)."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message, number)
+        self.message, self.number = message, number

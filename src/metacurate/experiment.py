@@ -13,7 +13,6 @@ What is finished is not done again.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +25,7 @@ from metacurate.engines.local import LocalEngine
 from metacurate.errors import UserError
 from metacurate.pool.schema import PoolConfig
 from metacurate.progress import meter
-from metacurate.stage import Stage, begin, exclusive, finish, run_shards
+from metacurate.stage import Stage, begin, exclusive, finish, read_manifest, run_shards
 from metacurate.storage import Folder
 from metacurate.training.config import DataSection, OptimizerSection, TrainConfig
 from metacurate.training.openclip import ModelConfig
@@ -174,14 +173,17 @@ def experiment(
 ) -> dict[str, Any]:
     """Run what is missing of an experiment and write its results; returns them.
 
-    ``workers`` training runs go at a time (one, for GPUs). Raises UserError for what the caller can
-    mend.
+    ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
+    caller can mend.
     """
     folder = Folder(out)
     with exclusive(folder):
         settings = json.loads(json.dumps(asdict(config)))
         del settings["train"]["threads"], settings["train"]["workers"]
         planned = len(config.arms) * len(config.seeds)
+        stages = read_manifest(folder)["stages"]
+        if stages.get(EXPERIMENT.name, {}).get("state") != "done":
+            _check(config, folder)
         done = begin(folder, EXPERIMENT, settings, shards=planned, overwrite=overwrite)
         if done is not None:
             return dict(folder.read_json(RESULTS_FILE))
@@ -189,10 +191,11 @@ def experiment(
         tasks = [
             _task(config, folder, arm, seed, sizes) for arm in config.arms for seed in config.seeds
         ]
-        runs = run_shards(
-            folder, EXPERIMENT, run_arm, tasks, LocalEngine(workers),
-            unit="seen_pairs", show_progress=show_progress,
-        )  # fmt: skip
+        with LocalEngine(workers) as engine:
+            runs = run_shards(
+                folder, EXPERIMENT, run_arm, tasks, engine,
+                unit="seen_pairs", parts="runs", show_progress=show_progress,
+            )  # fmt: skip
         results = summarise(config, runs)
         folder.write_json(RESULTS_FILE, results)
         with folder.create(TABLE_FILE) as file:
@@ -200,6 +203,24 @@ def experiment(
         plot(results, folder)
         finish(folder, EXPERIMENT, {"runs": len(runs)}, runs)
         return results
+
+
+def _check(config: ExperimentConfig, folder: Folder) -> None:
+    """UserError for what would else be found after curation and a first training run."""
+    from metacurate.evaluation.evaluate import check
+    from metacurate.training.openclip import create_model, register
+    from metacurate.training.shards import ShardsConfig, find_shards
+
+    section, pool = config.evaluation, config.pool
+    check(section.data, section.class_names, section.templates, section.groups)
+    register(config.model)
+    create_model(config.model, "cpu")
+    find_shards(
+        ShardsConfig(
+            pool.paths, pool.url_col, pool.key_col, pool.text_cols, pool.image_col, pool.image_root
+        )
+    )
+    train_config(RunTask(config, folder, config.arm(config.compare_to), config.seeds[0]))
 
 
 Sizes = dict[tuple[str, int], int]
@@ -222,7 +243,7 @@ def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) 
             workers=workers, show_progress=False,
         )  # fmt: skip
 
-    with meter("curate", len(config.arms), "pairs", show=show) as bar:
+    with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
         matched = run(math.inf, 0)
         for arm in config.arms:
             for seed in config.seeds:
@@ -301,8 +322,6 @@ def run_arm(task: RunTask) -> dict[str, Any]:
     from metacurate.evaluation.zero_shot import load_model
     from metacurate.training.trainer import train
 
-    # open_clip warns that a model to be trained has no pretrained weights.
-    logging.getLogger().setLevel(logging.ERROR)
     out = task.folder.address(task.name)
     totals = train(train_config(task), out, show_progress=False)
     if task.config.train.threads is not None:

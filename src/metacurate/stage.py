@@ -155,12 +155,14 @@ def run_shards(
     engine: Engine,
     *,
     unit: str,
+    parts: str = "shards",
     show_progress: bool = True,
 ) -> list[Statistics]:
     """Run a stage's shard function over those tasks that are not done; statistics in task order.
 
     ``function`` writes the shard's files through ``Folder.create`` and returns plain JSON
-    statistics; the value under the key ``unit`` (for example ``"texts"``) drives the progress rate.
+    statistics; the value under the key ``unit`` (for example ``"texts"``) drives the progress rate,
+    and ``parts`` is what progress calls the tasks.
     """
     states = [stage.shard_state(position) for position in range(len(tasks))]
     there = set(folder.list(f"state/{stage.name}"))
@@ -171,7 +173,7 @@ def run_shards(
         done = dict(zip(known, read, strict=True))
     missing = [p for p in range(len(tasks)) if p not in done]
     calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
-    with meter(stage.name, len(tasks), unit, show=show_progress) as progress:
+    with meter(stage.name, len(tasks), unit, parts=parts, show=show_progress) as progress:
         progress.advance(items=0, shards=len(done))
         for position, statistics in engine.map_shards(_run_recorded, calls):
             done[missing[position]] = statistics

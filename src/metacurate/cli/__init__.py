@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from metacurate import __version__
-from metacurate.errors import UserError
+from metacurate.errors import Stopped, UserError
 from metacurate.printable import printable
 
 MAX_MESSAGE = 4000  # characters
@@ -31,6 +31,9 @@ MACHINE_ERRORS = {
     errno.EACCES: "permission denied: check the owner and mode",
     errno.EPERM: "permission denied: check the owner and mode",
     errno.EROFS: "the file system is read-only: choose another place",
+    errno.EEXIST: "a file is where a folder should be: choose another place",
+    errno.ENOTDIR: "a file is where a folder should be: choose another place",
+    errno.EISDIR: "a folder is where a file should be: choose another place",
 }
 
 
@@ -58,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except UserError as error:
         fail(str(error))
+    except Stopped as stop:
+        print(stop.message, file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("stopped; run the same command again to resume", file=sys.stderr)

@@ -8,6 +8,7 @@ import typer
 
 from metacurate.cli import app
 from metacurate.cli.options import AsJson, Overwrite, show, summary_table
+from metacurate.errors import Stopped
 
 TomlFile = Annotated[
     str, typer.Option("--config", "-c", metavar="FILE", help="TOML file; see docs/training.md.")
@@ -44,8 +45,14 @@ def train_command(
     from metacurate.training.config import load_train_config
     from metacurate.training.trainer import train
 
-    totals = train(load_train_config(config), out, overwrite=overwrite)
-    if os.environ.get("RANK", "0") == "0":
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        totals = train(load_train_config(config), out, overwrite=overwrite)
+    except Stopped as stop:
+        if first:
+            raise
+        raise typer.Exit(128 + stop.number) from None  # the first rank says it for all
+    if first:
         show(totals, summary_table("train", _rows(totals)), as_json=as_json)
 
 
@@ -119,15 +126,21 @@ def eval_command(
 
     from metacurate.evaluation.evaluate import estimates, evaluate
     from metacurate.evaluation.zero_shot import load_model
+    from metacurate.progress import meter
     from metacurate.storage import Folder
 
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(checkpoint, model, batch_size=batch_size)
-    results = [
-        evaluate(loaded, d, task=task, class_names=classnames, templates=templates, groups=groups)
-        for d in data
-    ]
+    results = []
+    with meter("eval", len(data), "images", parts="data sets") as progress:
+        for place in data:
+            result = evaluate(
+                loaded, place, task=task, class_names=classnames, templates=templates,
+                groups=groups, progress=progress,
+            )  # fmt: skip
+            results.append(result)
+            progress.advance()
     table = Table(title="zero-shot evaluation", title_justify="left", box=None)
     for column in ("data", "metric", "%", "95% interval", "n"):
         table.add_column(column, justify="left" if column in ("data", "metric") else "right")
@@ -138,8 +151,8 @@ def eval_command(
             table.add_row(result["data"], label, f"{100 * e['value']:.1f}", interval, str(e["n"]))
     report = {"checkpoint": checkpoint, "model": model, "results": results}
     if out is not None:
-        folder, _, name = out.rpartition("/")
-        Folder(folder or ".").write_json(name, report)
+        folder, slash, name = out.rpartition("/")
+        Folder(folder or slash or ".").write_json(name, report)
     show(report, table, as_json=as_json)
 
 
@@ -148,7 +161,7 @@ def experiment_command(
     config: TomlFile,
     out: Out,
     workers: Annotated[
-        int, typer.Option(min=1, help="Training runs at a time; leave 1 for GPUs.")
+        int, typer.Option(min=1, help="Training runs at a time; on a GPU they share it.")
     ] = 1,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

@@ -4,7 +4,8 @@ An image folder has a folder a class (``CLASS/any/name.jpg``); the classes are n
 of their folders' names. A WebDataset folder has tars, in itself or in ``test/``, with ``KEY.cls``
 (the class's number) or, for retrieval, ``KEY.txt`` (a caption a line) beside each image. Either may
 hold ``classnames.txt`` and ``zeroshot_classification_templates.txt`` (lines; ``{c}`` or ``{}``
-stands for the class's name). ImageNet's names and templates come with open_clip.
+stands for the class's name). ImageNet's names and templates come with open_clip. Folders may be
+local or on an object store.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+import fsspec
 
 from metacurate.errors import UserError
 from metacurate.pool.tars import read_samples
+from metacurate.storage import is_local, local_path, resolve
 from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
@@ -52,13 +55,13 @@ def class_texts(
     Without any, an image folder's own folder names and ``a photo of a {c}.`` serve. Raises
     UserError if there are no names.
     """
-    folder = Path(data)
+    _require(data)
     if class_names == IMAGENET:
         names = tuple(open_clip().IMAGENET_CLASSNAMES)
-    elif (file := _given_or_beside(folder, class_names, CLASS_NAMES_FILE)) is not None:
+    elif (file := _given_or_beside(data, class_names, CLASS_NAMES_FILE)) is not None:
         names = _lines(file)
     else:
-        names = tuple(path.name.replace("_", " ") for path in class_folders(folder))
+        names = tuple(_name(place).replace("_", " ") for place in class_folders(data))
         if not names:
             raise UserError(
                 f"{data} has neither {CLASS_NAMES_FILE} nor a folder a class; "
@@ -72,7 +75,7 @@ def class_texts(
             else clip.SIMPLE_IMAGENET_TEMPLATES
         )
         found = tuple(make("{c}") for make in chosen)
-    elif (file := _given_or_beside(folder, templates, TEMPLATES_FILE)) is not None:
+    elif (file := _given_or_beside(data, templates, TEMPLATES_FILE)) is not None:
         found = _lines(file)
     else:
         found = PLAIN_TEMPLATES
@@ -87,36 +90,96 @@ def fill(template: str, name: str) -> str:
     return template.replace("{c}", name).replace("{}", name)
 
 
-def _given_or_beside(folder: Path, given: str | None, name: str) -> Path | None:
+def _given_or_beside(data: str, given: str | None, name: str) -> str | None:
     if given is not None:
-        return Path(given)
-    beside = [folder / name, folder.parent / name]
-    return next((path for path in beside if path.is_file()), None)
+        return given
+    beside = [_join(data, name), _join(_parent(data), name)]
+    return next((address for address in beside if is_file(address)), None)
 
 
-def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    found = tuple(line.strip() for line in lines if line.strip())
+def _lines(address: str) -> tuple[str, ...]:
+    found = tuple(line.strip() for line in read_text(address).splitlines() if line.strip())
     if not found:
-        raise UserError(f"{path} is empty")
+        raise UserError(f"{address} is empty")
     return found
 
 
-def class_folders(folder: Path) -> list[Path]:
+def read_text(address: str) -> str:
+    """A small text file; UserError if it cannot be read."""
+    try:
+        with fsspec.open(address, "rb") as file:
+            return str(file.read(), "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{address} cannot be read: {error}") from None
+
+
+def is_file(address: str) -> bool:
+    """Whether there is a file of that address."""
+    if is_local(address):
+        return local_path(address).is_file()
+    filesystem, path = resolve(address)
+    return bool(filesystem.isfile(path))
+
+
+def class_folders(data: str) -> list[str]:
     """An image folder's classes in the order of their numbers."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} with evaluation data")
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _tars(path))
+    folders, _ = _contents(data)
+    return [folder for folder in folders if not _tars(folder)]
 
 
-def _tars(folder: Path) -> list[Path]:
-    return sorted(
-        folder.glob("*.tar"),
-        key=lambda path: (int(path.stem) if path.stem.isdigit() else 2**63, path.name),
-    )
+def _tars(data: str) -> list[str]:
+    def order(address: str) -> tuple[int, str]:
+        stem = _name(address).removesuffix(".tar")
+        return (int(stem) if stem.isdigit() else 2**63, _name(address))
+
+    return sorted((f for f in _contents(data)[1] if f.endswith(".tar")), key=order)
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _parent(folder: str) -> str:
+    if is_local(folder):
+        return str(local_path(folder).parent)
+    return folder.rstrip("/").rpartition("/")[0]
+
+
+def _name(address: str) -> str:
+    return address.rstrip("/").rpartition("/")[2]
+
+
+def _contents(data: str) -> tuple[list[str], list[str]]:
+    """The folders and files directly in a folder, each by name; none if there is no folder."""
+    if is_local(data):
+        path = local_path(data)
+        paths = sorted(path.iterdir()) if path.is_dir() else []
+        return [str(p) for p in paths if p.is_dir()], [str(p) for p in paths if p.is_file()]
+    filesystem, inner = resolve(data)
+    try:
+        entries = filesystem.ls(inner, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    kinds: dict[str, list[str]] = {"directory": [], "file": []}
+    for entry in entries:
+        name = entry["name"].rstrip("/")
+        if name != inner.rstrip("/") and entry["type"] in kinds:
+            kinds[entry["type"]].append(filesystem.unstrip_protocol(name))
+    return sorted(kinds["directory"]), sorted(kinds["file"])
+
+
+def _files_below(folder: str) -> list[str]:
+    """The files of a folder and those below it, in order."""
+    if is_local(folder):
+        return [str(path) for path in sorted(local_path(folder).rglob("*")) if path.is_file()]
+    filesystem, inner = resolve(folder)
+    found = sorted(filesystem.find(inner), key=lambda name: name.split("/"))
+    return [filesystem.unstrip_protocol(name) for name in found]
+
+
+def _require(data: str) -> None:
+    if not any(_contents(data)):
+        raise UserError(f"there is no folder {data} with evaluation data")
 
 
 def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
@@ -124,27 +187,27 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
 
     Raises UserError if the folder has neither tars nor a folder a class.
     """
-    folder = Path(data)
-    for place in (folder, folder / "test"):
+    _require(data)
+    for place in (data, _join(data, "test")):
         if tars := _tars(place):
             for tar in tars:
                 yield from _tar_examples(tar, skipped)
             return
-    classes = class_folders(folder)
+    classes = class_folders(data)
     if not classes:
         raise UserError(f"{data} has neither tars (in it or in test/) nor a folder a class")
     for label, place in enumerate(classes):
-        for path in sorted(place.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        for address in _files_below(place):
+            if f".{_name(address).rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
                 try:
-                    yield Example(read_bounded(str(path)), label, ())
+                    yield Example(read_bounded(address), label, ())
                 except UnusableImage as reason:
                     skipped[str(reason)] += 1
 
 
-def _tar_examples(path: Path, skipped: Counter[str]) -> Iterator[Example]:
-    with path.open("rb") as file:
-        for sample in read_samples(file, str(path), skipped):
+def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
+    with fsspec.open(address, "rb") as file:
+        for sample in read_samples(file, address, skipped):
             if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
                 skipped["missing_image"] += 1
                 continue

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
+from metacurate.progress import Meter
 
 TASKS = ("classification", "retrieval")
+TYPE_FILE = "dataset_type.txt"
 
 
 def evaluate(
@@ -21,30 +23,43 @@ def evaluate(
     class_names: str | None = None,
     templates: str | None = None,
     groups: str | None = None,
+    progress: Meter | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on a data set (see :mod:`metacurate.evaluation.datasets`).
 
     ``task`` is "classification" or "retrieval"; if not given, clip-benchmark's
     ``dataset_type.txt`` tells, else it is classification. ``groups``: a JSON file {class name:
-    group}. Raises UserError for data or options that do not fit.
+    group}. ``progress`` is told of the images. Raises UserError for data or options that do not
+    fit.
     """
     if task is None:
-        kind = Path(data) / "dataset_type.txt"
-        is_retrieval = kind.is_file() and kind.read_text().strip() == "retrieval"
+        kind = f"{data.rstrip('/')}/{TYPE_FILE}"
+        is_retrieval = datasets.is_file(kind) and datasets.read_text(kind).strip() == "retrieval"
         task = "retrieval" if is_retrieval else "classification"
     if task not in TASKS:
         raise UserError(f"the task must be one of {', '.join(TASKS)}, not {task!r}")
     if task == "retrieval":
-        return {"data": data, "task": task, **retrieve(loaded, data)}
+        return {"data": data, "task": task, **retrieve(loaded, data, progress=progress)}
     texts = datasets.class_texts(data, class_names, templates)
     table = _read_groups(groups) if groups is not None else None
-    return {"data": data, "task": task, **classify(loaded, data, texts, groups=table)}
+    result = classify(loaded, data, texts, groups=table, progress=progress)
+    return {"data": data, "task": task, **result}
+
+
+def check(data: str, class_names: str | None, templates: str | None, groups: str | None) -> None:
+    """UserError if a data set for classification, or a file about it, is not to be had."""
+    datasets.class_texts(data, class_names, templates)
+    if groups is not None:
+        _read_groups(groups)
+    skipped: Counter[str] = Counter()
+    if next(datasets.examples(data, skipped), None) is None:
+        raise UserError(f"{data} has no usable image ({dict(skipped)})")
 
 
 def _read_groups(path: str) -> dict[str, str]:
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        table = json.loads(datasets.read_text(path))
+    except ValueError as error:
         raise UserError(f"{path} is no usable JSON file: {error}") from None
     if not (isinstance(table, dict) and all(isinstance(v, str) for v in table.values())):
         raise UserError(f"{path} must hold an object of class names and groups")

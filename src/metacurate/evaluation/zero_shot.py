@@ -6,7 +6,9 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from metacurate.engines.local import available_cores
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
+from metacurate.progress import Meter
 from metacurate.training.images import UnusableImage, decode_image
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
 
@@ -35,9 +39,14 @@ class LoadedModel:
     device: torch.device
     batch_size: int = 256
 
-    def image_features(self, images: Sequence[Any]) -> torch.Tensor:
-        """Normalised features of PIL images, float32[n, d]."""
-        batch = torch.stack([self.preprocess(image) for image in images]).to(self.device)
+    def prepared(self, image: bytes) -> torch.Tensor:
+        """An encoded image as the model takes it, float32[3, h, w]; raises UnusableImage."""
+        prepared: torch.Tensor = self.preprocess(decode_image(image))
+        return prepared
+
+    def image_features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Normalised features of prepared images, float32[n, d]."""
+        batch = torch.stack(list(images)).to(self.device)
         return functional.normalize(self.model.encode_image(batch).float(), dim=-1)
 
     def text_features(self, texts: Sequence[str]) -> torch.Tensor:
@@ -65,6 +74,11 @@ def load_model(
     if path.is_dir():
         config, path = _trained(path)
         checkpoint = str(path)
+    if config is None and not path.is_file():
+        raise UserError(
+            f"there is no folder or file {checkpoint}; for a tag of open_clip's published weights "
+            "give --model too"
+        )
     if config is None:
         raise UserError(
             f"give --model with {checkpoint}: open_clip's name of the architecture "
@@ -83,6 +97,8 @@ def load_model(
         )
     except Exception as error:  # a file that is no checkpoint can make torch raise anything
         first = (str(error) or repr(error)).splitlines()[0]
+        if "weights_only" in first:  # torch's advice is to run the code in the file
+            first = "it is no file of weights alone"
         raise UserError(
             f"{checkpoint} cannot be loaded as {config.name}: {first}; give a local file if the "
             "weights cannot be fetched"
@@ -108,22 +124,41 @@ class _Encoded:
 
 
 def _encode(
-    loaded: LoadedModel, stream: Iterator[Example], skipped: Counter[str]
+    loaded: LoadedModel,
+    stream: Iterator[Example],
+    skipped: Counter[str],
+    progress: Meter | None,
 ) -> Iterator[_Encoded]:
-    kept: list[Example] = []
-    images: list[Any] = []
-    for example in stream:
+    """Features a batch at a time, in order; decoding goes on beside in threads (Pillow and torch
+    let go of the interpreter), one batch ahead of the model."""
+
+    def prepare(example: Example) -> torch.Tensor | str:
         try:
-            images.append(decode_image(example.image))
+            return loaded.prepared(example.image)
         except UnusableImage as reason:
-            skipped[str(reason)] += 1
-            continue
-        kept.append(example)
-        if len(images) == loaded.batch_size:
-            yield _Encoded(kept, loaded.image_features(images))
-            kept, images = [], []
-    if images:
-        yield _Encoded(kept, loaded.image_features(images))
+            return str(reason)
+
+    with ThreadPoolExecutor(available_cores()) as threads:
+
+        def submit() -> list[tuple[Example, Future[torch.Tensor | str]]]:
+            return [(e, threads.submit(prepare, e)) for e in islice(stream, loaded.batch_size)]
+
+        upcoming = submit()
+        while upcoming:
+            batch, upcoming = upcoming, submit()
+            kept: list[Example] = []
+            images: list[torch.Tensor] = []
+            for example, future in batch:
+                image = future.result()
+                if isinstance(image, str):
+                    skipped[image] += 1
+                else:
+                    kept.append(example)
+                    images.append(image)
+            if images:
+                yield _Encoded(kept, loaded.image_features(images))
+            if progress is not None:
+                progress.advance(len(batch), shards=0)
 
 
 @torch.no_grad()
@@ -133,6 +168,7 @@ def classify(
     texts: ClassificationText,
     *,
     groups: dict[str, str] | None = None,
+    progress: Meter | None = None,
 ) -> dict[str, Any]:
     """Zero-shot classification: top-1, top-5 and mean per class, with intervals.
 
@@ -145,7 +181,7 @@ def classify(
     skipped: Counter[str] = Counter()
     labels: list[int] = []
     ranks: list[npt.NDArray[np.int64]] = []
-    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped):
+    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
         usable = [
             i
             for i, e in enumerate(encoded.examples)
@@ -197,7 +233,7 @@ def _class_vectors(loaded: LoadedModel, texts: ClassificationText) -> torch.Tens
 
 
 @torch.no_grad()
-def retrieve(loaded: LoadedModel, data: str) -> dict[str, Any]:
+def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -> dict[str, Any]:
     """Retrieval: recall at 1, 5 and 10 of captions for images and of images for captions.
 
     An image's recall is a hit if any of its captions is among the first k of all captions.
@@ -207,7 +243,7 @@ def retrieve(loaded: LoadedModel, data: str) -> dict[str, Any]:
     captions: list[str] = []
     owners: list[int] = []
     images = 0
-    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped):
+    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
         usable = [i for i, e in enumerate(encoded.examples) if e.captions]
         skipped["no_caption"] += len(encoded.examples) - len(usable)
         parts.append(encoded.features[torch.tensor(usable, dtype=torch.long, device=loaded.device)])

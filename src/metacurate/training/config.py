@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -57,6 +58,12 @@ class DataSection:
             )
         if (self.selection == "online") != (self.counts is not None and self.t is not None):
             raise UserError("selection = 'online' needs counts and t, and no other takes them")
+        if self.t is not None and not self.t > 0:
+            raise UserError(f"t must be positive, not {self.t:g}")
+        if self.workers < 0:
+            raise UserError(f"workers must be 0 or more, not {self.workers}")
+        if self.prefetch < 1:
+            raise UserError(f"prefetch must be positive, not {self.prefetch}")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError("crop_scale must be two numbers in (0, 1], the smaller first")
 
@@ -84,6 +91,19 @@ class OptimizerSection:
     eps: float = 1e-6
     weight_decay: float = 0.2
     grad_clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be positive, not {getattr(self, name):g}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name):g}")
+        for name in ("warmup_steps", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be 0 or more, not {getattr(self, name):g}")
+        if self.grad_clip_norm is not None and not self.grad_clip_norm > 0:
+            raise UserError(f"grad_clip_norm must be positive, not {self.grad_clip_norm:g}")
 
 
 @dataclass(frozen=True)
@@ -126,8 +146,22 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads must be positive, not {self.threads}")
+        if not self.max_logit_scale >= 1:
+            raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:g}")
+        self._check_streams()
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
+
+    def _check_streams(self) -> None:
+        """Raise UserError if the batch and one rank's workers cannot share the streams evenly."""
+        streams, workers = self.data.streams, max(self.data.workers, 1)
+        if streams < 1 or self.global_batch % streams or streams % workers:
+            raise UserError(
+                f"streams ({streams}) must divide global_batch ({self.global_batch}) and be a "
+                f"multiple of workers ({workers}), times the ranks if there are several"
+            )
 
     @property
     def steps(self) -> int:

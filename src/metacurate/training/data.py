@@ -55,6 +55,7 @@ from metacurate.training.shards import (
     find_shards,
     read_shard,
 )
+from metacurate.training.stopping import outlive_the_groups_signal
 
 FREE_POSITION = 2**32 - 1
 FREE_ENTRY = 2**32 - 1
@@ -427,6 +428,7 @@ class _Chunks(IterableDataset):  # type: ignore[misc]
         number, workers = (0, 1) if info is None else (info.id, info.num_workers)
         if info is not None:
             torch.set_num_threads(1)
+            outlive_the_groups_signal()
         try:
             yield from self._chunks(number, workers)
         except UserError as error:
@@ -486,7 +488,7 @@ class PairLoader:
         self._source = PairSource(config)
         self._tokenizer = tokenizer
         self._workers, self._prefetch = workers, prefetch
-        self._device = device or torch.device("cpu")
+        self.device = device or torch.device("cpu")
         share = config.streams // world_size
         self._streams = range(rank * share, (rank + 1) * share)
         self._positions: dict[int, tuple[int, int]] = {s: (s, 0) for s in self._streams}
@@ -555,7 +557,7 @@ class PairLoader:
                     batch_size=None,
                     num_workers=self._workers,
                     prefetch_factor=self._prefetch,
-                    pin_memory=self._device.type == "cuda",
+                    pin_memory=self.device.type == "cuda",
                     multiprocessing_context="spawn",
                 )
             )
@@ -568,7 +570,7 @@ class PairLoader:
             if problem is not None:
                 raise UserError(problem)
             # Joined on the device: joining here would copy all images once more.
-            batch = _joined([p.batch.to(self._device) for p in parts if p.batch is not None])
+            batch = _joined([p.batch.to(self.device) for p in parts if p.batch is not None])
             self.wait_seconds += time.perf_counter() - start
             for part in parts:
                 self._positions.update(part.positions)
@@ -601,12 +603,24 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8[n, h, w, 3] to the float32[n, 3, h, w] that a model takes, on the images' device."""
-    channels = images.permute(0, 3, 1, 2).float().div_(255)
-    shape = (1, 3, 1, 1)
-    means = torch.tensor(mean, device=images.device).view(shape)
-    return channels.sub_(means).div_(torch.tensor(std, device=images.device).view(shape))
+class Normaliser:
+    """Turns uint8[n, h, w, 3] into the float32[n, 3, h, w] that a model takes, on a device.
+
+    The channels' means and deviations are copied there once: a copy a step would make the CPU wait
+    for the device in every step.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device | str
+    ) -> None:
+        self._mean, self._std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std)
+        )
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Images of that device, normalised."""
+        channels = images.permute(0, 3, 1, 2).float().div_(255)
+        return channels.sub_(self._mean).div_(self._std)
 
 
 class OpenClipBatches:
@@ -620,7 +634,7 @@ class OpenClipBatches:
         *,
         batches: int,
     ) -> None:
-        self._loader, self._mean, self._std = loader, mean, std
+        self._loader, self._normalise = loader, Normaliser(mean, std, loader.device)
         self._iterator: Iterator[Batch] | None = None
         self.num_batches = batches
         self.num_samples = batches * loader.config.global_batch
@@ -633,4 +647,4 @@ class OpenClipBatches:
         self._iterator = self._iterator or iter(self._loader)
         for _ in range(self.num_batches):
             batch = next(self._iterator)
-            yield normalise(batch.images, self._mean, self._std), batch.tokens
+            yield self._normalise(batch.images), batch.tokens

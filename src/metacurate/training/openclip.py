@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from metacurate.errors import UserError
 
+MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 INSTALL = "install the extra: pip install 'metacurate[train]'"
 # torchvision registers shape functions for these two operators as it is imported, which fails if
 # its compiled part did not load (its PyPI build beside a CPU build of torch). CLIP uses neither.
@@ -60,6 +63,9 @@ class ModelConfig:
             raise UserError(
                 f"a model's name may have letters, digits, . _ and -, not {self.name!r}"
             )
+        missing = [key for key in MODEL_KEYS if key not in self.config]
+        if self.config and missing:
+            raise UserError(f"config of the model {self.name!r} lacks {', '.join(missing)}")
 
 
 def register(model: ModelConfig) -> None:
@@ -82,6 +88,36 @@ def register(model: ModelConfig) -> None:
         )
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings by ``logging``: open_clip warns that a new model has no trained weights."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def create_model(model: ModelConfig, device: Any) -> Any:
+    """A registered model with random weights; UserError if its sizes do not fit one another."""
+    clip = open_clip()
+    try:
+        with quiet():
+            created = clip.create_model(model.name, device=device, output_dict=True)
+    except Exception as error:  # each layer has its own way to refuse a size
+        raise UserError(f"the model {model.name!r} cannot be built: {_first_line(error)}") from None
+    if not isinstance(created, clip.CLIP | clip.CustomTextCLIP):
+        raise UserError(
+            f"{model.name!r} is a {type(created).__name__}; only CLIP models can be trained"
+        )
+    return created
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 _registered: set[str] = set()
 
 
@@ -102,4 +138,7 @@ class OpenClipTokenizer:
 @lru_cache(maxsize=4)
 def _tokenizer(name: str, config: str) -> Any:
     register(ModelConfig(name, json.loads(config)))
-    return open_clip().get_tokenizer(name)
+    try:
+        return open_clip().get_tokenizer(name)
+    except Exception as error:  # a package that is not installed, a file that cannot be fetched
+        raise UserError(f"the tokenizer of {name} cannot be loaded: {_first_line(error)}") from None

@@ -28,7 +28,7 @@ from metacurate.pool.sources import Unit, open_pool
 from metacurate.pool.tabular import read_unit
 from metacurate.pool.tars import Sample, read_samples
 from metacurate.pool.uid import key_uid, url_uid
-from metacurate.storage import is_local, local_path
+from metacurate.storage import is_local, local_path, resolve, storage_failure
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
 PATH_COLUMNS = ("image_path", "path", "file_name")
@@ -120,7 +120,7 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
 
 
 def _expand(path: str) -> list[str]:
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem, inner = resolve(path)
     if filesystem.isdir(inner):
         found = filesystem.glob(f"{inner.rstrip('/')}/*.tar") or filesystem.glob(
             f"{inner.rstrip('/')}/*.parquet"
@@ -147,7 +147,9 @@ def read_shard(shard: Shard, config: ShardsConfig, skipped: Counter[str]) -> Ite
                     yield batch
                     done, failures = position + 1, 0
             return
-        except (OSError, EOFError, UserError) as error:
+        except Exception as error:
+            if not (isinstance(error, OSError | EOFError | UserError) or storage_failure(error)):
+                raise
             failures += 1
             if failures == ATTEMPTS:
                 raise UserError(

@@ -9,7 +9,6 @@ undisturbed one.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -22,14 +21,15 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from metacurate.errors import UserError
+from metacurate.errors import Stopped, UserError
 from metacurate.progress import meter
 from metacurate.stage import Stage, begin, exclusive, finish
 from metacurate.storage import Folder, is_local, local_path
 from metacurate.training.config import OptimizerSection, TrainConfig
-from metacurate.training.data import Batch, PairLoader, join_states, normalise
+from metacurate.training.data import Batch, Normaliser, PairLoader, join_states
 from metacurate.training.distributed import Ranks, ranks
-from metacurate.training.openclip import OpenClipTokenizer, open_clip, register
+from metacurate.training.openclip import OpenClipTokenizer, create_model, open_clip, register
+from metacurate.training.stopping import stop_requests
 
 CHECKPOINTS = "checkpoints"
 FINAL = "final.pt"
@@ -47,7 +47,8 @@ def train(
 
     Under torchrun each process is a rank. Totals: ``steps``, ``seen_pairs``, ``loss`` (mean of the
     last log interval), ``epoch``, ``skipped`` and, only if this call trained, ``pairs_per_second``
-    and ``data_wait`` (share of the time). Raises UserError for what the caller can mend.
+    and ``data_wait`` (share of the time). Raises UserError for what the caller can mend, and
+    Stopped, after a checkpoint, if SIGTERM or SIGINT asks for it.
     """
     register(config.model)
     if config.threads is not None:
@@ -59,14 +60,22 @@ def train(
             try:
                 stack.enter_context(exclusive(folder))
                 settings = {"train": config.as_json()}
-                totals = begin(folder, TRAIN, settings, shards=1, overwrite=overwrite)
+                # Before the first checkpoint there is nothing to lose: settings may be mended.
+                fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
+                totals = begin(folder, TRAIN, settings, shards=1, overwrite=overwrite or fresh)
             except UserError as error:
                 problem = str(error)
         here.agree(problem)
         totals = here.gather(totals)[0]
         if totals is not None:
             return dict(totals)
-        return Trainer(config, folder, here, show_progress).run()
+        try:
+            return Trainer(config, folder, here, show_progress).run()
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory is full ({str(error).splitlines()[0]}); set accumulate = 2 or "
+                "more, grad_checkpointing = true or a smaller global_batch"
+            ) from None
 
 
 @dataclass
@@ -94,19 +103,21 @@ class Trainer:
             )
         self._micro = share // config.accumulate
         if here.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
         torch.manual_seed(config.seed % MAX_SEED)
-        model = clip.create_model(config.model.name, device=here.device, output_dict=True)
+        model = create_model(config.model, here.device)
         if config.grad_checkpointing:
             model.set_grad_checkpointing()
         self._clip_model = model
         preprocess = clip.get_model_preprocess_cfg(model)
-        self._mean, self._std = preprocess["mean"], preprocess["std"]
+        self._normalise = Normaliser(preprocess["mean"], preprocess["std"], here.device)
         size = preprocess["size"]
+        tokenizer = OpenClipTokenizer(config.model)
+        tokenizer(["a text"])  # fails here rather than in a worker
         self.loader = PairLoader(
             config.data_config(size[0] if isinstance(size, tuple | list) else size),
-            OpenClipTokenizer(config.model),
+            tokenizer,
             rank=here.rank,
             world_size=here.world_size,
             workers=config.data.workers,
@@ -140,8 +151,11 @@ class Trainer:
         start_step, start = self.progress.step, time.perf_counter()
         loss = None
         with (
-            meter("train", config.steps, "pairs", show=self._show and here.first) as bar,
+            meter(
+                "train", config.steps, "pairs", parts="steps", show=self._show and here.first
+            ) as bar,
             _writers(config, self.folder, here) as write,
+            stop_requests(here) as stop,
         ):
             bar.advance(shards=start_step)
             window = _Window(self.loader)
@@ -168,10 +182,18 @@ class Trainer:
                             "rate or gradient clipping, in a new output folder"
                         )
                     write(metrics, window.measure(config.log_every * config.global_batch))
+                    bar.tell(f"loss {loss:.4g}")
                 if step % config.checkpoint_every == 0 or step == config.steps:
                     self._save()
                 if step == config.steps:
                     break
+                if number := stop.wanted(step):
+                    self._save()
+                    raise Stopped(
+                        f"stopped at step {step} of {config.steps}; "
+                        "run the same command again to resume",
+                        number,
+                    )
         return self._finish(loss, start_step, time.perf_counter() - start)
 
     def _fold_losses(self) -> None:
@@ -198,7 +220,7 @@ class Trainer:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        images, tokens = normalise(batch.images, self._mean, self._std), batch.tokens
+        images, tokens = self._normalise(batch.images), batch.tokens
         if config.accumulate == 1:
             with self._autocast():
                 loss: torch.Tensor = self.loss(**self.model(images, tokens))
@@ -268,7 +290,10 @@ class Trainer:
             "name": self.config.model.name,
         }
         save_torch(self.folder, checkpoint_name(step), state)
-        for old in checkpoint_steps(self.folder)[: -self.config.keep_checkpoints]:
+        steps, every = checkpoint_steps(self.folder), self.config.checkpoint_every
+        # Where a signal stopped the run is no place of its own once there is a newer checkpoint.
+        regular = [s for s in steps if s % every == 0 or s == step]
+        for old in {*steps} - {*regular[-self.config.keep_checkpoints :]}:
             self.folder.remove(checkpoint_name(old))
 
     def _load(self) -> None:
@@ -279,8 +304,10 @@ class Trainer:
             if self.here.first:
                 self.folder.remove(METRICS)
             return
-        state = load_torch(self.folder, checkpoint_name(newest), self.here.device)
+        state = load_torch(self.folder, checkpoint_name(newest))
         self._clip_model.load_state_dict(state["state_dict"])
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = self.here.device.type == "cuda"  # as here, not as where it was saved
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
         sums = state["loss_sums"]
@@ -435,12 +462,12 @@ def save_torch(folder: Folder, name: str, value: Any) -> None:
         torch.save(value, file)
 
 
-def load_torch(folder: Folder, name: str, device: torch.device) -> Any:
-    """Read tensors and plain values; code in the file is not run. UserError if it is damaged."""
-    with folder.open(name) as file:
-        content = io.BytesIO(file.read())
+def load_torch(folder: Folder, name: str) -> Any:
+    """Read tensors (into the CPU's memory: a GPU's may be full of the model that they are for) and
+    plain values; code in the file is not run. UserError if it is damaged."""
     try:
-        return torch.load(content, map_location=device, weights_only=True)
+        with folder.open(name) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"{folder.address(name)} is no usable checkpoint ({str(error).splitlines()[0]}); "
