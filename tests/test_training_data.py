@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
@@ -34,6 +35,7 @@ from metacurate.training.data import (
     PairSource,
     join_states,
 )
+from metacurate.training.images import decode_image, random_crop
 from metacurate.training.shards import ShardsConfig
 from training_pools import add_member, curated, kept_pairs, write_pool, write_tars
 
@@ -375,10 +377,27 @@ def test_open_clips_own_training_loop_runs_on_the_loader(runs):
 
 
 def test_transparent_parts_become_white():
-    from PIL import Image
-
-    from metacurate.training.images import decode_image
-
     file = io.BytesIO()
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(file, "PNG")
     assert np.asarray(decode_image(file.getvalue())).min() == 255
+
+
+@pytest.mark.parametrize("side", [40, 224, 900])
+@pytest.mark.parametrize("corner", [0.0, 0.5, 0.999])
+def test_a_crop_is_what_pillow_makes_of_the_same_box(side, corner):
+    noise = np.random.default_rng(side).integers(0, 256, (side // 4, side // 2, 3), np.uint8)
+    image = Image.fromarray(noise).resize((2 * side, side), Image.Resampling.BICUBIC)
+    # Half of the area, an aspect ratio of 1 (the middle of the log-uniform range).
+    found = random_crop(image, 96, (0.5, 0.5), lambda k: corner if k % 4 > 1 else 0.5)
+    left = int(corner * (side + 1))
+    box = (left, 0, left + side, side)
+    expected = np.asarray(image.crop(box).resize((96, 96), Image.Resampling.BICUBIC))
+    assert found.dtype == np.uint8
+    largest = np.abs(found.astype(int) - expected).max()
+    assert largest <= 2
+
+
+def test_a_crop_of_a_very_long_image_is_its_middle():
+    pixels = np.zeros((10, 1000, 3), np.uint8)
+    pixels[:, 493:506] = 255
+    assert (random_crop(Image.fromarray(pixels), 8, (1.0, 1.0), lambda k: 0.5) == 255).all()
