@@ -17,6 +17,12 @@ _QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
 
 
 @njit(cache=True, nogil=True)
+def is_space(byte):  # type: ignore[no-untyped-def]
+    """Whether a byte is white space (ASCII's)."""
+    return byte == 32 or 9 <= byte <= 13
+
+
+@njit(cache=True, nogil=True)
 def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
     """Whether ``data[at:end]`` starts with ``sought``."""
     if at + len(sought) > end:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numba import njit
 
 from metacurate.pool.blake2b import BLOCK_BYTES, LANES, compress, initial_state
+from metacurate.pool.byte_kernel import is_space
 from metacurate.pool.schema import UID_TYPE
 
 UID_BYTES = 16
@@ -101,11 +102,6 @@ _LONG = 1 << 20  # bytes; no four copies of anything longer, at the price of spe
 _HASH_SIGNS = _U(0x2323232323232323)
 _LOW_BITS, _HIGH_BITS = _U(0x0101010101010101), _U(0x8080808080808080)
 _HTTP_PORT, _HTTPS_PORT = tuple(DEFAULT_PORTS[b"http"]), tuple(DEFAULT_PORTS[b"https"])
-
-
-@njit(cache=True, nogil=True)
-def _is_space(byte):  # type: ignore[no-untyped-def]
-    return byte == 32 or 9 <= byte <= 13
 
 
 @njit(cache=True, nogil=True)
@@ -213,7 +209,7 @@ def _hex_digest(block, digest):  # type: ignore[no-untyped-def]
 def _message(data, start, end, is_url, block):  # type: ignore[no-untyped-def]
     """Copy what is hashed of a value into ``block``, zeros behind it; its size, 0 if blank."""
     first = start
-    while first < end and _is_space(data[first]):
+    while first < end and is_space(data[first]):
         first += 1
     if first == end:
         return 0
@@ -225,7 +221,7 @@ def _message(data, start, end, is_url, block):  # type: ignore[no-untyped-def]
         block[position] = data[_U(start) + position]
     if is_url:
         size = _first_hash_sign(block.view(np.uint64), size)
-        while size > 0 and _is_space(block[size - 1]):
+        while size > 0 and is_space(block[size - 1]):
             size -= 1
         if size > 0:
             size = _lower_host(block, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import character_bytes, is_at
+from metacurate.pool.byte_kernel import character_bytes, is_at, is_space
 
 # What ``resolve_addresses`` says of an address.
 ODD, RESOLVED, EMPTY, DATA = range(4)
@@ -141,19 +141,14 @@ def _copy(data, at, end, out, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _is_space(byte):  # type: ignore[no-untyped-def]
-    return byte == _SPACE or 9 <= byte <= 13
-
-
-@njit(cache=True, nogil=True)
 def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type: ignore[no-untyped-def]
     """What the address is, and the size of ``out`` after it (of use if it is ``RESOLVED``)."""
     for position in range(at, end):
         if data[position] == _BACKSLASH:
             return ODD, size
-    while at < end and _is_space(data[at]):
+    while at < end and is_space(data[at]):
         at += 1
-    while at < end and _is_space(data[end - 1]):
+    while at < end and is_space(data[end - 1]):
         end -= 1
     if at == end or data[at] == _HASH:
         return EMPTY, size

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import BLOCK, is_at, may_have
+from metacurate.pool.byte_kernel import BLOCK, is_at, is_space, may_have
 
 # The columns of ``read_headers``.
 SPAN = 4
@@ -21,7 +21,7 @@ _CONTENT_TYPE = np.frombuffer(b"Content-Type: ", np.uint8)
 _CONTENT_LENGTH = np.frombuffer(b"Content-Length: ", np.uint8)
 _URI = np.frombuffer(b"WARC-Target-URI: ", np.uint8)
 _RECORD_END = np.frombuffer(b"\r\n\r\n", np.uint8)
-_RETURN, _NEWLINE, _SPACE = np.uint8(13), np.uint8(10), np.uint8(32)
+_RETURN, _NEWLINE = np.uint8(13), np.uint8(10)
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _NUMBERS = "Array(int64, 1, 'C', readonly=True)"
 
@@ -32,11 +32,6 @@ def _line_end(data, at, end):  # type: ignore[no-untyped-def]
     while at < end and data[at] not in (_RETURN, _NEWLINE):
         at += 1
     return at if at + 1 < end and data[at] == _RETURN and data[at + 1] == _NEWLINE else -1
-
-
-@njit(cache=True, nogil=True)
-def _is_space(byte):  # type: ignore[no-untyped-def]
-    return byte == _SPACE or 9 <= byte <= 13
 
 
 @njit(cache=True, nogil=True)
@@ -136,9 +131,9 @@ def read_headers(data, bounds, kind, max_header, max_length, spans):  # type: ig
             continue
         if length > max_length:
             return -1
-        while uri < uri_end and _is_space(data[uri]):
+        while uri < uri_end and is_space(data[uri]):
             uri += 1
-        while uri < uri_end and _is_space(data[uri_end - 1]):
+        while uri < uri_end and is_space(data[uri_end - 1]):
             uri_end -= 1
         row = spans[found]
         row[START], row[END], row[URI], row[URI_END] = start, start + length, uri, uri_end
