@@ -24,13 +24,13 @@ from metacurate.pool.extract import (
     ExtractConfig,
     extract_pool,
     find_sources,
-    read_rows,
 )
 from metacurate.pool.filters import TextRules
 from metacurate.pool.uid import url_uid
 from web_pages import (
     documentation_pages,
     members,
+    read_rows,
     record,
     response,
     stall_or_crash,

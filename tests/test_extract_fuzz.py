@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from metacurate.pool.extract import Counts, ExtractConfig, read_rows
-from web_pages import members, record, response
+from metacurate.pool.extract import Counts, ExtractConfig
+from web_pages import members, read_rows, record, response
 
 MUTATIONS = int(os.environ.get("METACURATE_FUZZ", "10000"))
 MAX_SECONDS_PER_CASE = 5.0

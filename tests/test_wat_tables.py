@@ -19,12 +19,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metacurate.pool import byte_kernel, text_kernel, url_kernel, urls, wat, wat_tables
-from metacurate.pool.extract import ExtractConfig, read_rows
+from metacurate.pool.extract import ExtractConfig
 from metacurate.pool.filters import TextRules, clean
 from metacurate.pool.page_rows import Counts, row_table
 from metacurate.pool.warc import RecordBatch, read_batches
 from metacurate.pool.wat_tables import WatPage
-from web_pages import members, record
+from web_pages import members, read_rows, record
 
 PAGE_URLS = (
     "http://a.example/p/q",

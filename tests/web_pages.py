@@ -7,10 +7,15 @@ import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 import pytest
+
+from metacurate.pool.extract import Counts, ExtractConfig, read_tables
+from metacurate.pool.page_rows import Row
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "make_warc.py"
 PACKAGES = ("gimp-help-en", "debian-handbook")
@@ -78,3 +83,13 @@ def stall_or_crash(item: str) -> str:
     if item == "memory":
         return "x" * (9 << 30)
     return item
+
+
+def read_rows(
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+) -> Iterator[Row]:
+    """Yield the rows of one source file, one by one; their texts have no language yet."""
+    for table in read_tables(file, source, form, config, counts):
+        for row in table.to_pylist():
+            texts = [(text["source"], text["text"]) for text in row.pop("texts")]
+            yield Row(texts=texts, **row)

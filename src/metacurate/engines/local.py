@@ -23,7 +23,6 @@ from metacurate.engines import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 # Numba's threads. On macOS system libraries do not survive a fork.
 PRELOADED = "metacurate.curation"
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 
 
 def available_cores() -> int:
@@ -117,7 +116,7 @@ def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     # Ctrl-C reaches the workers too: a KeyboardInterrupt there would print a traceback.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     pa.set_cpu_count(arrow_threads)
     Thread(target=_end_with_parent, daemon=True).start()
 

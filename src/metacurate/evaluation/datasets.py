@@ -18,7 +18,7 @@ import fsspec
 
 from metacurate.errors import UserError
 from metacurate.pool.tars import read_samples
-from metacurate.storage import is_local, local_path, resolve
+from metacurate.storage import Folder, is_local, local_path, resolve
 from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
@@ -93,7 +93,7 @@ def fill(template: str, name: str) -> str:
 def _given_or_beside(data: str, given: str | None, name: str) -> str | None:
     if given is not None:
         return given
-    beside = [_join(data, name), _join(_parent(data), name)]
+    beside = [Folder(data).address(name), Folder(_parent(data)).address(name)]
     return next((address for address in beside if is_file(address)), None)
 
 
@@ -133,10 +133,6 @@ def _tars(data: str) -> list[str]:
         return (int(stem) if stem.isdigit() else 2**63, _name(address))
 
     return sorted((f for f in _contents(data)[1] if f.endswith(".tar")), key=order)
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}"
 
 
 def _parent(folder: str) -> str:
@@ -188,7 +184,7 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
     Raises UserError if the folder has neither tars nor a folder a class.
     """
     _require(data)
-    for place in (data, _join(data, "test")):
+    for place in (data, Folder(data).address("test")):
         if tars := _tars(place):
             for tar in tars:
                 yield from _tar_examples(tar, skipped)

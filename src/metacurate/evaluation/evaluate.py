@@ -10,6 +10,7 @@ from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
 from metacurate.progress import Meter
+from metacurate.storage import Folder
 
 TASKS = ("classification", "retrieval")
 TYPE_FILE = "dataset_type.txt"
@@ -33,7 +34,7 @@ def evaluate(
     fit.
     """
     if task is None:
-        kind = f"{data.rstrip('/')}/{TYPE_FILE}"
+        kind = Folder(data).address(TYPE_FILE)
         is_retrieval = datasets.is_file(kind) and datasets.read_text(kind).strip() == "retrieval"
         task = "retrieval" if is_retrieval else "classification"
     if task not in TASKS:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from metacurate.engines.local import available_cores
-from metacurate.errors import UserError
+from metacurate.errors import UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
 from metacurate.progress import Meter
@@ -96,7 +96,7 @@ def load_model(
             config.name, pretrained=checkpoint, device=place
         )
     except Exception as error:  # a file that is no checkpoint can make torch raise anything
-        first = (str(error) or repr(error)).splitlines()[0]
+        first = first_line(error)
         if "weights_only" in first:  # torch's advice is to run the code in the file
             first = "it is no file of weights alone"
         raise UserError(

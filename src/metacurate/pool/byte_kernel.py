@@ -23,6 +23,15 @@ def is_space(byte):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def copy(data, at, end, out, size):  # type: ignore[no-untyped-def]
+    """Write ``data[at:end]`` at ``out[size]``; the size after it."""
+    for position in range(at, end):
+        out[size] = data[position]
+        size += 1
+    return size
+
+
+@njit(cache=True, nogil=True)
 def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
     """Whether ``data[at:end]`` starts with ``sought``."""
     if at + len(sought) > end:

@@ -27,7 +27,6 @@ from metacurate.pool.language import DEFAULT, UNDETERMINED, CarefulIdentifier, l
 from metacurate.pool.page_rows import (
     ROWS_PER_GROUP,
     Counts,
-    Row,
     SourcePage,
     page_rows,
     row_tables,
@@ -244,16 +243,6 @@ def read_tables(
         return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
     pages = warc_pages(file, source, config, counts)
     return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
-
-
-def read_rows(
-    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
-) -> Iterator[Row]:
-    """Yield the rows of one source file, one by one; their texts have no language yet."""
-    for table in read_tables(file, source, form, config, counts):
-        for row in table.to_pylist():
-            texts = [(text["source"], text["text"]) for text in row.pop("texts")]
-            yield Row(texts=texts, **row)
 
 
 def warc_pages(

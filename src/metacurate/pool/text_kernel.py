@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import character_bytes
+from metacurate.pool.byte_kernel import character_bytes, copy
 
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _SPANS = "Array(int64, 2, 'A', readonly=True)"
@@ -149,6 +149,4 @@ def copy_spans(data, spans, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` with what the spans (int64[n, 2]) hold, one after another."""
     size = 0
     for i in range(len(spans)):
-        for at in range(spans[i, 0], spans[i, 1]):
-            out[size] = data[at]
-            size += 1
+        size = copy(data, spans[i, 0], spans[i, 1], out, size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import character_bytes, is_at, is_space
+from metacurate.pool.byte_kernel import character_bytes, copy, is_at, is_space
 
 # What ``resolve_addresses`` says of an address.
 ODD, RESOLVED, EMPTY, DATA = range(4)
@@ -133,14 +133,6 @@ def _copy_path(data, at, end, out, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _copy(data, at, end, out, size):  # type: ignore[no-untyped-def]
-    for position in range(at, end):
-        out[size] = data[position]
-        size += 1
-    return size
-
-
-@njit(cache=True, nogil=True)
 def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type: ignore[no-untyped-def]
     """What the address is, and the size of ``out`` after it (of use if it is ``RESOLVED``)."""
     for position in range(at, end):
@@ -159,14 +151,14 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
     first = size
     path = _path_start(data, at, end)
     if path >= 0:
-        size = _copy(data, at, path, out, size)
+        size = copy(data, at, path, out, size)
     elif is_at(data, at, end, _SLASHES):
         path = _host_end(data, at + len(_SLASHES), end)
-        size = _copy(base, base_at, base_at + parts[SCHEME], out, size)
-        size = _copy(data, at, path, out, size)
+        size = copy(base, base_at, base_at + parts[SCHEME], out, size)
+        size = copy(data, at, path, out, size)
     elif data[at] == _SLASH:
         path = at
-        size = _copy(base, base_at, base_at + parts[ORIGIN], out, size)
+        size = copy(base, base_at, base_at + parts[ORIGIN], out, size)
     else:
         folder = base_at + parts[FOLDER]
         while True:
@@ -187,7 +179,7 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
             if data[position] == _COLON:
                 path = -1
             position += 1
-        size = _copy(base, base_at, folder, out, size)
+        size = copy(base, base_at, folder, out, size)
     if path < 0:
         return ODD, first
     size = _copy_path(data, path, end, out, size)

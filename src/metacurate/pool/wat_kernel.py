@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from metacurate.pool.byte_kernel import BLOCK, is_at, may_have, string_end
+from metacurate.pool.byte_kernel import BLOCK, copy, is_at, may_have, string_end
 from metacurate.pool.warc_kernel import END, START, URI, URI_END
 
 MARK = b'"IMG@/src"'
@@ -131,12 +131,9 @@ def _place(data, at, end, page):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _move(data, row, column, end_column, strings, size):  # type: ignore[no-untyped-def]
     """Copy what two columns bound to ``strings[size]`` and set them to it; the size after it."""
-    start, end = row[column], row[end_column]
-    for i in range(start, end):
-        strings[size + i - start] = data[i]
-    row[column] = size
-    row[end_column] = size + end - start
-    return size + end - start
+    after = copy(data, row[column], row[end_column], strings, size)
+    row[column], row[end_column] = size, after
+    return after
 
 
 @njit(f"int64({_BYTES}, {_SPANS}, int64, int64[:, ::1], int64[:, ::1], uint8[::1], int64[::1])",

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from metacurate.errors import UserError
+from metacurate.errors import UserError, first_line
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 INSTALL = "install the extra: pip install 'metacurate[train]'"
@@ -106,16 +106,12 @@ def create_model(model: ModelConfig, device: Any) -> Any:
         with quiet():
             created = clip.create_model(model.name, device=device, output_dict=True)
     except Exception as error:  # each layer has its own way to refuse a size
-        raise UserError(f"the model {model.name!r} cannot be built: {_first_line(error)}") from None
+        raise UserError(f"the model {model.name!r} cannot be built: {first_line(error)}") from None
     if not isinstance(created, clip.CLIP | clip.CustomTextCLIP):
         raise UserError(
             f"{model.name!r} is a {type(created).__name__}; only CLIP models can be trained"
         )
     return created
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 _registered: set[str] = set()
@@ -141,4 +137,4 @@ def _tokenizer(name: str, config: str) -> Any:
     try:
         return open_clip().get_tokenizer(name)
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
-        raise UserError(f"the tokenizer of {name} cannot be loaded: {_first_line(error)}") from None
+        raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from metacurate.errors import Stopped, UserError
+from metacurate.errors import Stopped, UserError, first_line
 from metacurate.progress import meter
 from metacurate.stage import Stage, begin, exclusive, finish
 from metacurate.storage import Folder, is_local, local_path
@@ -73,7 +73,7 @@ def train(
             return Trainer(config, folder, here, show_progress).run()
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU's memory is full ({str(error).splitlines()[0]}); set accumulate = 2 or "
+                f"the GPU's memory is full ({first_line(error)}); set accumulate = 2 or "
                 "more, grad_checkpointing = true or a smaller global_batch"
             ) from None
 
@@ -470,7 +470,7 @@ def load_torch(folder: Folder, name: str) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{folder.address(name)} is no usable checkpoint ({str(error).splitlines()[0]}); "
+            f"{folder.address(name)} is no usable checkpoint ({first_line(error)}); "
             "remove it to go on from an older one"
         ) from None
 
