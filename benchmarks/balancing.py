@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from metacurate.balancing import balance
+from metacurate.curation.balancing import balance
 from record import record, table
 
 PAIRS, PER_PAIR, ENTRIES = 2_000_000, 5, 500_000

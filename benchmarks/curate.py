@@ -23,7 +23,7 @@ import ahocorasick
 
 from data import entries, texts, write_pool
 from measure import run_metacurate
-from metacurate.text import spaced
+from metacurate.curation.matching.spacing import spaced
 from record import record, table
 
 CORES = 2

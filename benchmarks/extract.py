@@ -29,7 +29,7 @@ Way = Callable[[Path], int]
 def metacurate_way(identifier: str) -> Way:
     """``pool extract`` without writing the Parquet file; the number of pairs."""
     # Not at the top: the parser's process imports this module too, and needs nothing of this.
-    from metacurate.pool.extract import Counts, ExtractConfig, read_tables, tables
+    from metacurate.commoncrawl.extract import Counts, ExtractConfig, read_tables, tables
 
     def run(path: Path) -> int:
         config = ExtractConfig(identifier=identifier)

@@ -20,8 +20,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from metacurate.pool.images import difference_hash, open_rgb
-from metacurate.pool.scorers import load_scorer
+from metacurate.images.process import difference_hash, open_rgb
+from metacurate.images.scorers import load_scorer
 
 MIN_SIDE = 64
 DISTANCES = (0, 1, 3, 5)

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from metacurate.pool.language import UNDETERMINED, load_identifier
+from metacurate.texts.language import UNDETERMINED, load_identifier
 
 NORWEGIAN = {"nb": "no", "nn": "no"}
 SHORT_CHARS = 20

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from data import entries, texts
-from metacurate.matching.matcher import Matcher
-from metacurate.matching.reference import match_text
-from metacurate.text import spaced
+from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.matching.reference import match_text
+from metacurate.curation.matching.spacing import spaced
 from record import record, table
 
 SCANNED = 50

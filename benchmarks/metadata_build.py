@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from metacurate.engines.local import LocalEngine
 from metacurate.metadata.build import BuildConfig, build_metadata, work_folder
 from metacurate.metadata.dumpfile import Part
 from metacurate.metadata.ngrams import tokens
@@ -32,8 +31,9 @@ from metacurate.metadata.pageviews import read_views
 from metacurate.metadata.shuffle import hash_texts, read_runs, sum_by, write_run
 from metacurate.metadata.wikipedia import read_pages
 from metacurate.metadata.wikitext import plain_text
-from metacurate.run import Run
-from metacurate.storage import Folder
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder
 from record import record, table
 
 

@@ -25,17 +25,19 @@ import pyarrow.parquet as pq
 
 from data import ROWS_PER_FILE, entries, texts
 from measure import run_metacurate
-from metacurate.balance_stage import balance
-from metacurate.count_stage import SHARDS_PER_PARTIAL, count
-from metacurate.datacard import write_datacard
-from metacurate.engines import MAX_DEATHS_PER_TASK
-from metacurate.engines.local import LocalEngine
-from metacurate.match_stage import match
+from metacurate.curation.balance import balance
+from metacurate.curation.count import SHARDS_PER_PARTIAL, count
+from metacurate.curation.datacard import write_datacard
+from metacurate.curation.match import match
+from metacurate.curation.settings import Balance
 from metacurate.metadata.store import load_metadata
+from metacurate.pool.open import OPEN_FILES, open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.sources import OPEN_FILES, open_pool
-from metacurate.run import Balance, Run, load_array
-from metacurate.storage import Folder
+from metacurate.runtime.arrays import load_array
+from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder
 from record import record, table
 
 # "Demystifying CLIP Data": 10.7 billion English pairs of 90 snapshots match; about half of the

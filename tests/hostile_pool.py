@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from metacurate.curation import curate
 from metacurate.metadata.store import make_metadata
+from metacurate.pipeline import curate
 from metacurate.pool.schema import TEXTS_TYPE
 
 # Without the punctuation that matching sets apart: these are entries, too.

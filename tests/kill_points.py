@@ -28,7 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from metacurate.cli import main
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 
 
 def end() -> None:

@@ -189,7 +189,7 @@ def test_names_of_the_package() -> None:
     page = (DOCS / "python-api.md").read_text(encoding="utf-8")
     documented = re.findall(r"^::: ([\w.]+)$", page, re.M)
     homes = {f"{getattr(metacurate, name).__module__}.{name}" for name in metacurate.__all__}
-    assert homes | {"metacurate.balancing.Balanced"} == set(documented)
+    assert homes | {"metacurate.curation.balancing.Balanced"} == set(documented)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -223,7 +223,7 @@ def test_site_builds(site: Path) -> None:
     for page in DOCS.glob("**/*.md"):
         assert (site / page.relative_to(DOCS)).with_suffix(".html").is_file()
     api = (site / "python-api.html").read_text(encoding="utf-8")
-    assert 'id="metacurate.balancing.solve_threshold_for_size"' in api
+    assert 'id="metacurate.curation.balancing.solve_threshold_for_size"' in api
     # The site's generator knows no reStructuredText.
     assert not ROLE.findall(api)
 

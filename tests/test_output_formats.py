@@ -16,10 +16,10 @@ import pytest
 
 import metacurate
 from conftest import EMOJI_POOL
-from metacurate.engines.local import LocalEngine
-from metacurate.pool.ingest import ingest
-from metacurate.pool.reshard import reshard
 from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.webdataset.ingest import ingest
+from metacurate.webdataset.reshard import reshard
 
 
 @pytest.fixture(scope="module")

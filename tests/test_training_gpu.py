@@ -12,12 +12,13 @@ torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
+from test_training import MODEL, config, losses
+
 from metacurate.errors import Stopped
 from metacurate.evaluation.zero_shot import load_model
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 from metacurate.training import trainer
 from metacurate.training.trainer import train
-from test_training import MODEL, config, losses
 from training_pools import curated, write_pool
 
 

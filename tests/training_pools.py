@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from metacurate.curation import curate
+from metacurate.pipeline import curate
 
 WORDS = ("red", "green", "blue", "yellow", "cyan", "purple", "white", "black")
 COLOURS = (

@@ -14,8 +14,8 @@ from typing import IO
 
 import pytest
 
-from metacurate.pool.extract import Counts, ExtractConfig, read_tables
-from metacurate.pool.page_rows import Row
+from metacurate.commoncrawl.extract import Counts, ExtractConfig, read_tables
+from metacurate.commoncrawl.page_rows import Row
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "make_warc.py"
 PACKAGES = ("gimp-help-en", "debian-handbook")

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from train_throughput import SHARDS, make_tars
 
-from metacurate.training.data import AllTexts, DataConfig, PairLoader
+from metacurate.training.loader import PairLoader
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip
+from metacurate.training.select import AllTexts, DataConfig
 from metacurate.training.shards import ShardsConfig
 
 MODEL = "ViT-B-32-quickgelu"

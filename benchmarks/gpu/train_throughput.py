@@ -30,12 +30,12 @@ import torch
 from PIL import Image
 
 from metacurate.metadata.store import load_metadata
-from metacurate.pool.tars import Sample, TarWriter
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, OptimizerSection, TrainConfig
 from metacurate.training.distributed import ranks
 from metacurate.training.openclip import ModelConfig, open_clip
 from metacurate.training.trainer import Trainer
+from metacurate.webdataset.shards import Sample, TarWriter
 
 SHARDS = 16
 DISTINCT_IMAGES = 500

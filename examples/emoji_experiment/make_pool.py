@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.metadata.store import load_metadata, make_metadata, save_parquet
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 
 HERE = Path(__file__).parent
 OWN_TEXT, NO_MATCH = 0.5, 0.3

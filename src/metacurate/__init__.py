@@ -7,7 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from metacurate.curation.balancing import (
+        balance,
+        count_entries,
+        keep_probabilities,
+        pair_keep_probabilities,
+        solve_threshold,
+        solve_threshold_for_size,
+        tail_proportion,
+    )
+    from metacurate.curation.matching.matcher import Matcher
+    from metacurate.errors import UserError
+    from metacurate.metadata.store import Metadata, load_metadata, make_metadata
+    from metacurate.pipeline import curate
+    from metacurate.pool.schema import PoolConfig
+    from metacurate.pool.uid import key_uid, url_uid
+
 __all__ = [
     "Matcher",
     "Metadata",
@@ -26,40 +42,22 @@ __all__ = [
     "tail_proportion",
     "url_uid",
 ]
-
-if TYPE_CHECKING:
-    from metacurate.balancing import (
-        balance,
-        count_entries,
-        keep_probabilities,
-        pair_keep_probabilities,
-        solve_threshold,
-        solve_threshold_for_size,
-        tail_proportion,
-    )
-    from metacurate.curation import curate
-    from metacurate.errors import UserError
-    from metacurate.matching.matcher import Matcher
-    from metacurate.metadata.store import Metadata, load_metadata, make_metadata
-    from metacurate.pool.schema import PoolConfig
-    from metacurate.pool.uid import key_uid, url_uid
-
 _HOMES = {
-    "Matcher": "metacurate.matching.matcher",
+    "Matcher": "metacurate.curation.matching.matcher",
     "Metadata": "metacurate.metadata.store",
     "PoolConfig": "metacurate.pool.schema",
     "UserError": "metacurate.errors",
-    "balance": "metacurate.balancing",
-    "count_entries": "metacurate.balancing",
-    "curate": "metacurate.curation",
-    "keep_probabilities": "metacurate.balancing",
+    "balance": "metacurate.curation.balancing",
+    "count_entries": "metacurate.curation.balancing",
+    "curate": "metacurate.pipeline",
+    "keep_probabilities": "metacurate.curation.balancing",
     "key_uid": "metacurate.pool.uid",
     "load_metadata": "metacurate.metadata.store",
     "make_metadata": "metacurate.metadata.store",
-    "pair_keep_probabilities": "metacurate.balancing",
-    "solve_threshold": "metacurate.balancing",
-    "solve_threshold_for_size": "metacurate.balancing",
-    "tail_proportion": "metacurate.balancing",
+    "pair_keep_probabilities": "metacurate.curation.balancing",
+    "solve_threshold": "metacurate.curation.balancing",
+    "solve_threshold_for_size": "metacurate.curation.balancing",
+    "tail_proportion": "metacurate.curation.balancing",
     "url_uid": "metacurate.pool.uid",
 }
 

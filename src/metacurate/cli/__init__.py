@@ -9,9 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from metacurate import __version__
 from metacurate.errors import Stopped, UserError
 from metacurate.printable import printable
+from metacurate.version import __version__
 
 MAX_MESSAGE = 4000  # characters
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _fail_for_storage(error: Exception) -> NoReturn:
     """End with one line if an object store caused the error, else raise it."""
-    from metacurate.storage import storage_failure
+    from metacurate.runtime.storage import storage_failure
 
     said = storage_failure(error)
     if said is None:
@@ -99,13 +99,15 @@ def fail(message: str) -> NoReturn:
 
 
 from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
-    curate,
+    analysis,
+    commoncrawl,
+    curation,
     dedup,
-    download,
-    extract,
-    ingest,
-    inspect,
+    evaluation,
+    experiment,
+    images,
     metadata,
     report,
-    train,
+    training,
+    webdataset,
 )

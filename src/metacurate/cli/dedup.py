@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli.curate import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
+from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
 from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
 from metacurate.cli.pool import pool_app
 
@@ -81,12 +81,12 @@ def dedup_command(
     Example: [bold]metacurate pool dedup pool/ --blocklist bad.txt --dedup-texts 10 --out
     clean/[/bold]
     """
-    from metacurate.engines.local import LocalEngine
+    from metacurate.dedup.blocklist import Blocklist, read_blocklist
+    from metacurate.dedup.dedup import DedupConfig, dedup
     from metacurate.errors import UserError
-    from metacurate.pool.blocklist import Blocklist, read_blocklist
-    from metacurate.pool.dedup import DedupConfig, dedup
-    from metacurate.pool.filters import TextRules
     from metacurate.pool.schema import PoolConfig
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.texts.rules import TextRules
 
     if keep_repeats and dedup_texts is None:
         raise UserError("--keep-repeats needs --dedup-texts N")

@@ -96,10 +96,10 @@ def build_command(
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
     --pageviews 'pageviews-*.gz' --out metadata.json[/bold]
     """
-    from metacurate.engines.local import LocalEngine
     from metacurate.metadata.build import SOURCES, BuildConfig, build_metadata, work_folder
-    from metacurate.run import Run
-    from metacurate.storage import Folder
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.runtime.run import Run
+    from metacurate.runtime.storage import Folder
 
     settings = BuildConfig(
         wordnet=wordnet,

@@ -43,11 +43,12 @@ def report_command(
 
     Example: [bold]metacurate report run/ --t 5000 --t 100000 --entry "sea otter" --open[/bold]
     """
-    from metacurate.engines.local import LocalEngine
+    from metacurate.curation.layout import BALANCE, REPORT_FILE, finished_section
     from metacurate.report.build import PLOT_FOLDER, ReportConfig, write_report
-    from metacurate.run import BALANCE, REPORT_FILE, Run, finished_section
-    from metacurate.stage import exclusive
-    from metacurate.storage import Folder, is_local, local_path
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.runtime.run import Run
+    from metacurate.runtime.stage import exclusive
+    from metacurate.runtime.storage import Folder, is_local, local_path
 
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)

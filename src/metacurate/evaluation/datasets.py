@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import fsspec
 
 from metacurate.errors import UserError
-from metacurate.pool.tars import read_samples
-from metacurate.storage import Folder, is_local, local_path, resolve
+from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
+from metacurate.webdataset.shards import read_samples
 
 CLASS_NAMES_FILE = "classnames.txt"
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"

@@ -9,8 +9,8 @@ from typing import Any
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
-from metacurate.progress import Meter
-from metacurate.storage import Folder
+from metacurate.runtime.progress import Meter
+from metacurate.runtime.storage import Folder
 
 TASKS = ("classification", "retrieval")
 TYPE_FILE = "dataset_type.txt"

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from metacurate.engines.local import available_cores
 from metacurate.errors import UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
-from metacurate.progress import Meter
+from metacurate.runtime.engines.local import available_cores
+from metacurate.runtime.progress import Meter
 from metacurate.training.images import UnusableImage, decode_image
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
 

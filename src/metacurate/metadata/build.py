@@ -33,17 +33,9 @@ from metacurate.metadata.store import (
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.metadata.wikipedia import check_dumps
 from metacurate.pool.files import fingerprint, open_source
-from metacurate.run import Run
-from metacurate.stage import (
-    Stage,
-    Statistics,
-    add_statistics,
-    begin,
-    exclusive,
-    finish,
-    run_shards,
-    shard_name,
-)
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics, begin, finish, shard_name
+from metacurate.runtime.run import Run
+from metacurate.runtime.stage import exclusive, run_shards
 
 SOURCES = ("wordnet", "unigrams", "bigrams", "titles")
 # Entries by source in the paper (arXiv 2309.16671).

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from metacurate.metadata.shuffle import hash_texts, write_run
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 
 # A longer word is noise (or an attack); it parts its neighbours like punctuation.
 MAX_WORD = 64

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 
 PARTITION_BYTES = 128 << 20
 MAX_PARTITIONS = 512

@@ -31,8 +31,8 @@ from metacurate.metadata.shuffle import (
 )
 from metacurate.metadata.wikipedia import read_pages
 from metacurate.metadata.wikitext import plain_text
-from metacurate.stage import Stage, Statistics, shard_name
-from metacurate.storage import Folder
+from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.storage import Folder
 
 METADATA = Stage("metadata", ())
 TITLES = Stage("titles", ("titles",), (METADATA,))

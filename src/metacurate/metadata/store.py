@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.storage import Folder, resolve
+from metacurate.runtime.storage import Folder, resolve
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from metacurate.errors import UserError
-from metacurate.storage import is_local, local_path, resolve
+from metacurate.runtime.storage import is_local, local_path, resolve
 
 FORMATS = {
     ".parquet": "parquet",

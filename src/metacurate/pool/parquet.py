@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.pool.files import find, fingerprint, format_of, one_line, open_source
-from metacurate.storage import Folder
+from metacurate.runtime.storage import Folder
 
 
 def parquet_files(inputs: Sequence[str]) -> list[str]:

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metacurate import balancing
-from metacurate.balancing import Counts
-from metacurate.curated import run_pool_config, smallest_hashes
-from metacurate.entries import entry_id
-from metacurate.errors import UserError
-from metacurate.metadata.store import Metadata, load_metadata
-from metacurate.report import charts
-from metacurate.report.page import PLOTS, PageData, render_page
-from metacurate.report.scan import Scan, scan, scan_tasks
-from metacurate.report.thumbnails import find_thumbnails
-from metacurate.run import (
+from metacurate.curation import balancing
+from metacurate.curation.balancing import Counts
+from metacurate.curation.layout import (
     BALANCE,
     DATACARD_FILE,
     KEPT_COUNTS_FILE,
@@ -28,14 +20,22 @@ from metacurate.run import (
     METADATA_FILE,
     REPORT,
     REPORT_FILE,
-    Run,
     finished_section,
-    json_number,
-    load_array,
     load_counts,
     matched_run,
 )
-from metacurate.stage import begin, finish
+from metacurate.curation.settings import json_number
+from metacurate.curation.subset import run_pool_config, smallest_hashes
+from metacurate.errors import UserError
+from metacurate.metadata.lookup import entry_id
+from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.report import charts
+from metacurate.report.page import PLOTS, PageData, render_page
+from metacurate.report.scan import Scan, scan, scan_tasks
+from metacurate.report.thumbnails import find_thumbnails
+from metacurate.runtime.arrays import load_array
+from metacurate.runtime.manifest import begin, finish
+from metacurate.runtime.run import Run
 
 PLOT_FOLDER = "report"
 
@@ -85,7 +85,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
 
     The pass over the shards resumes what was done with the same settings; with other settings it is
     done anew. Raises UserError if the run is not finished or lacks a named entry. As with the other
-    stages, the caller holds the folder (:func:`metacurate.stage.exclusive`).
+    stages, the caller holds the folder (:func:`metacurate.runtime.stage.exclusive`).
     """
     config = config or ReportConfig()
     folder = run.folder

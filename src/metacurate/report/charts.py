@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from metacurate.balancing import Counts
-from metacurate.storage import Folder
+from metacurate.curation.balancing import Counts
+from metacurate.runtime.storage import Folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metacurate import __version__
-from metacurate.balancing import Counts, keep_probabilities
-from metacurate.curated import Sample, smallest_hashes
+from metacurate.curation.balancing import Counts, keep_probabilities
+from metacurate.curation.subset import Sample, smallest_hashes
 from metacurate.metadata.store import Metadata
 from metacurate.printable import printable
 from metacurate.report.charts import short_number
 from metacurate.report.html import bar, csp_hash, json_block, link, marked_text, table, text
 from metacurate.report.scan import OTHER, Scan
+from metacurate.version import __version__
 
 SEARCHED_TOP = 5000
 SEARCHED_SAMPLE = 2500

@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.curated import (
+from metacurate.curation.layout import REPORT, index_file_name
+from metacurate.curation.match_index import read_index
+from metacurate.curation.subset import (
     CuratedBatch,
     PairSampler,
     Sample,
@@ -21,11 +23,11 @@ from metacurate.curated import (
     open_shard,
     read_curated,
 )
-from metacurate.index import read_index
 from metacurate.pool.schema import PoolConfig
-from metacurate.run import REPORT, Run, index_file_name
-from metacurate.stage import Statistics, run_shards
-from metacurate.storage import Folder
+from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.run import Run
+from metacurate.runtime.stage import run_shards
+from metacurate.runtime.storage import Folder
 
 MAX_TASKS = 512
 MAX_MATCHES = 30

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 from collections import Counter
 
-from metacurate.curated import Sample
-from metacurate.pool.images import ImageConfig, Rejected, process_image
-from metacurate.pool.tars import list_shards, read_samples
-from metacurate.storage import Folder
+from metacurate.curation.subset import Sample
+from metacurate.images.process import ImageConfig, Rejected, process_image
+from metacurate.runtime.storage import Folder
+from metacurate.webdataset.shards import list_shards, read_samples
 
 CONFIG = ImageConfig(resize="keep_ratio_largest", size=128, quality=80)
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from metacurate.errors import UserError
-from metacurate.training.data import AllTexts, Curated, DataConfig, Online, Selection
 from metacurate.training.openclip import ModelConfig
+from metacurate.training.select import AllTexts, Curated, DataConfig, Online, Selection
 from metacurate.training.shards import ShardsConfig
 
 Section = TypeVar("Section")
@@ -31,7 +31,7 @@ class DataSection:
 
     ``selection``: "curated" (what curation kept), "online" (balanced anew in every epoch, with
     ``counts``, the counts.npy of a run over the same pool, and ``t``) or "all" (no curation).
-    The rest: see :class:`metacurate.training.data.DataConfig` and
+    The rest: see :class:`metacurate.training.select.DataConfig` and
     :class:`metacurate.training.shards.ShardsConfig`. ``workers``: loader processes a rank.
     """
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image as PilImage
 from torch.nn.functional import interpolate
 
-from metacurate.pool.tars import IMAGE_EXTENSIONS
 from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
+from metacurate.webdataset.shards import IMAGE_EXTENSIONS
 
 IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
 MAX_PIXELS = 100_000_000

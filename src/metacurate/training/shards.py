@@ -20,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from metacurate.curation.match_index import MATCHED_TYPE
 from metacurate.errors import UserError
-from metacurate.index import MATCHED_TYPE
 from metacurate.pool import columns
+from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.sources import Unit, open_pool
-from metacurate.pool.tabular import read_unit
-from metacurate.pool.tars import Sample, read_samples
 from metacurate.pool.uid import key_uid, url_uid
-from metacurate.storage import is_local, local_path, resolve, storage_failure
+from metacurate.runtime.storage import is_local, local_path, resolve, storage_failure
+from metacurate.webdataset.shards import Sample, read_samples
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
 PATH_COLUMNS = ("image_path", "path", "file_name")

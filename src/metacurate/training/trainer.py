@@ -22,12 +22,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from metacurate.errors import Stopped, UserError, first_line
-from metacurate.progress import meter
-from metacurate.stage import Stage, begin, exclusive, finish
-from metacurate.storage import Folder, is_local, local_path
+from metacurate.runtime.manifest import Stage, begin, finish
+from metacurate.runtime.progress import meter
+from metacurate.runtime.stage import exclusive
+from metacurate.runtime.storage import Folder, is_local, local_path
 from metacurate.training.config import OptimizerSection, TrainConfig
-from metacurate.training.data import Batch, Normaliser, PairLoader, join_states
 from metacurate.training.distributed import Ranks, ranks
+from metacurate.training.loader import Batch, PairLoader, join_states
+from metacurate.training.open_clip_loop import Normaliser
 from metacurate.training.openclip import OpenClipTokenizer, create_model, open_clip, register
 from metacurate.training.stopping import stop_requests
 

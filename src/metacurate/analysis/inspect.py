@@ -1,0 +1,288 @@
+"""Looking closely at a text, an entry or a pair: its matches, their probabilities, its fate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metacurate.curation import balancing
+from metacurate.curation.balancing import Counts
+from metacurate.curation.layout import (
+    BALANCE,
+    COUNT,
+    KEPT_COUNTS_FILE,
+    MATCH,
+    METADATA_FILE,
+    finished_section,
+    index_file_name,
+    light_engine,
+    load_counts,
+    matched_run,
+)
+from metacurate.curation.match_index import read_index
+from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.settings import json_number
+from metacurate.curation.subset import (
+    PairSampler,
+    merge_samples,
+    open_shard,
+    read_curated,
+    run_pool_config,
+)
+from metacurate.errors import UserError
+from metacurate.metadata.lookup import entry_id
+from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.pool.open import open_pool
+from metacurate.pool.read import read_unit
+from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.arrays import load_array
+from metacurate.runtime.progress import meter
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder, is_local, local_path
+
+MAX_PAIRS = 10
+"""A pool may repeat a pair (its uid); so many are looked at."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Entries with their counts and a threshold, uint64[entries]; ``matcher`` finds them."""
+
+    metadata: Metadata
+    counts: Counts
+    t: float
+    matcher: Matcher
+
+
+def run_distribution(folder: Folder) -> Distribution:
+    """The entries, counts and threshold of a balanced run."""
+    finished_section(folder, COUNT)
+    t = float(finished_section(folder, BALANCE)["totals"]["t"])
+    metadata = load_metadata(folder.address(METADATA_FILE))
+    if is_local(folder.url) and folder.exists("state/matcher/sizes.npy"):
+        matcher = Matcher.load(local_path(folder.address("state/matcher")))
+    else:
+        matcher = Matcher(metadata.entries)
+    return Distribution(metadata, load_counts(folder), t, matcher)
+
+
+def inspect_text(text: str, distribution: Distribution) -> dict[str, Any]:
+    """The entries that a text matches, each with count and p, and its keep probability.
+
+    Plain JSON values; ``keep_prob`` is that of a pair with no other text. Raises UserError if the
+    text is no valid Unicode.
+    """
+    try:
+        _, ids = distribution.matcher.match([text])
+    except ValueError as error:
+        raise UserError(f"the text cannot be matched: {error}") from None
+    keep_probs = balancing.keep_probabilities(distribution.counts, distribution.t)
+    offsets = np.array([0, ids.size], np.int64)
+    return {
+        "text": text,
+        "t": json_number(distribution.t),
+        "matches": [_match(distribution, int(i), float(keep_probs[i])) for i in ids],
+        "keep_prob": float(balancing.pair_keep_probabilities(offsets, ids, keep_probs)[0]),
+    }
+
+
+def _match(distribution: Distribution, position: int, p: float) -> dict[str, Any]:
+    count = int(distribution.counts[position])
+    return {
+        "entry": distribution.metadata.entries[position].as_py(),
+        "id": position,
+        "count": count,
+        "p": p,
+        "part": _part(count, distribution.t),
+    }
+
+
+def _part(count: int, t: float) -> str:
+    if count == 0:
+        return "unmatched"
+    return "head" if count >= t else "tail"
+
+
+@dataclass(frozen=True)
+class _SampleTask:
+    """A curated shard to take sample pairs of an entry from."""
+
+    folder: Folder
+    position: int
+    pool_config: PoolConfig
+    entries: int
+    entry: int
+    size: int
+
+
+def _sample_shard(task: _SampleTask) -> tuple[int, list[dict[str, Any]]]:
+    sampler = PairSampler([task.entry], task.entries, task.size)
+    rows = 0
+    for batch in read_curated(task.folder, task.position, task.pool_config):
+        rows += len(batch.uids)
+        sampler.add(batch)
+    return rows, sampler.samples()[task.entry]
+
+
+def inspect_entry(run: Run, name: str, samples: int = 5) -> dict[str, Any]:
+    """An entry's counts before and after balancing, its p, its part, and sample pairs.
+
+    Plain JSON values. The samples are of kept texts (see :mod:`metacurate.curation.subset`). Raises
+    UserError, with entries spelled alike, if there is no such entry.
+    """
+    shards, entries = matched_run(run.folder)
+    finished_section(run.folder, BALANCE)
+    metadata = load_metadata(run.folder.address(METADATA_FILE))
+    position = entry_id(metadata, name)
+    counts, t = load_counts(run.folder), _threshold(run.folder)
+    if not run.folder.exists(KEPT_COUNTS_FILE):
+        raise UserError(f"{run.folder.url} has no data card; run its command again")
+    kept = load_array(run.folder, KEPT_COUNTS_FILE)
+    config = run_pool_config(run.folder)
+    found: list[list[dict[str, Any]]] = []
+    if samples and kept[position]:
+        tasks = [
+            _SampleTask(run.folder, shard, config, entries, position, samples)
+            for shard in range(shards)
+        ]
+        with meter("inspect", shards, "pairs", show=run.show_progress) as progress:
+            for _, (rows, part) in light_engine(run).map_shards(_sample_shard, tasks):
+                found.append(part)
+                progress.advance(rows)
+    columns = {"source": metadata.source, "lang": metadata.lang, "score": metadata.score}
+    count = int(counts[position])
+    return {
+        "entry": name,
+        "id": position,
+        **{k: None if v is None else v[position].as_py() for k, v in columns.items()},
+        "t": json_number(t),
+        "count": count,
+        "count_kept": int(kept[position]),
+        "p": float(balancing.keep_probabilities(counts[position : position + 1], t)[0]),
+        "part": _part(count, t),
+        # How many entries are more common.
+        "rank": int(np.count_nonzero(counts > counts[position])) + 1,
+        "samples": merge_samples(found, samples),
+    }
+
+
+def _threshold(folder: Folder) -> float:
+    return float(finished_section(folder, BALANCE)["totals"]["t"])
+
+
+@dataclass(frozen=True)
+class _FindTask:
+    """An index shard to look for a pair in."""
+
+    folder: Folder
+    position: int
+    uid: bytes
+
+
+def _find_in_shard(task: _FindTask) -> tuple[int, list[tuple[int, list[list[int]]]]]:
+    """The shard's pairs, and of those with that uid the row number and each text's entry ids."""
+    wanted = np.frombuffer(task.uid, "<u8")
+    rows, found = 0, []
+    with open_shard(task.folder, index_file_name(task.position)) as file:
+        for batch in read_index(file):
+            rows += batch.batch.num_rows
+            for place in np.flatnonzero((batch.uids == wanted).all(axis=1)).tolist():
+                row = batch.batch.column("row")[place].as_py()
+                found.append((row, batch.batch.column("matched")[place].as_py()))
+    return rows, found[:MAX_PAIRS]
+
+
+def inspect_uid(run: Run, uid: str) -> dict[str, Any]:
+    """A pair's texts, matches and draws, and whether it is kept, from its uid in hex.
+
+    Plain JSON values: ``pairs`` has one element for each time that the pool has the pair among
+    those matched (at most MAX_PAIRS). The draws are taken anew and do not need the pool; the texts
+    and the URL are read from the pool if its files are still there, else they are null and ``note``
+    says why. Raises UserError if the uid is none or no matched pair has it.
+    """
+    try:
+        raw = bytes.fromhex(uid)
+    except ValueError:
+        raw = b""
+    if len(raw) != 16:
+        raise UserError("a uid is 32 hexadecimal digits, as in the column uid of a curated shard")
+    shards, _ = matched_run(run.folder)
+    distribution = run_distribution(run.folder)
+    seed = int(finished_section(run.folder, BALANCE)["totals"]["seed"])
+    tasks = [_FindTask(run.folder, shard, raw) for shard in range(shards)]
+    hits: list[tuple[int, int, list[list[int]]]] = []
+    with meter("inspect", shards, "pairs", show=run.show_progress) as progress:
+        for shard, (rows, found) in light_engine(run).map_shards(_find_in_shard, tasks):
+            hits += [(shard, row, matched) for row, matched in found]
+            progress.advance(rows)
+    if not hits:
+        raise UserError(f"no matched pair has the uid {uid}: it is not in the pool, or no entry "
+                        "matches its texts")  # fmt: skip
+    hits = sorted(hits)[:MAX_PAIRS]
+    keep_probs = balancing.keep_probabilities(distribution.counts, distribution.t)
+    texts, note = _pool_rows(run.folder, [(shard, row) for shard, row, _ in hits])
+    pairs = []
+    for (shard, row, matched), content in zip(hits, texts, strict=True):
+        made = []
+        for place, ids in enumerate(matched):
+            matches = []
+            for i in ids:
+                p, draw = float(keep_probs[i]), balancing.draw(seed, raw, place, i)
+                match = _match(distribution, i, p)
+                matches.append({**match, "draw": draw, "success": bool(p >= 1 or draw < p)})
+            text = content["texts"][place] if content is not None else None
+            kept = any(match["success"] for match in matches)
+            made.append({"text": text, "matches": matches, "kept": kept})
+        everything = np.array([i for ids in matched for i in ids], np.uint32)
+        offsets = np.array([0, everything.size], np.int64)
+        probability = balancing.pair_keep_probabilities(offsets, everything, keep_probs)[0]
+        pairs.append({
+            "shard": shard,
+            "row": row,
+            "url": None if content is None else content["url"],
+            "texts": made,
+            "keep_prob": float(probability),
+            "kept": any(text["kept"] for text in made),
+        })  # fmt: skip
+    return {
+        "uid": raw.hex(),
+        "t": json_number(distribution.t),
+        "seed": seed,
+        "note": note,
+        "pairs": pairs,
+    }
+
+
+def _pool_rows(
+    folder: Folder, places: Sequence[tuple[int, int]]
+) -> tuple[list[dict[str, Any] | None], str | None]:
+    """The URL and texts of some (unit, row) of the run's pool, or why they cannot be had."""
+    section = finished_section(folder, MATCH)["config"]
+    config = PoolConfig.from_json(section["pool_config"])
+    try:
+        pool = open_pool(list(section["pool"]), config)
+        if pool.fingerprints != section["pool"]:
+            return [None] * len(places), "the pool has changed since the run: no texts"
+        return [_pool_row(pool.units[unit], row) for unit, row in places], None
+    except UserError as error:
+        return [None] * len(places), f"the texts cannot be read from the pool: {error}"
+
+
+def _pool_row(unit: Any, row: int) -> dict[str, Any] | None:
+    skipped: Counter[str] = Counter()
+    for batch in read_unit(unit, all_columns=True, skipped=skipped):
+        place = row - batch.first_row
+        if place >= batch.rows:
+            continue
+        start, stop = batch.text_offsets[place : place + 2]
+        assert batch.columns is not None
+        url = unit.columns.url
+        return {
+            "url": None if url is None else batch.columns.column(url)[place].as_py(),
+            "texts": batch.texts[int(start) : int(stop)].to_pylist(),
+        }
+    return None

@@ -1,0 +1,120 @@
+"""Entry counts from files: data cards, ``{entry: count}`` objects and ``.npy`` arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metacurate.curation.balancing import Counts
+from metacurate.curation.layout import DATACARD_FILE
+from metacurate.errors import UserError
+from metacurate.metadata.store import Metadata
+from metacurate.runtime.storage import Folder
+
+NPY_MAGIC = b"\x93NUMPY"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Entry counts by name: before balancing, after it if known, and the threshold if known."""
+
+    name: str
+    counts: dict[str, int]
+    kept: dict[str, int] | None
+    t: float | None
+
+    @property
+    def balanced(self) -> dict[str, int]:
+        """The counts after balancing, else those there are."""
+        return self.counts if self.kept is None else self.kept
+
+
+def read_card(address: str) -> Card:
+    """Read a data card (a file, or a run's folder), or a JSON object of entries and counts.
+
+    Raises UserError if there is no such file or it is neither.
+    """
+    value = _parse(*_read(address))
+    if not isinstance(value, dict):
+        raise UserError(f"{address} is no data card and no JSON object of entries and counts")
+    if "entry_counts" not in value:
+        return Card(address, _checked(value, address), None, None)
+    kept = value.get("entry_counts_kept")
+    try:
+        t = float(value["balancing"]["t"])
+    except (KeyError, TypeError, ValueError):
+        t = math.nan
+    if not t > 0:
+        raise UserError(f"{address} is no data card: it has no threshold balancing.t")
+    counts = _checked(value["entry_counts"], address)
+    return Card(address, counts, None if kept is None else _checked(kept, address), t)
+
+
+def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
+    """Read the counts of all entries (before balancing), uint64[entries].
+
+    ``.npy`` has them in the metadata's order; a data card or a JSON object by name. With
+    ``metadata`` they are put in its order, and UserError is raised if they do not fit it; without,
+    only entries that match are sure to be there, in no particular order.
+    """
+    content, found = _read(address)
+    if content[:6] == NPY_MAGIC:
+        try:
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{found} is a damaged .npy file: {error}") from None
+        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
+            raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
+        if metadata is not None and array.size != len(metadata):
+            raise UserError(
+                f"{found} counts {array.size:,} entries, but the metadata has {len(metadata):,}"
+            )
+        return array.astype(np.uint64)
+    named = read_card(address).counts
+    if metadata is None:
+        return np.array(list(named.values()), np.uint64)
+    places = {entry: place for place, entry in enumerate(metadata.entries.to_pylist())}
+    unknown = sum(entry not in places for entry in named)
+    if unknown:
+        raise UserError(f"{found} counts {unknown:,} entries that the metadata does not have")
+    counts = np.zeros(len(metadata), np.uint64)
+    for entry, count in named.items():
+        counts[places[entry]] = count
+    return counts
+
+
+def _read(address: str) -> tuple[bytes, str]:
+    """A file's content and its address; a run's folder stands for its data card."""
+    try:
+        if Folder(address).exists(DATACARD_FILE):
+            address = Folder(address).address(DATACARD_FILE)
+        folder, name = os.path.split(address)
+        with Folder(folder or ".").open(name) as file:
+            return file.read(), address
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no file {address}") from None
+    except IsADirectoryError:
+        raise UserError(
+            f"{address} holds no {DATACARD_FILE}: finish the run, or name a file"
+        ) from None
+
+
+def _parse(content: bytes, address: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{address} is no JSON: {error}") from None
+
+
+def _checked(value: Any, address: str) -> dict[str, int]:
+    if not isinstance(value, dict) or not all(
+        type(count) is int and 0 <= count < 2**63 for count in value.values()
+    ):
+        raise UserError(f"{address}: the counts must be an object of entries and whole numbers")
+    return value

@@ -1,0 +1,320 @@
+"""Commands that look at distributions: inspect, diff and plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from metacurate.cli import app
+from metacurate.cli.options import AsJson, Workers, show, summary_table
+from metacurate.errors import UserError
+from metacurate.printable import printable
+
+if TYPE_CHECKING:
+    from metacurate.runtime.run import Run
+
+inspect_app = typer.Typer(help="Look closely at a text, an entry or a pair.", no_args_is_help=True)
+app.add_typer(inspect_app, name="inspect")
+
+RunOption = Annotated[
+    str, typer.Option("--run", metavar="DIR", help="The output folder of a finished run.")
+]
+
+
+@contextmanager
+def _run(folder: str, workers: int | None) -> Iterator[Run]:
+    """A run to read from."""
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.runtime.run import Run
+    from metacurate.runtime.storage import Folder
+
+    with LocalEngine(workers) as engine:
+        yield Run(Folder(folder), engine)
+
+
+def _foreign(text: str | None, limit: int = 80) -> Text:
+    """Text from a pool or a metadata file for the terminal: no control codes, no markup."""
+    return Text("–" if text is None else printable(text, limit))
+
+
+def _grid(title: str, *columns: str) -> Table:
+    """A table whose columns are right-aligned if their names begin with ``>``."""
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(
+            name.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+        )
+    return table
+
+
+@inspect_app.command("text")
+def inspect_text_command(
+    text: Annotated[str, typer.Argument(help="The text, in quotation marks.")],
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="DIR", help="A run to take the rest from.")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", "-m", metavar="M", help="Entries, without --run.")
+    ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C", help="Their counts: counts.npy, a data card, or JSON {entry: count}."
+        ),
+    ] = None,
+    t: Annotated[float | None, typer.Option("--t", help="The threshold.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which entries a text matches, each entry's p, and the probability that it is kept.
+
+    Example: [bold]metacurate inspect text "a photo of a red panda" --run run/[/bold]
+    """
+    from metacurate.analysis.inspect import Distribution, inspect_text, run_distribution
+    from metacurate.analysis.read_counts import read_counts
+    from metacurate.curation.matching.matcher import Matcher
+    from metacurate.metadata.store import load_metadata
+    from metacurate.runtime.storage import Folder
+
+    if run is not None and metadata is None and counts is None and t is None:
+        distribution = run_distribution(Folder(run))
+    elif run is None and metadata is not None and counts is not None and t is not None:
+        if not t > 0:
+            raise UserError(f"--t must be positive (or inf for no balancing), not {t:g}")
+        entries = load_metadata(metadata)
+        distribution = Distribution(
+            entries, read_counts(counts, entries), t, Matcher(entries.entries)
+        )
+    else:
+        raise UserError("give either --run, or all of --metadata, --counts and --t")
+    found = inspect_text(text, distribution)
+    table = _grid("", "entry", ">count", ">p", "part")
+    for match in found["matches"]:
+        table.add_row(
+            _foreign(match["entry"]), f"{match['count']:,}", f"{match['p']:.4g}", match["part"]
+        )
+    rows: list[tuple[str, str | Text]] = [
+        ("text", _foreign(text, 500)),
+        ("threshold t", _number(found["t"])),
+        ("matches", f"{len(found['matches']):,}"),
+        ("kept with probability", f"{found['keep_prob']:.6g}"),
+    ]
+    show(found, Group(summary_table("Text", rows), table), as_json=as_json)
+
+
+@inspect_app.command("entry")
+def inspect_entry_command(
+    name: Annotated[str, typer.Argument(help="The entry as the metadata has it.")],
+    run: RunOption,
+    samples: Annotated[int, typer.Option(min=0, help="How many sample pairs.")] = 5,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an entry's counts before and after balancing, its p, and some of its kept pairs.
+
+    Example: [bold]metacurate inspect entry "red panda" --run run/[/bold]
+    """
+    from metacurate.analysis.inspect import inspect_entry
+
+    with _run(run, workers) as opened:
+        found = inspect_entry(opened, name, samples)
+    rows: list[tuple[str, str | Text]] = [
+        ("entry", _foreign(name)),
+        ("id", f"{found['id']:,}"),
+        *((key, _foreign(found[key])) for key in ("source", "lang") if found[key] is not None),
+        *([("score", f"{found['score']:g}")] if found["score"] is not None else []),
+        ("count before", f"{found['count']:,} (rank {found['rank']:,})"),
+        ("count after", f"{found['count_kept']:,}"),
+        ("threshold t", _number(found["t"])),
+        ("p", f"{found['p']:.6g}"),
+        ("part", found["part"]),
+    ]
+    table = _grid("", "uid", ">keep probability", "text")
+    table.columns[0].no_wrap = True
+    for sample in found["samples"]:
+        table.add_row(
+            sample["uid"],
+            f"{sample['keep_prob']:.4g}",
+            Text(printable(sample["text"], 200, sample["length"])),
+        )
+    parts = [summary_table("Entry", rows)] + [table] * bool(found["samples"])
+    show(found, Group(*parts), as_json=as_json)
+
+
+@inspect_app.command("uid")
+def inspect_uid_command(
+    uid: Annotated[str, typer.Argument(metavar="HEX", help="The pair's uid: 32 hex digits.")],
+    run: RunOption,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a matched pair's texts, matches and draws, and whether it is kept.
+
+    Example: [bold]metacurate inspect uid 00f1c2d3e4a5968778695a4b3c2d1e0f --run run/[/bold]
+    """
+    from metacurate.analysis.inspect import inspect_uid
+
+    with _run(run, workers) as opened:
+        found = inspect_uid(opened, uid)
+    parts: list[Any] = []
+    for pair in found["pairs"]:
+        rows: list[tuple[str, str | Text]] = [
+            ("uid", found["uid"]),
+            ("url", _foreign(pair["url"], 300)),
+            ("where", f"unit {pair['shard']:,}, row {pair['row']:,}"),
+            ("threshold t", _number(found["t"])),
+            ("seed", str(found["seed"])),
+            ("kept with probability", f"{pair['keep_prob']:.6g}"),
+            ("kept", "yes" if pair["kept"] else "no"),
+        ]
+        parts.append(summary_table("Pair", rows))
+        for place, text in enumerate(pair["texts"]):
+            fate = "kept" if text["kept"] else "not kept"
+            parts.append(Text(f"\nText {place}, {fate}: ") + _foreign(text["text"], 500))
+            table = _grid("", "entry", ">count", ">p", ">draw", "draw < p")
+            for match in text["matches"]:
+                table.add_row(
+                    _foreign(match["entry"]), f"{match['count']:,}", f"{match['p']:.4g}",
+                    f"{match['draw']:.4f}", "yes" if match["success"] else "no",
+                )  # fmt: skip
+            if text["matches"]:
+                parts.append(table)
+    if found["note"]:
+        parts.append(_foreign(found["note"], 500))
+    show(found, Group(*parts), as_json=as_json)
+
+
+@app.command("diff")
+def diff_command(
+    first: Annotated[str, typer.Argument(metavar="CARD_A", help="Data card, or a run's folder.")],
+    second: Annotated[str, typer.Argument(metavar="CARD_B", help="The one to compare it with.")],
+    top: Annotated[int, typer.Option(min=0, help="How many entries to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two distributions over entries: gained, lost, divergence, head and tail, movers.
+
+    A card may also be a JSON object of entries and counts.
+
+    Example: [bold]metacurate diff run-1/ run-2/datacard.json[/bold]
+    """
+    from metacurate.analysis.diff import compare
+    from metacurate.analysis.read_counts import read_card
+
+    found = compare(read_card(first), read_card(second), top)
+    parts: list[Any] = []
+    totals = _grid("Distributions", "", ">A", ">B")
+    totals.add_row("threshold t", *(_number(t) for t in found["t"]))
+    for part in ("before", "after"):
+        if part in found:
+            totals.add_row(f"matches {part}", *(f"{n:,}" for n in found[part]["match_counts"]))
+            totals.add_row(
+                f"entries matched {part}", *(f"{n:,}" for n in found[part]["entries_matched"])
+            )
+    if "parts" in found:
+        totals.add_row("head entries", *(f"{n:,}" for n in found["parts"]["head_entries"]))
+        for part in ("before", "after"):
+            shares = found["parts"][f"tail_proportion_{part}"]
+            totals.add_row(f"tail's share {part}", *(f"{share:.2%}" for share in shares))
+    parts.append(totals)
+    rows: list[tuple[str, str | Text]] = []
+    if "parts" in found:
+        rows.append(("entries from tail to head", f"{found['parts']['tail_to_head']:,}"))
+        rows.append(("entries from head to tail", f"{found['parts']['head_to_tail']:,}"))
+    for part in ("before", "after"):
+        if part in found:
+            side = found[part]
+            divergence = side["jensen_shannon_divergence"]
+            rows += [
+                (f"gained {part}", _listed(side["entries_gained"], side["gained"])),
+                (f"lost {part}", _listed(side["entries_lost"], side["lost"])),
+                (
+                    f"Jensen-Shannon divergence {part}",
+                    "–" if divergence is None else f"{divergence:.6f} bits",
+                ),
+            ]
+    parts.append(summary_table("A to B", rows))
+    last = "after" if "after" in found else "before"
+    movers = _grid(f"Largest changes of share ({last} balancing)", "entry", ">A", ">B", ">change")
+    for mover in found[last]["movers"]:
+        a, b = mover["shares"]
+        movers.add_row(
+            _foreign(mover["entry"]), *(f"{n:,}" for n in mover["counts"]), f"{b - a:+.4%}"
+        )
+    if found[last]["movers"]:
+        parts.append(movers)
+    show(found, Group(*parts), as_json=as_json)
+
+
+@app.command("plan")
+def plan_command(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="A counted run: exact expected sizes.")
+    ] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C",
+            help="Counts alone (counts.npy, a data card, JSON {entry: count}): bounds.",
+        ),
+    ] = None,
+    t: Annotated[list[float] | None, typer.Option("--t", help="A threshold; repeatable.")] = None,
+    p: Annotated[
+        list[float] | None, typer.Option("--p", help="A tail proportion; repeatable.")
+    ] = None,
+    target_size: Annotated[
+        list[int] | None, typer.Option(help="Expected pairs to be kept; repeatable.")
+    ] = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what balancing would keep for a sweep of thresholds, without reading the pool.
+
+    From a run's folder the expected sizes are exact (a pass over its index); from counts alone they
+    are bounds. With no threshold given, decades of t and p = 0.06 are shown.
+
+    Example: [bold]metacurate plan run/ --t 10000 --t 20000 --t 35000 --target-size 1000000[/bold]
+    """
+    from metacurate.analysis import plan as planning
+    from metacurate.analysis.read_counts import read_counts
+
+    sweep = planning.Sweep(tuple(t or ()), tuple(p or ()), tuple(target_size or ()))
+    if (run is None) == (counts is None):
+        raise UserError("give either a run's folder or --counts")
+    if run is not None:
+        with _run(run, workers) as opened:
+            plans = planning.plan_run(opened, sweep)
+        sizes = (">pairs expected", ">texts expected")
+    else:
+        assert counts is not None
+        plans = planning.plan_counts(read_counts(counts), sweep)
+        sizes = (">pairs, at most", ">texts expected between")
+    asked = ["asked"] * any(plan.asked for plan in plans)
+    table = _grid("Plan", ">t", *asked, ">p", ">head entries", ">tail entries", ">draws", *sizes)
+    for plan in plans:
+        least, most = plan.texts
+        texts = f"{most:,.0f}" if least == most else f"{least:,.0f} and {most:,.0f}"
+        table.add_row(
+            _number(plan.t), *[plan.asked] * len(asked), f"{plan.p:.2%}",
+            f"{plan.head_entries:,}", f"{plan.tail_entries:,}", f"{plan.draws:,.0f}",
+            f"{plan.pairs[1]:,.0f}", texts,
+        )  # fmt: skip
+    show({"exact": run is not None, "plans": planning.as_json(plans)}, table, as_json=as_json)
+
+
+def _number(t: float | str | None) -> str:
+    if t is None:
+        return "–"
+    return str(t) if isinstance(t, str) else f"{t:,.6g}"
+
+
+def _listed(number: int, entries: dict[str, int]) -> Text:
+    """A number of entries with a few of their names."""
+    names = [printable(entry, 40) for entry in list(entries)[:5]]
+    more = ", ..." if number > len(names) else ""
+    return Text(f"{number:,}" + (f" ({', '.join(names)}{more})" if names else ""))

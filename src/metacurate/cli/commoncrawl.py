@@ -1,0 +1,99 @@
+"""The command ``metacurate pool extract``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.pool import pool_app
+
+
+def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
+    """Totals as a table's rows: numbers, and tables of numbers with the largest first."""
+    rows = []
+    for name, value in totals.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            ordered = sorted(value.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{count:,} {reason}" for reason, count in ordered if count)
+            rows.append((label, shown or "none"))
+        else:
+            rows.append((label, f"{value:,}"))
+    return rows
+
+
+@pool_app.command("extract")
+def extract_command(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="WAT and WARC files (.wat.gz, .warc.gz; also plain, .zst, .lz4), folders, globs "
+            "(local or s3://, gs://, ...), or @FILE with one of these a line.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
+    lang: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep only texts in this language (en); may be repeated."),
+    ] = None,
+    identifier: Annotated[
+        str,
+        typer.Option(
+            help="Language identifier: eldc, py3langid, lingua, fasttext:MODEL_FILE, "
+            "module:factory, or none."
+        ),
+    ] = "eldc",
+    min_lang_score: Annotated[
+        float, typer.Option(help="Texts whose language has a lower score are 'und'.")
+    ] = 0.0,
+    min_length: Annotated[int, typer.Option(min=1, help="Least characters of a text.")] = 1,
+    max_length: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 10_000,
+    min_letters: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Least share of letters in a text, spaces apart."),
+    ] = 0.0,
+    drop_file_names: Annotated[
+        bool, typer.Option("--drop-file-names", help="Drop texts like IMG_1234.jpg.")
+    ] = False,
+    drop_urls: Annotated[
+        bool, typer.Option("--drop-urls", help="Drop texts that are URLs.")
+    ] = False,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(help="The crawl's name.", show_default="as the files say (CC-MAIN-2023-14)"),
+    ] = None,
+    max_record_mib: Annotated[
+        int, typer.Option(min=1, help="Larger records and pages are dropped (MiB).")
+    ] = 32,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Extract a pool from the web: images with alt, title and caption from WAT or WARC files.
+
+    Writes one Parquet shard a file to POOL/pool: uid, url, texts (source, text, lang), page_url,
+    snapshot, warc_file, record_offset. All that is dropped is counted by reason. A run that was
+    stopped goes on when the same command is given again.
+
+    Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
+    """
+    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.texts.rules import TextRules
+
+    settings = ExtractConfig(
+        languages=tuple(sorted(set(lang or ()))),
+        identifier=identifier,
+        min_language_score=min_lang_score,
+        rules=TextRules(min_length, max_length, min_letters, drop_file_names, drop_urls),
+        snapshot=snapshot,
+        max_record_bytes=max_record_mib << 20,
+    )
+    with LocalEngine(workers) as engine:
+        totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)
+    show(totals, summary_table("pool extract", _rows(totals)), as_json=as_json)

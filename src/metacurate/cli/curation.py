@@ -1,0 +1,308 @@
+"""Commands that curate: curate, its stages one by one, and status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metacurate.cli import app
+from metacurate.cli.options import (
+    Address,
+    AsJson,
+    ConfigFile,
+    EngineName,
+    Overwrite,
+    Workers,
+    show,
+    summary_table,
+)
+
+if TYPE_CHECKING:
+    from metacurate.curation.settings import Balance
+    from metacurate.pool.schema import PoolConfig
+    from metacurate.runtime.run import Run
+
+PoolInputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="POOL...",
+        help="Files, folders or globs (local or s3://, gs://, ...): Parquet, CSV, TSV, JSONL.",
+        show_default=False,
+    ),
+]
+MetadataSource = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        "-m",
+        metavar="M",
+        help="'wordnet' (built in), or a JSON array or Parquet file of entries.",
+    ),
+]
+Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
+RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of a run.")]
+UrlCol = Annotated[
+    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
+]
+TextCol = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
+    ),
+]
+KeyCol = Annotated[
+    str | None,
+    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
+]
+RowsPerUnit = Annotated[
+    int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--t", help="Threshold: entries with more matches keep about t pairs. inf: no balancing."
+    ),
+]
+TailProportion = Annotated[
+    float | None,
+    typer.Option("--p", help="Solve t so that tail entries hold this share of all matches (0.06)."),
+]
+TargetSize = Annotated[
+    int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
+]
+ExpectSurvival = Annotated[
+    float,
+    typer.Option(
+        help="Share of the images that will survive the download: t is made so much larger that "
+        "the target is met after it."
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+
+
+@contextmanager
+def _run(
+    out: str, workers: int | None, engine: str, address: str | None, *, overwrite: bool = False
+) -> Iterator[Run]:
+    """A run in an output folder, which is this process's alone for the time of the block.
+
+    The rest of the code is best imported in the block, while the engine starts its processes.
+    """
+    from metacurate.runtime.engines.make import make_engine
+    from metacurate.runtime.stage import exclusive
+    from metacurate.runtime.storage import Folder
+
+    folder = Folder(out)
+    with (
+        exclusive(folder),
+        make_engine(engine, folder, workers=workers, address=address) as running,
+    ):
+        from metacurate.runtime.run import Run
+
+        yield Run(folder, running, overwrite)
+
+
+def _pool_config(
+    url_col: str | None, text_col: list[str] | None, key_col: str | None, rows_per_unit: int
+) -> PoolConfig:
+    from metacurate.pool.schema import PoolConfig
+
+    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
+
+
+def _balance_settings(
+    t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
+) -> Balance:
+    from metacurate.curation.settings import Balance
+
+    return Balance(t, p, target_size, seed, expect_survival)
+
+
+@app.command("curate")
+def curate_command(
+    pool: PoolInputs,
+    out: Out,
+    metadata: MetadataSource = "wordnet",
+    t: Threshold = None,
+    p: TailProportion = None,
+    target_size: TargetSize = None,
+    seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    report: Annotated[
+        bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
+    ] = True,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Curate a pool: match, count, balance, write the subset, its data card and report.
+
+    A run that was stopped goes on when the same command is given again.
+
+    Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
+    """
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
+    start = time.monotonic()
+    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    with _run(out, workers, engine, address, overwrite=overwrite) as run:
+        from metacurate.metadata.store import load_metadata
+        from metacurate.pipeline import curate_run
+
+        entries = load_metadata(metadata)
+        card = curate_run(run, pool, entries, pool_config, settings, report=report)
+    _show_card(card, out, time.monotonic() - start, as_json, report)
+
+
+@app.command("match")
+def match_command(
+    pool: PoolInputs,
+    out: Out,
+    metadata: MetadataSource = "wordnet",
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Match all texts of a pool against the metadata; writes DIR/index.
+
+    Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
+    """
+    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    with _run(out, workers, engine, address, overwrite=overwrite) as run:
+        from metacurate.curation.match import match
+        from metacurate.metadata.store import load_metadata
+        from metacurate.pool.open import open_pool
+
+        entries = load_metadata(metadata)
+        totals = match(run, open_pool(pool, pool_config), pool_config, entries)
+    show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
+
+
+@app.command("count")
+def count_command(
+    run_folder: RunFolder,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count how often each entry matches; writes DIR/counts.npy.
+
+    Example: [bold]metacurate count run/[/bold]
+    """
+    from metacurate.curation.count import count
+    from metacurate.curation.layout import COUNT, finished_section
+
+    with _run(run_folder, workers, engine, address) as run:
+        count(run)
+        totals = finished_section(run.folder, COUNT)["totals"]
+    show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
+
+
+@app.command("balance")
+def balance_command(
+    run_folder: RunFolder,
+    t: Threshold = None,
+    p: TailProportion = None,
+    target_size: TargetSize = None,
+    seed: Seed = 0,
+    expect_survival: ExpectSurvival = 1.0,
+    workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Balance a matched and counted pool; writes DIR/curated and the data card.
+
+    Example: [bold]metacurate balance run/ --target-size 1000000[/bold]
+    """
+    from metacurate.curation.balance import balance
+    from metacurate.curation.datacard import write_datacard
+
+    settings = _balance_settings(t, p, target_size, seed, expect_survival)
+    start = time.monotonic()
+    with _run(run_folder, workers, engine, address, overwrite=overwrite) as run:
+        balance(run, settings)
+        card = write_datacard(run)
+    _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
+
+
+@app.command("status")
+def status_command(run_folder: RunFolder, as_json: AsJson = False) -> None:
+    """Show how far the stages in an output folder are.
+
+    Example: [bold]metacurate status run/[/bold]
+    """
+    from metacurate.runtime.manifest import status
+    from metacurate.runtime.storage import Folder
+
+    stages = status(Folder(run_folder))
+    rows = [
+        (name, f"{s['state']}, {s['shards_done']} of {s['shards']} shards")
+        for name, s in stages.items()
+    ]
+    show({"stages": stages}, summary_table(run_folder, rows), as_json=as_json)
+
+
+def _plain_rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
+    """Numbers and named numbers as rows of a table."""
+    rows = []
+    for name, value in totals.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}: {key}", _shown(v)) for key, v in value.items()]
+        else:
+            rows.append((name.replace("_", " "), _shown(value)))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool, report: bool) -> None:
+    pool, matched, kept = card["pool"], card["matched"], card["kept"]
+    balancing, entries = card["balancing"], card["metadata"]
+
+    def share(part: int, whole: int) -> str:
+        return f"{part:,}" + (f"  ({part / whole:.1%})" if whole else "")
+
+    t = balancing["t"]
+    rows = [
+        ("pool", f"{pool['pairs']:,} pairs, {pool['texts']:,} texts"),
+        ("matched pairs", share(matched["pairs"], pool["pairs"])),
+        ("kept pairs", share(kept["pairs"], pool["pairs"])),
+        ("expected", f"{kept['pairs_expected']:,.1f} pairs"),
+        ("matches", f"{matched['match_counts']:,} before, {kept['match_counts']:,} after"),
+        ("entries matched", share(entries["matched_entries"], entries["entries"])),
+        ("threshold t", t if isinstance(t, str) else f"{t:,.6g}"),
+        ("tail proportion p", f"{balancing['tail_proportion']:.2%}"),
+        ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
+        ("seed", str(balancing["seed"])),
+    ]
+    rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
+    rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
+    rows += [
+        ("time", f"{seconds:.1f} s"),
+        ("subset", f"{out}/curated/"),
+        ("data card", f"{out}/datacard.json"),
+        ("report", f"{out}/report.html" if report else "metacurate report writes it"),
+    ]
+    show({**card, "out": out}, summary_table("Curated", rows), as_json=as_json)

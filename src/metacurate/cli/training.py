@@ -1,0 +1,69 @@
+"""Commands that use what was curated: train, eval and experiment (extra ``metacurate[train]``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from metacurate.cli import app
+from metacurate.cli.options import AsJson, Overwrite, show, summary_table
+from metacurate.errors import Stopped
+
+TomlFile = Annotated[
+    str, typer.Option("--config", "-c", metavar="FILE", help="TOML file; see docs/training.md.")
+]
+Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads a process; torch's choice if not given."),
+]
+
+
+@app.command("train")
+def train_command(
+    config: TomlFile,
+    out: Out,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a CLIP model on curated pairs at a fixed budget of seen pairs.
+
+    A run that was stopped goes on from its newest checkpoint when the same command is given again.
+    The weights in DIR/final.pt load in open_clip.
+
+    Example, one process: [bold]metacurate train --config vit-b-32.toml --out model/[/bold]
+
+    Example, eight GPUs: [bold]torchrun --nproc-per-node 8 -m metacurate train --config
+    vit-b-32.toml --out model/[/bold]
+    """
+    from metacurate.training.openclip import open_clip
+
+    open_clip()
+    import os
+
+    from metacurate.training.config import load_train_config
+    from metacurate.training.trainer import train
+
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        totals = train(load_train_config(config), out, overwrite=overwrite)
+    except Stopped as stop:
+        if first:
+            raise
+        raise typer.Exit(128 + stop.number) from None  # the first rank says it for all
+    if first:
+        show(totals, summary_table("train", _rows(totals)), as_json=as_json)
+
+
+def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in totals.items():
+        if isinstance(value, dict):
+            text = ", ".join(f"{k} {v:,}" for k, v in value.items()) or "none"
+        elif isinstance(value, float):
+            text = f"{value:,.4g}"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        rows.append((name.replace("_", " "), text))
+    return rows

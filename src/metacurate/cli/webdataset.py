@@ -1,0 +1,110 @@
+"""The commands ``metacurate pool ingest``, ``pool reshard`` and ``pool uids``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.pool import pool_app
+
+Curated = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CURATED...",
+        help="The output folder of a command of this program, or its Parquet files.",
+        show_default=False,
+    ),
+]
+
+
+@pool_app.command("ingest")
+def ingest_command(
+    tars: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARS", help="Folder of WebDataset .tar shards.", show_default=False
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make a pool of WebDataset tars (img2dataset, DataComp), without copying the images.
+
+    A row has the sample's uid, URL and texts, and where its files are in the tar: after curation,
+    'pool reshard' copies the kept samples and 'pool uids' lists their uids.
+
+    Example: [bold]metacurate pool ingest tars/ --out pool/[/bold]
+    """
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.webdataset.ingest import ingest
+
+    with LocalEngine(workers) as engine:
+        totals = ingest(tars, out, engine, overwrite=overwrite)
+    _show("Ingested", {**totals, "out": f"{out}/pool/"}, as_json)
+
+
+@pool_app.command("reshard")
+def reshard_command(
+    curated: Curated,
+    tars: Annotated[
+        str, typer.Option(metavar="TARS", help="The folder of tars that was ingested.")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the new tars.")
+    ],
+    samples_per_tar: Annotated[
+        int,
+        typer.Option(min=1, help="Join consecutive tars until they hold this many kept samples."),
+    ] = 10_000,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Copy the samples that a curated pool keeps into new WebDataset tars, byte for byte.
+
+    Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
+    """
+    from metacurate.runtime.engines.local import LocalEngine
+    from metacurate.webdataset.reshard import reshard
+
+    with LocalEngine(workers) as engine:
+        totals = reshard(
+            curated, tars, out, engine, samples_per_tar=samples_per_tar, overwrite=overwrite
+        )
+    _show("Resharded", {**totals, "out": out}, as_json)
+
+
+@pool_app.command("uids")
+def uids_command(
+    curated: Curated,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npy", help="Output file.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the sorted uids of a pool as DataComp's resharder takes them (.npy of dtype u8,u8).
+
+    Example: [bold]metacurate pool uids curated/ --out uids.npy[/bold]
+    """
+    from metacurate.webdataset.uid_list import write_uid_list
+
+    totals = write_uid_list(curated, out, overwrite=overwrite)
+    _show("Uids", {**totals, "out": out}, as_json)
+
+
+def _show(title: str, totals: dict[str, Any], as_json: bool) -> None:
+    rows: list[tuple[str, str]] = []
+    for name, value in totals.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            rows += [(f"{label}: {key}", f"{number:,}") for key, number in value.items()]
+        else:
+            rows.append((label, f"{value:,}" if isinstance(value, int) else str(value)))
+    show(totals, summary_table(title, rows), as_json=as_json)

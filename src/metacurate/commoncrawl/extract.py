@@ -1,0 +1,357 @@
+"""From web archives to a pool: the images of pages and the texts that say what they show.
+
+One source file (WAT or WARC) makes one pool shard. A row is one image on one page; the same image
+may be on many (``pool dedup`` merges them). All that is dropped is counted by reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import IO
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from metacurate.commoncrawl.page_rows import (
+    ROWS_PER_GROUP,
+    Counts,
+    SourcePage,
+    page_rows,
+    row_tables,
+)
+from metacurate.commoncrawl.response import Page, Response, read_response
+from metacurate.commoncrawl.warc import Record, read_batches, read_records
+from metacurate.commoncrawl.wat_tables import wat_tables
+from metacurate.errors import UserError
+from metacurate.pool.files import fingerprint, open_source
+from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
+from metacurate.pool.uid import url_uids
+from metacurate.runtime.engine import Engine
+from metacurate.runtime.isolate import Isolated
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics, begin, finish, shard_name
+from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
+from metacurate.texts.rules import TextRules
+
+SCHEMA = pa.schema(
+    [
+        ("uid", UID_TYPE),
+        ("url", pa.string()),
+        ("texts", TEXTS_TYPE),
+        ("page_url", pa.string()),
+        ("snapshot", pa.string()),
+        ("warc_file", pa.string()),
+        ("record_offset", pa.int64()),
+    ]
+)
+"""A pool shard's columns. ``warc_file`` and ``record_offset`` (bytes) tell where the page's WARC
+record is, of a WAT the one that it describes; null if unknown."""
+
+EXTRACT = Stage("extract", outputs=("pool",))
+PAGES_PER_BATCH = 64
+BYTES_PER_BATCH = 8 << 20
+
+WAT, WARC = "wat", "warc"
+_SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
+_CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
+_PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
+
+# Reasons for dropping records, pages, images and texts (more are with the modules that see them).
+LOST_PAGE = "page that crashed or stalled the parser"
+OTHER_LANGUAGE = "text in another language"
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How to extract; plain values, so that it goes into a manifest.
+
+    ``languages``: keep only texts in these (codes as in ``pool.language``); empty: all.
+    ``identifier``: a language identifier's name, or ``none``: ``lang`` is null then.
+    ``snapshot``: the crawl's name; by default as the file says (``isPartOf``), else its address.
+    ``max_record_bytes``: larger records and pages are dropped.
+    """
+
+    languages: tuple[str, ...] = ()
+    identifier: str = DEFAULT
+    min_language_score: float = 0.0
+    rules: TextRules = field(default_factory=TextRules)
+    snapshot: str | None = None
+    max_record_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """One source file to one shard."""
+
+    source: str
+    format: str
+    folder: Folder
+    shard: str
+    config: ExtractConfig
+
+
+def extract_pool(
+    sources: Sequence[str],
+    out: str,
+    config: ExtractConfig,
+    engine: Engine,
+    *,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Statistics:
+    """Extract a pool from WAT and WARC files; the totals of its statistics.
+
+    ``sources``: files, folders and globs (local or fsspec addresses), and ``@LIST`` for a file of
+    addresses, one a line. Shards go to ``OUT/pool``. Resumes by itself. Raises UserError.
+    """
+    files = find_sources(sources)
+    load_identifier_of(config)  # a missing package is told before the work begins
+    folder = Folder(out)
+    with exclusive(folder):
+        settings = {
+            "sources": [{"source": s, "content": _fingerprint(s)} for s, _ in files],
+            **asdict(config),
+        }
+        totals = begin(folder, EXTRACT, settings, shards=len(files), overwrite=overwrite)
+        if totals is not None:
+            return totals
+        tasks = [
+            ExtractTask(source, form, folder, f"pool/{shard_name(position)}.parquet", config)
+            for position, (source, form) in enumerate(files)
+        ]
+        shards = run_shards(
+            folder,
+            EXTRACT,
+            extract_shard,
+            tasks,
+            engine,
+            unit="pages",
+            show_progress=show_progress,
+        )
+        totals = {"files": len(files), **add_statistics(shards)}
+        return finish(folder, EXTRACT, totals, shards)
+
+
+def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:
+    """All (address, format) that the inputs name, sorted, without repeats. Raises UserError."""
+    found: dict[str, str] = {}
+    for source in _expand_lists(given):
+        form = source_format(source)
+        addresses = [source]
+        filesystem, path = fsspec.core.url_to_fs(source)
+        if filesystem.isdir(path):
+            addresses = _full(source, filesystem, filesystem.find(path))
+        elif any(c in source for c in "*?["):
+            addresses = _full(source, filesystem, filesystem.glob(path))
+        elif not filesystem.isfile(path):
+            raise UserError(f"{source}: no such file; name WAT or WARC files, folders or globs")
+        elif form is None:
+            raise UserError(
+                f"{source} is neither WAT nor WARC by its name "
+                "(.wat.gz, .warc.gz; also uncompressed, .zst or .lz4)"
+            )
+        formats = {a: f for a in addresses if (f := source_format(a)) is not None}
+        if not formats:
+            raise UserError(f"{source}: no WAT or WARC file (.wat.gz, .warc.gz) found there")
+        found |= formats
+    if not found:
+        raise UserError("no source was given; name WAT or WARC files, folders or globs")
+    return sorted(found.items())
+
+
+def _expand_lists(given: Sequence[str]) -> Iterator[str]:
+    for source in given:
+        if not source.startswith("@"):
+            yield source
+            continue
+        try:
+            with fsspec.open(source[1:], "rt", encoding="utf-8", compression="infer") as lines:
+                yield from (line.strip() for line in lines if line.strip())
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise UserError(f"{source[1:]}: no readable list of addresses ({error})") from None
+
+
+def _full(source: str, filesystem: fsspec.AbstractFileSystem, paths: Sequence[str]) -> list[str]:
+    if not is_local(source):
+        return [filesystem.unstrip_protocol(path) for path in paths]
+    return list(paths) if local_path(source).is_absolute() else [os.path.relpath(p) for p in paths]
+
+
+def source_format(address: str) -> str | None:
+    """``wat`` or ``warc``, as an address ends; None if in neither."""
+    suffix = _SUFFIX.search(address)
+    return suffix.group(1).lower() if suffix else None
+
+
+def _fingerprint(source: str) -> str:
+    with open_source(source) as opened:
+        return fingerprint(opened)
+
+
+def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
+    """The configured language identifier, None for ``none``. Raises UserError."""
+    if config.identifier != "none":
+        return load_identifier(config.identifier, config.min_language_score)
+    if config.languages:
+        raise UserError("--lang needs a language identifier; leave out --identifier none")
+    return None
+
+
+def extract_shard(task: ExtractTask) -> Statistics:
+    """Extract one source file to its shard; its statistics."""
+    counts = Counts()
+    with (
+        open_input(task.source) as file,
+        task.folder.create(task.shard) as out,
+        pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
+    ):
+        found = read_tables(file, task.source, task.format, task.config, counts)
+        for table in tables(found, task.config, counts):
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+    return counts.statistics()
+
+
+def open_input(source: str) -> IO[bytes]:
+    """Open a source file for reading."""
+    if is_local(source):
+        return local_path(source).open("rb")
+    filesystem, path = fsspec.core.url_to_fs(source)
+    return filesystem.open(path, "rb")
+
+
+def read_tables(
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+) -> Iterator[pa.Table]:
+    """Yield the rows of one source file as tables (``FOUND``) of any size."""
+    if form == WAT:
+        batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
+        return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
+    pages = warc_pages(file, source, config, counts)
+    return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
+
+
+def warc_pages(
+    file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
+) -> Iterator[SourcePage]:
+    """Yield the pages with images of a WARC file."""
+    name = source.rstrip("/").rsplit("/", 1)[-1]
+    with Isolated(read_response) as parser:
+        for snapshot, records in _response_batches(file, source, config, counts):
+            responses = [
+                Response(
+                    record.block,
+                    record.field("WARC-Identified-Payload-Type"),
+                    config.max_record_bytes,
+                )
+                for record in records
+            ]
+            for record, page in zip(records, parser.map(responses), strict=True):
+                if not isinstance(page, Page):
+                    counts.dropped_pages[page or LOST_PAGE] += 1
+                    continue
+                url = record.field("WARC-Target-URI") or ""
+                yield SourcePage(
+                    page.images, page.base_href, url.strip("<>"), snapshot, name, record.offset
+                )
+
+
+def _response_batches(
+    file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
+) -> Iterator[tuple[str | None, list[Record]]]:
+    snapshot = config.snapshot or _crawl_of(source)
+    kinds = frozenset({b"warcinfo", b"response"})
+    batch: list[Record] = []
+    size = 0
+    for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
+        if record.kind == b"warcinfo":
+            found = _PART_OF.search(record.block)
+            if config.snapshot is None and found is not None:
+                yield snapshot, batch
+                batch, size = [], 0
+                snapshot = found.group(1).strip().decode("utf-8", "replace")
+            continue
+        counts.records += 1
+        counts.pages += 1
+        batch.append(record)
+        size += record.end - record.start
+        if len(batch) >= PAGES_PER_BATCH or size >= BYTES_PER_BATCH:
+            yield snapshot, batch
+            batch, size = [], 0
+    yield snapshot, batch
+
+
+def _crawl_of(source: str) -> str | None:
+    found = _CRAWL.search(source)
+    return found.group(0) if found else None
+
+
+def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> Iterator[pa.Table]:
+    """Yield rows (``FOUND``) as pool tables (``SCHEMA``), with languages and uids.
+
+    Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
+    """
+    identifier = load_identifier_of(config)
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in found:
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(waiting)
+            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, counts)
+            rows -= ROWS_PER_GROUP
+            waiting = [joined[ROWS_PER_GROUP:]]
+    if rows:
+        yield _pool_table(pa.concat_tables(waiting), config, identifier, counts)
+
+
+def _pool_table(
+    found: pa.Table, config: ExtractConfig, identifier: CarefulIdentifier | None, counts: Counts
+) -> pa.Table:
+    found = found.combine_chunks()
+    lists = found["texts"].chunk(0)
+    texts = lists.flatten()
+    sizes = lists.value_lengths().to_numpy()
+    languages = _languages(texts.field("text"), identifier)
+    if config.languages:
+        wanted = pc.is_in(languages, pa.array(config.languages)).to_numpy(zero_copy_only=False)
+        row_of = np.repeat(np.arange(len(sizes)), sizes)
+        sizes = np.bincount(row_of[wanted], minlength=len(sizes)).astype(np.int32)
+        counts.dropped_texts[OTHER_LANGUAGE] += int((~wanted).sum())
+        counts.dropped_images[OTHER_LANGUAGE] += int((sizes == 0).sum())
+        texts, languages = texts.filter(pa.array(wanted)), languages.filter(pa.array(wanted))
+        found = found.filter(pa.array(sizes > 0))
+        sizes = sizes[sizes > 0]
+    for count in pc.value_counts(languages.fill_null(UNDETERMINED)).to_pylist():
+        counts.languages[count["values"]] += count["counts"]
+    counts.texts += len(texts)
+    counts.pairs += found.num_rows
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    struct = pa.StructArray.from_arrays(
+        [texts.field("source"), texts.field("text"), languages],
+        fields=list(TEXTS_TYPE.value_type),
+    )
+    urls = found["url"].combine_chunks()
+    columns = {
+        **dict(zip(found.column_names, found.columns, strict=True)),
+        "uid": url_uids(urls.cast(pa.large_string())),
+        "texts": pa.ListArray.from_arrays(pa.array(offsets), struct),
+    }
+    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
+    """The language of each text; nulls without an identifier. Equal texts are looked at once."""
+    if identifier is None:
+        return pa.nulls(len(texts), pa.string())
+    distinct = texts.dictionary_encode()
+    languages = identifier.languages(distinct.dictionary.to_pylist())
+    return pa.array(languages, pa.string()).take(distinct.indices)

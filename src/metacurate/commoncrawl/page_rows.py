@@ -1,0 +1,143 @@
+"""What a page of a web archive gives: its images with the texts that say what they show.
+
+A row is one image on one page. All that is dropped is counted by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from metacurate.commoncrawl.html import Image
+from metacurate.commoncrawl.urls import NO_URL, Base
+from metacurate.runtime.manifest import Statistics
+from metacurate.texts.rules import TextRules, clean, drop_reason
+
+ROWS_PER_GROUP = 50_000
+
+# Reasons for dropping pages, images and texts (more are with the modules that see them).
+BAD_PAGE_URL = "bad page URL"
+NO_KEPT_TEXT = "no text"
+REPEATED = "repeated on the page"
+
+FOUND = pa.schema(
+    [
+        ("url", pa.string()),
+        ("texts", pa.list_(pa.struct([("source", pa.string()), ("text", pa.string())]))),
+        ("page_url", pa.string()),
+        ("snapshot", pa.string()),
+        ("warc_file", pa.string()),
+        ("record_offset", pa.int64()),
+    ]
+)
+"""The columns of rows whose texts have no language yet."""
+
+
+@dataclass
+class Counts:
+    """What was found, and what was dropped for which reason."""
+
+    records: int = 0
+    pages: int = 0
+    images: int = 0
+    pairs: int = 0
+    texts: int = 0
+    dropped_records: Counter[str] = field(default_factory=Counter)
+    dropped_pages: Counter[str] = field(default_factory=Counter)
+    dropped_images: Counter[str] = field(default_factory=Counter)
+    dropped_texts: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+
+    def statistics(self) -> Statistics:
+        """The counts as JSON values, in a fixed order."""
+        return {
+            name: dict(sorted(value.items())) if isinstance(value, Counter) else value
+            for name, value in vars(self).items()
+        }
+
+
+class SourcePage(NamedTuple):
+    """The images of one page and where the page comes from."""
+
+    images: list[Image]
+    base_href: str | None
+    page_url: str
+    snapshot: str | None
+    warc_file: str | None
+    record_offset: int | None
+
+
+class Row(NamedTuple):
+    """An image on a page, with the texts that passed the rules: (source, text) pairs."""
+
+    url: str
+    texts: list[tuple[str, str]]
+    page_url: str
+    snapshot: str | None
+    warc_file: str | None
+    record_offset: int | None
+
+
+def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Row]:
+    """Yield the rows of one page: its images with a usable address and at least one text.
+
+    The first usable of an image's addresses is taken. An image that the page has again with the
+    same texts makes no second row.
+    """
+    try:
+        base = Base(page.page_url, page.base_href)
+    except ValueError:
+        counts.dropped_pages[BAD_PAGE_URL] += 1
+        return
+    counts.images += len(page.images)
+    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+    for addresses, written in page.images:
+        texts = []
+        for source, raw in written:
+            text = clean(raw)
+            reason = drop_reason(text, rules)
+            if reason is None:
+                texts.append((source, text))
+            else:
+                counts.dropped_texts[reason] += 1
+        if not texts:
+            counts.dropped_images[NO_KEPT_TEXT] += 1
+            continue
+        url, problem = None, NO_URL
+        for address in addresses:
+            url, problem = base.resolve(address)
+            if url is not None:
+                break
+        if url is None:
+            counts.dropped_images[problem] += 1
+            continue
+        key = (url, tuple(texts))
+        if key in seen:
+            counts.dropped_images[REPEATED] += 1
+            continue
+        seen.add(key)
+        yield Row(url, texts, page.page_url, page.snapshot, page.warc_file, page.record_offset)
+
+
+def row_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
+    """Yield rows as tables (``FOUND``) of at most ``ROWS_PER_GROUP`` rows."""
+    rows = iter(rows)
+    while batch := list(islice(rows, ROWS_PER_GROUP)):
+        yield row_table(batch)
+
+
+def row_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table (``FOUND``)."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(FOUND)
+    values = [
+        [[{"source": s, "text": t} for s, t in texts] for texts in column]
+        if name == "texts"
+        else list(column)
+        for name, column in zip(FOUND.names, columns, strict=True)
+    ]
+    return pa.table([pa.array(v, f.type) for v, f in zip(values, FOUND, strict=True)], FOUND)

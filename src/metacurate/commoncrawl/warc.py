@@ -1,0 +1,464 @@
+"""Records of web archives (WARC, WAT), read so that damage costs the damaged records alone.
+
+The standard layout has one gzip member a record. Members are inflated one by one here (ISA-L), so
+that the size of a record is bounded before it is in memory, and reading goes on at the next member
+after a damaged one. Every other layout (plain, one gzip stream, zstd, lz4) is read with fastwarc;
+there, damage ends the file. All that is lost is counted by reason.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import IO, Any, NamedTuple, TypeVar
+
+import numpy as np
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from isal import igzip_lib
+
+from metacurate.kernels import warc as kernel
+from metacurate.kernels.bytes import BLOCK
+
+T = TypeVar("T")
+
+GZIP_MAGIC = b"\x1f\x8b\x08"
+LINE_END = b"\r\n"
+HEADER_END = b"\r\n\r\n"
+RECORD_END = b"\r\n\r\n"
+MAX_HEADER_BYTES = 64 << 10
+MAX_LENGTH_DIGITS = 18
+
+# The unused input at the end of a member is copied: small pieces keep that cheap. A member is
+# inflated in one piece if it is in this reach and what looks like the next one comes after it.
+PIECE_BYTES = 4 << 10
+MEMBER_REACH = 64 << 10
+READ_BYTES = 1 << 20
+INFLATE_BYTES = 32 << 10
+# How much is inflated before records are looked at: stays in a core's cache.
+BATCH_BYTES = 256 << 10
+# What is inflated and thrown away to find the end of an oversized member; beyond that (a gzip
+# bomb), the next member is searched for in the compressed bytes.
+MAX_DISCARDED_BYTES = 1 << 30
+
+DAMAGED_MEMBER = "damaged gzip member"
+TRUNCATED_MEMBER = "truncated gzip member"
+OVERSIZED = "oversized record"
+BROKEN = "broken record"
+DAMAGED_FILE = "rest of a damaged file"
+
+_LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
+
+
+# A header as CommonCrawl writes it: what ``_read_header`` would find, at half the price.
+_USUAL_HEADER = re.compile(
+    rb"WARC/1\.[01]\r\nWARC-Type: ([a-z]++)\r\n"
+    rb"(?:(?:WARC-[A-Z]|Content-Type: )[^\r\n]*+\r\n)*+"
+    rb"Content-Length: ([0-9]{1,18})\r\n\r\n"
+)
+
+
+@lru_cache
+def _field_names(name: str) -> tuple[bytes, re.Pattern[bytes]]:
+    """A field's name as usually written, and a pattern for it in any case."""
+    pattern = rb"^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)"
+    return b"\r\n%s: " % name.encode(), re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+
+
+def _field(header: bytes, name: str) -> bytes | None:
+    usual, pattern = _field_names(name)
+    at = header.find(usual)
+    if at >= 0:
+        at += len(usual)
+        return header[at : header.find(b"\r", at)].strip()
+    found = pattern.search(header)
+    return found.group(1).strip() if found else None
+
+
+class Record(NamedTuple):
+    """One record: its place in the file, WARC-Type, and its bytes within ``data``, not copied."""
+
+    offset: int
+    """Where the record (or the gzip member that holds it) starts in the file, in bytes."""
+    kind: bytes
+    data: bytes
+    first: int
+    """Where the record begins in ``data``."""
+    start: int
+    end: int
+    """``data[start:end]`` is the content block."""
+
+    @property
+    def header(self) -> bytes:
+        """The header lines, each with its line end."""
+        return self.data[self.first : self.start - len(LINE_END)]
+
+    @property
+    def block(self) -> bytes:
+        """The content block."""
+        return self.data[self.start : self.end]
+
+    def field(self, name: str) -> str | None:
+        """The value of a named header field, None if there is none."""
+        value = _field(self.header, name)
+        return value.decode("utf-8", "replace") if value is not None else None
+
+
+class RecordBatch(NamedTuple):
+    """Consecutive records of one type, side by side in ``data``."""
+
+    data: bytes
+    """Ends in ``BLOCK`` more bytes."""
+    spans: np.ndarray
+    """int64[n, 4]: where each record's content block and its ``WARC-Target-URI`` are."""
+
+
+def read_records(
+    file: IO[bytes], kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    """Yield the records of the given (lower-case) WARC types that have at most ``max_bytes``.
+
+    Adds to ``losses`` how often what is lost, by reason. What is lost before its type is known
+    counts whatever its type. Memory: a few times ``max_bytes``.
+    """
+    window = _Window(file)
+    if window.starts_with(GZIP_MAGIC) and _is_member_a_record(window):
+        for offset, member in _members(window, max_bytes + MAX_HEADER_BYTES, losses):
+            yield from _split(offset, member, kinds, max_bytes, losses)
+    else:
+        yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
+
+
+def read_batches(
+    file: IO[bytes], kind: bytes, max_bytes: int, losses: Counter[str]
+) -> Iterator[RecordBatch]:
+    """Yield the records that ``read_records`` yields for one type, many at a time."""
+    window = _Window(file)
+    kinds = frozenset({kind})
+    if not (window.starts_with(GZIP_MAGIC) and _is_member_a_record(window)):
+        found = _read_with_fastwarc(window, kinds, max_bytes, losses)
+        for records in _groups(found, lambda record: len(record.data)):
+            yield _batch_of_records(records)
+        return
+    sound = _members(window, max_bytes + MAX_HEADER_BYTES, losses)
+    for members in _groups((member for _, member in sound), len):
+        batch = _batch_of_members(members, kind, max_bytes)
+        if batch is None:
+            batch = _batch_of_records(
+                [r for member in members for r in _split(0, member, kinds, max_bytes, losses)]
+            )
+        yield batch
+
+
+def _groups(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Lists of consecutive items, of together ``BATCH_BYTES`` or a little more."""
+    group: list[T] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += size_of(item)
+        if size >= BATCH_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _batch_of_members(members: list[bytes], kind: bytes, max_bytes: int) -> RecordBatch | None:
+    """The records of one type; None if a member is not one record with a usual header."""
+    data = b"".join([*members, bytes(BLOCK)])
+    bounds = np.zeros(len(members) + 1, np.int64)
+    np.cumsum([len(member) for member in members], out=bounds[1:])
+    spans = np.empty((len(members), kernel.SPAN), np.int64)
+    found = kernel.read_headers(
+        _bytes(data), bounds, _bytes(kind), MAX_HEADER_BYTES, max_bytes, spans
+    )
+    return RecordBatch(data, spans[:found]) if found >= 0 else None
+
+
+def _bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
+
+
+def _batch_of_records(records: list[Record]) -> RecordBatch:
+    parts = [
+        part
+        for record in records
+        for part in (record.block, _field(record.header, "WARC-Target-URI") or b"")
+    ]
+    ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    bounds = np.stack([ends[:-1], ends[1:]], axis=1)
+    return RecordBatch(b"".join([*parts, bytes(BLOCK)]), bounds.reshape(-1, kernel.SPAN))
+
+
+class _Window:
+    """A view that moves forward over a file and holds its bytes from ``position`` on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._data = b""
+        self._start = 0
+        self._starts: list[int] | None = None  # where ``GZIP_MAGIC`` is in the data
+        self.position = 0
+        self.failure: OSError | None = None  # of the storage, not of the content
+
+    def peek(self, distance: int, size: int) -> bytes:
+        """1 to ``size`` bytes, ``distance`` after the position; none only at the file's end."""
+        at = self.position + distance - self._start
+        while at >= len(self._data):
+            if not self._fill():
+                return b""
+            at = self.position + distance - self._start
+        return self._data[at : at + size]
+
+    def piece(self) -> bytes:
+        """What is probably the gzip member at the position, or its beginning; at least a byte."""
+        at = self.position - self._start
+        if at >= len(self._data):
+            self.peek(0, 1)
+            at = self.position - self._start
+        end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
+        return self._data[at : end if end >= 0 else at + PIECE_BYTES]
+
+    def members(self) -> Iterator[bytes]:
+        """Yield what are probably the gzip members from the position on, as far as there is data.
+
+        Each goes from the position to the next place of ``GZIP_MAGIC``. The position is to be moved
+        to that place, or nothing more is to be asked for.
+        """
+        if self._starts is None:
+            places = np.empty(len(self._data) // len(GZIP_MAGIC), np.int64)
+            found = kernel.find_all(_bytes(self._data), _bytes(GZIP_MAGIC), places)
+            self._starts = places[:found].tolist()
+        starts = self._starts
+        first = bisect_left(starts, self.position - self._start)
+        if first == len(starts) or starts[first] != self.position - self._start:
+            return
+        for number in range(first + 1, len(starts)):
+            yield self._data[starts[number - 1] : starts[number]]
+
+    def starts_with(self, prefix: bytes) -> bool:
+        """Whether these bytes are at the position."""
+        self.peek(len(prefix) - 1, 1)
+        return self._data.startswith(prefix, self.position - self._start)
+
+    def skip_to(self, sought: bytes) -> bool:
+        """Move forward to the next place of ``sought``; to the file's end if there is none."""
+        while True:
+            at = self._data.find(sought, self.position - self._start)
+            if at >= 0:
+                self.position = self._start + at
+                return True
+            end = self._start + len(self._data)
+            self.position = max(self.position, end - len(sought) + 1)
+            if not self._fill():
+                self.position = end
+                return False
+
+    # What fastwarc asks of a file.
+
+    def tell(self) -> int:
+        """The position."""
+        return self.position
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes, moving on."""
+        piece = self.peek(0, size)
+        self.position += len(piece)
+        return piece
+
+    def _fill(self) -> bool:
+        try:
+            piece = self._file.read(READ_BYTES)
+        except OSError as error:
+            self.failure = error
+            raise
+        kept = self._data[max(0, self.position - self._start) :]
+        self._start += len(self._data) - len(kept)
+        self._data = kept + piece
+        self._starts = None
+        return bool(piece)
+
+
+def _is_member_a_record(window: _Window) -> bool:
+    """Whether the first gzip member holds one record, as far as can be told."""
+    try:
+        head = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP).decompress(
+            window.peek(0, READ_BYTES), READ_BYTES
+        )
+    except igzip_lib.error:  # type: ignore[misc]
+        return True
+    header_end = head.find(HEADER_END, 0, MAX_HEADER_BYTES)
+    length = _LENGTH.search(head, 0, max(header_end, 0) + 2)
+    if length is None:
+        return True
+    return header_end + len(HEADER_END + RECORD_END) + int(length.group(1)) >= len(head)
+
+
+def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, inflated bytes) of each sound gzip member of at most ``max_bytes``."""
+    while window.peek(0, 1):
+        yield from _whole_members(window, max_bytes)
+        if not window.peek(0, 1):
+            break
+        offset = window.position
+        member = _inflate(window, max_bytes)
+        if isinstance(member, bytes):
+            yield offset, member
+            continue
+        losses[member] += 1
+        if member == DAMAGED_MEMBER:
+            window.position = max(window.position, offset + 1)
+            window.skip_to(GZIP_MAGIC)
+
+
+def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield members up to the first one that ``_inflate`` must have a closer look at.
+
+    Those yielded end where the next one begins, with a size that is not too large.
+    """
+    for piece in window.members():
+        promised = int.from_bytes(piece[-4:], "little")
+        if promised > max_bytes:
+            break
+        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        try:
+            member = inflater.decompress(piece, promised + 1)
+        except igzip_lib.error:  # type: ignore[misc]
+            break
+        if not inflater.eof or inflater.unused_data:
+            break
+        offset = window.position
+        window.position += len(piece)
+        yield offset, member
+
+
+def _inflate(window: _Window, max_bytes: int) -> bytes | str:
+    """Inflate the gzip member at the window's position, and move past it.
+
+    Returns the reason if it cannot be had. Of a damaged member the position stays (so that a member
+    that starts within is found); an oversized one is passed over.
+    """
+    piece = window.piece()
+    if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
+        return DAMAGED_MEMBER
+    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+    pieces: list[bytes] = []
+    size = 0
+    distance = len(piece)
+    # A whole member ends with its size: then one call does, without a buffer that grows.
+    promised = int.from_bytes(piece[-4:], "little")
+    room = promised + 1 if promised <= max_bytes else INFLATE_BYTES
+    while True:
+        try:
+            inflated = inflater.decompress(piece, room)
+        except igzip_lib.error:  # type: ignore[misc]
+            return DAMAGED_MEMBER if size <= max_bytes else _pass_over(window)
+        size += len(inflated)
+        if size <= max_bytes:
+            pieces.append(inflated)
+        else:
+            pieces.clear()
+            window.position += distance
+            distance = 0
+            if size > max_bytes + MAX_DISCARDED_BYTES:
+                return _pass_over(window)
+        if inflater.eof:
+            break
+        room = INFLATE_BYTES
+        piece = b""
+        if inflater.needs_input:
+            piece = window.peek(distance, PIECE_BYTES)
+            distance += len(piece)
+            if not piece:
+                window.position += distance
+                return TRUNCATED_MEMBER
+    window.position += distance - len(inflater.unused_data)
+    if size > max_bytes:
+        return OVERSIZED
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _pass_over(window: _Window) -> str:
+    window.skip_to(GZIP_MAGIC)
+    return OVERSIZED
+
+
+def _split(
+    offset: int, member: bytes, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> list[Record]:
+    """The wanted records of one gzip member (one, by the standard)."""
+    records: list[Record] = []
+    at = 0
+    while at < len(member):
+        start, kind, length = _read_header(member, at)
+        end = start + length
+        # A length that does not lead to the next record (or the member's end) is wrong.
+        if (
+            kind is None
+            or end > len(member)
+            or (end < len(member) and not member.startswith(RECORD_END, end))
+        ):
+            losses[BROKEN] += 1
+            break
+        if kind in kinds:
+            if length > max_bytes:
+                losses[OVERSIZED] += 1
+            else:
+                records.append(Record(offset, kind, member, at, start, end))
+        at = end + len(RECORD_END)
+    return records
+
+
+def _read_header(member: bytes, at: int) -> tuple[int, bytes | None, int]:
+    """Where the record's block starts, its type and its length in bytes; no type if broken."""
+    usual = _USUAL_HEADER.match(member, at, at + MAX_HEADER_BYTES)
+    if usual is not None:
+        kind, digits = usual.groups()
+        return usual.end(), kind, int(digits)
+    header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
+    header = member[at : header_end + 2] if header_end >= 0 else b""
+    if not header.startswith(b"WARC/"):
+        return at, None, 0
+    length = _field(header, "Content-Length")
+    name = _field(header, "WARC-Type")
+    if length is None or name is None or not _is_length(length):
+        return at, None, 0
+    return header_end + len(HEADER_END), name.lower(), int(length)
+
+
+def _is_length(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= MAX_LENGTH_DIGITS
+
+
+def _read_with_fastwarc(
+    window: _Window, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    stream: Any = window
+    types = WarcRecordType.no_type
+    for kind in kinds:
+        types |= getattr(WarcRecordType, kind.decode())
+    try:
+        for record in ArchiveIterator(stream, record_types=types, parse_http=False):
+            length = record.content_length
+            if length > max_bytes:
+                losses[OVERSIZED] += 1
+                continue
+            block = record.reader.read(length)
+            if len(block) < length:
+                losses[BROKEN] += 1
+                continue
+            header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
+            kind = str(record.record_type).encode()
+            start = len(header) + len(LINE_END)
+            data = header + LINE_END + block
+            yield Record(record.stream_pos, kind, data, 0, start, start + length)
+    except BaseException as error:
+        # A panic of fastwarc's Rust code is a BaseException of a type that cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if window.failure is not None:
+            raise window.failure from None
+        losses[DAMAGED_FILE] += 1

@@ -1,0 +1,247 @@
+"""The balance stage: solves the threshold, draws, and writes the kept pairs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metacurate.curation import balancing
+from metacurate.curation.balancing import Counts, Probabilities
+from metacurate.curation.layout import (
+    BALANCE,
+    COUNT,
+    MATCH,
+    THRESHOLD_FILE,
+    finished_section,
+    index_file_name,
+    load_counts,
+)
+from metacurate.curation.match_index import MATCHED_TYPE, read_index
+from metacurate.curation.settings import Balance, json_number
+from metacurate.errors import UserError
+from metacurate.pool.open import Pool, Unit, open_pool
+from metacurate.pool.read import read_columns
+from metacurate.pool.schema import UID_TYPE, PoolConfig
+from metacurate.runtime.arrays import digest
+from metacurate.runtime.manifest import Statistics, add_statistics, begin, finish, shard_name
+from metacurate.runtime.progress import note
+from metacurate.runtime.run import Run
+from metacurate.runtime.stage import run_shards
+from metacurate.runtime.storage import Folder
+
+# A kept row group is written when it has this many rows, or bytes.
+ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 256 * 2**20
+
+CURATED_FIELDS = (
+    pa.field("uid", UID_TYPE, nullable=False),
+    pa.field("matched", MATCHED_TYPE, nullable=False),
+    pa.field("text_kept", pa.list_(pa.bool_()), nullable=False),
+    pa.field("keep_prob", pa.float64(), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class SizeTask:
+    """An index shard whose expected size at a threshold is asked for."""
+
+    folder: Folder
+    position: int
+    t: float
+    counts: str  # names what was counted
+
+
+@dataclass(frozen=True)
+class BalanceTask:
+    """One unit of the pool whose kept pairs are to be written."""
+
+    folder: Folder
+    position: int
+    unit: Unit
+    t: float
+    seed: int
+    counts: str  # names what was counted
+
+
+def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics:
+    """Draw the balanced subset and write it. Returns the totals.
+
+    ``pool`` is the matched pool if it is open already; its files must not have changed.
+    """
+    matched = finished_section(run.folder, MATCH)
+    finished_section(run.folder, COUNT)
+    pool_config = PoolConfig.from_json(matched["config"]["pool_config"])
+    if pool is None:
+        pool = open_pool(list(matched["config"]["pool"]), pool_config)
+    if pool.fingerprints != matched["config"]["pool"]:
+        raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
+    counts = load_counts(run.folder)
+    counted = digest(matched["config"])
+    config = settings.as_json()
+    units = pool.units
+    totals = begin(run.folder, BALANCE, config, shards=len(units), overwrite=run.overwrite)
+    if totals is not None:
+        return totals
+    solved = run.folder.read_json(THRESHOLD_FILE)
+    if solved is None:
+        t = _solve(run, settings, counts, len(units), counted)
+        run.folder.write_json(THRESHOLD_FILE, {"t": json_number(t)})
+    else:
+        t = float(solved["t"])
+    tasks = [
+        BalanceTask(run.folder, i, unit, t, settings.seed, counted) for i, unit in enumerate(units)
+    ]
+    shards = run_shards(
+        run.folder, BALANCE, balance_shard, tasks, run.engine,
+        unit="pairs_matched", show_progress=run.show_progress,
+    )  # fmt: skip
+    totals = {"t": json_number(t), "p": balancing.tail_proportion(counts, t)}
+    totals |= {"seed": settings.seed, **add_statistics(shards)}
+    # The number of pairs expected is summed exactly, whatever the order of the shards.
+    totals["pairs_expected"] = math.fsum(shard["pairs_expected"] for shard in shards)
+    return finish(run.folder, BALANCE, totals, shards)
+
+
+def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
+    # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
+    if settings.t is not None:
+        return settings.t / settings.expect_survival
+    if settings.p is not None:
+        return balancing.solve_threshold(counts, settings.p) / settings.expect_survival
+    assert settings.target_size is not None
+    passes = 0
+
+    def expected_size(t: float) -> float:
+        nonlocal passes
+        passes += 1
+        tasks = [SizeTask(run.folder, position, t, counted) for position in range(shards)]
+        sizes = dict(run.engine.map_shards(expected_shard_size, tasks))
+        size = math.fsum(sizes.values())
+        if run.show_progress:
+            note(f"solve: pass {passes}, t = {t:,.1f} keeps {size:,.0f} pairs")
+        return size
+
+    try:
+        wanted = settings.target_size / settings.expect_survival
+        return balancing.solve_threshold_for_size(counts, expected_size, wanted)
+    except ValueError as error:
+        raise UserError(f"--target-size: {error}; use --t inf to keep all") from None
+
+
+@lru_cache(maxsize=2)
+def _keep_probabilities(folder: Folder, counts: str, t: float) -> Probabilities:
+    return balancing.keep_probabilities(load_counts(folder), t)
+
+
+def expected_shard_size(task: SizeTask) -> float:
+    """The expected number of kept pairs of an index shard."""
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
+    sizes = []
+    with task.folder.open(index_file_name(task.position)) as file:
+        for batch in read_index(file):
+            offsets = batch.text_offsets[batch.pair_offsets]
+            probabilities = balancing.pair_keep_probabilities(offsets, batch.entry_ids, keep_probs)
+            sizes.append(float(probabilities.sum()))
+    return math.fsum(sizes)
+
+
+def balance_shard(task: BalanceTask) -> Statistics:
+    """Write the kept pairs of one unit: the pool's own columns and what curation adds."""
+    totals: Statistics = dict.fromkeys(("pairs_matched", "pairs_kept", "texts_kept"), 0)
+    expected: list[float] = []
+    added = {field.name for field in CURATED_FIELDS}
+    own = [field for field in task.unit.columns.carried if field.name not in added]
+    schema = pa.schema([*own, *CURATED_FIELDS])
+    with (
+        task.folder.open(index_file_name(task.position)) as index_file,
+        task.folder.create(f"curated/{shard_name(task.position)}.parquet") as file,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", use_dictionary=_repetitive(schema, task.unit)
+        ) as writer,
+    ):
+        kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
+        group: list[pa.RecordBatch] = []
+        for first_row, rows in read_columns(task.unit, skipped=Counter()):
+            kept = kept_batches.take_below(first_row + rows.num_rows)
+            if not kept.num_rows:
+                continue
+            chosen = pa.array(np.asarray(kept.column("row"), np.int64) - first_row)
+            columns = [rows.column(field.name).take(chosen) for field in own]
+            columns += [kept.column(field.name) for field in CURATED_FIELDS]
+            group.append(pa.record_batch(columns, schema=schema))
+            if (
+                sum(b.num_rows for b in group) >= ROW_GROUP_ROWS
+                or sum(b.nbytes for b in group) >= ROW_GROUP_BYTES
+            ):
+                writer.write_table(pa.Table.from_batches(group))
+                group = []
+        if group:
+            writer.write_table(pa.Table.from_batches(group))
+    return {**totals, "pairs_expected": math.fsum(expected)}
+
+
+def _repetitive(schema: pa.Schema, unit: Unit) -> list[str]:
+    """The Parquet columns whose values repeat much; a dictionary of the others is waste."""
+    unique = {"uid", "keep_prob", unit.columns.key, unit.columns.url}
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
+    paths = [leaves.column(i).path for i in range(len(leaves))]
+    return [path for path in paths if path not in unique]
+
+
+KEPT_SCHEMA = pa.schema([pa.field("row", pa.uint32(), nullable=False), *CURATED_FIELDS])
+NOTHING_KEPT = pa.record_batch([pa.array([], f.type) for f in KEPT_SCHEMA], schema=KEPT_SCHEMA)
+
+
+def _kept_batches(
+    task: BalanceTask, index_file: IO[bytes], totals: Statistics, expected: list[float]
+) -> Iterator[pa.RecordBatch]:
+    """The kept pairs of an index shard, in row order."""
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
+    for index in read_index(index_file):
+        pair_offsets = index.pair_offsets
+        result = balancing.balance(
+            index.uids, pair_offsets, index.text_offsets, index.entry_ids, keep_probs,
+            seed=task.seed,
+        )  # fmt: skip
+        totals["pairs_matched"] += index.batch.num_rows
+        totals["pairs_kept"] += int(np.count_nonzero(result.pairs))
+        totals["texts_kept"] += int(np.count_nonzero(result.texts))
+        expected.append(float(result.keep_prob.sum()))
+        rows, uids, matched = index.batch.columns
+        flags = pa.ListArray.from_arrays(matched.offsets, pa.array(result.texts))
+        columns = [rows, uids, matched, flags, pa.array(result.keep_prob)]
+        yield pa.record_batch(columns, schema=KEPT_SCHEMA).filter(pa.array(result.pairs))
+
+
+class _Cursor:
+    """Hands out a stream of kept pairs, sorted by row, piece by piece."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._pending: pa.RecordBatch | None = None
+
+    def take_below(self, row: int) -> pa.RecordBatch:
+        """All remaining pairs with a row number below ``row``."""
+        parts: list[pa.RecordBatch] = []
+        while True:
+            if self._pending is None:
+                self._pending = next(self._batches, None)
+                if self._pending is None:
+                    break
+            n = int(np.searchsorted(np.asarray(self._pending.column("row")), row))
+            parts.append(self._pending.slice(0, n))
+            if n < self._pending.num_rows:
+                self._pending = self._pending.slice(n)
+                break
+            self._pending = None
+        return pa.concat_batches(parts) if parts else NOTHING_KEPT

@@ -1,0 +1,267 @@
+"""Balancing: keep probabilities, thresholds, expected sizes and deterministic draws, on arrays.
+
+An entry with count ``c`` keeps each of its pairs with probability ``p = min(1, t / c)``; a text is
+kept iff the draw of at least one of its matched entries succeeds, and a pair iff at least one of
+its texts is (MetaCLIP, arXiv 2309.16671, section 3.3 and algorithm 1). Draws are independent: a
+pair with matches E is kept with probability ``1 - prod(1 - p_e for e in E)``.
+
+The draw for (seed, epoch, uid, text position, entry) is the published counter-based generator
+Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
+
+* key = (seed, 0),
+* counter = (uid bytes 0-7, uid bytes 8-15, text position * 2**32 + entry id, epoch), the uid's
+  halves read as little-endian numbers,
+* the first output word's upper 53 bits times 2**-53 are a number in [0, 1); the draw succeeds iff
+  it is less than ``p``.
+
+So a draw does not depend on workers, order, engine or restarts, and ``numpy.random.Philox`` gives
+the same numbers.
+
+Matches are in CSR form: pair ``i`` has the texts ``pair_offsets[i]`` up to ``pair_offsets[i + 1]``,
+text ``j`` the entry ids ``entry_ids[text_offsets[j]:text_offsets[j + 1]]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from metacurate.kernels import balancing as kernel
+
+Counts = npt.NDArray[np.uint64]
+Offsets = npt.NDArray[np.int64]
+EntryIds = npt.NDArray[np.uint32]
+Probabilities = npt.NDArray[np.float64]
+SIZE_TOLERANCE = 1e-6
+
+
+def count_entries(entry_ids: EntryIds, entries: int) -> Counts:
+    """Count how often each entry occurs in the matches of some texts.
+
+    Args:
+        entry_ids: uint32[matches], the ids of all texts one after another, each id at most once per
+            text (as ``Matcher.match`` returns them).
+        entries: The number of metadata entries; every id is below it.
+
+    Returns:
+        uint64[entries], the number of texts that match each entry.
+
+    Raises:
+        ValueError: An id is ``entries`` or larger.
+    """
+    counts = np.zeros(entries, np.uint64)
+    add_counts(counts, entry_ids)
+    return counts
+
+
+def add_counts(counts: Counts, entry_ids: EntryIds) -> None:
+    """Add to ``counts`` (uint64[entries]) what ``count_entries`` gives for some more texts."""
+    if not kernel.add_counts(counts, entry_ids):
+        raise ValueError(f"entry {entry_ids.max()} is none of the {counts.size} entries")
+
+
+def keep_probabilities(counts: Counts, t: float) -> Probabilities:
+    """The probability with which each entry keeps a pair: ``min(1, t / count)``.
+
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        t: The threshold, in matches; ``math.inf`` keeps everything.
+
+    Returns:
+        float64[entries] in (0, 1]; 1 for tail entries and for entries that match nothing.
+
+    Raises:
+        ValueError: ``t`` is not positive (or not a number).
+    """
+    if not t > 0:
+        raise ValueError(f"the threshold t must be positive, not {t}")
+    values = counts.astype(np.float64)
+    return np.divide(t, values, out=np.ones(counts.size), where=values > t)
+
+
+def tail_proportion(counts: Counts, t: float) -> float:
+    """The share of all counts that the tail holds (entries with a count below ``t``).
+
+    This is the p of Meta CLIP 2 (arXiv 2507.22062).
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        t: The threshold, in matches.
+
+    Returns:
+        A share in [0, 1]; 0 if all counts are zero.
+    """
+    total = int(counts.sum())
+    return int(counts[counts < t].sum()) / total if total else 0.0
+
+
+def solve_threshold(counts: Counts, p: float) -> float:
+    """The largest ``t`` whose tail holds at most the share ``p`` of all counts.
+
+    This is Meta CLIP 2's rule (arXiv 2507.22062). The tail proportion is a step function of t, so
+    the share reached (see ``tail_proportion``) may lie below ``p``.
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        p: The tail proportion, in [0, 1]: 0.06 is what t = 20,000 gives on MetaCLIP's own pool.
+
+    Returns:
+        One of the counts, or infinity if the tail may hold everything.
+
+    Raises:
+        ValueError: ``p`` lies outside of [0, 1].
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"the tail proportion p must lie in [0, 1], not {p}")
+    values, entries = np.unique(counts[counts > 0], return_counts=True)
+    sums = np.cumsum(values * entries.astype(np.uint64))
+    if not sums.size:
+        return math.inf
+    first_over = int(np.searchsorted(sums, p * float(sums[-1]), side="right"))
+    return float(values[first_over]) if first_over < values.size else math.inf
+
+
+def solve_threshold_for_size(
+    counts: Counts, expected_size: Callable[[float], float], target: float
+) -> float:
+    """The ``t`` at which the expected number of kept pairs is ``target``.
+
+    Args:
+        counts: uint64[entries], the entry counts of the pool.
+        expected_size: Gives the sum over all pairs of their keep probability at a threshold:
+            continuous and increasing in t, up to the number of matched pairs. It is called about
+            ten times, since each call is a pass over the index.
+        target: The number of pairs, above 0 and below the number of matched pairs.
+
+    Returns:
+        A threshold with ``expected_size(t)`` within one part in a million of ``target``.
+
+    Raises:
+        ValueError: ``target`` is out of reach.
+    """
+    high = float(counts.max(initial=0))
+    most = expected_size(high) if high else 0.0
+    if not 0 < target < most:
+        raise ValueError(
+            f"a target size must be above 0 and below the {most:.0f} matched pairs, not {target:g}"
+        )
+    # An entry keeps min(count, t) pairs, so their sum bounds the size from above.
+    low = threshold_with_sum(counts, target)
+    f_low, f_high = math.log(expected_size(low) / target), math.log(most / target)
+    if abs(f_low) <= SIZE_TOLERANCE:
+        return low
+    # Regula falsi with the Illinois step on log(size) over log(t), which is nearly straight.
+    x_low, x_high = math.log(low), math.log(high)
+    side = 0
+    while True:
+        x = (x_low * f_high - x_high * f_low) / (f_high - f_low)
+        if not x_low < x < x_high:
+            x = (x_low + x_high) / 2
+        t = math.exp(x)
+        f = math.log(expected_size(t) / target)
+        if abs(f) <= SIZE_TOLERANCE or x_high - x_low <= 1e-15 * max(1.0, abs(x_high)):
+            return t
+        if f > 0:
+            x_high, f_high = x, f
+            f_low *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            x_low, f_low = x, f
+            f_high *= 0.5 if side == -1 else 1.0
+            side = -1
+
+
+def threshold_with_sum(counts: Counts, target: float) -> float:
+    """The t at which the sum of min(count, t) over entries is ``target`` (at most their sum)."""
+    values = np.sort(counts[counts > 0]).astype(np.float64)
+    below = np.concatenate([[0.0], np.cumsum(values)])[:-1]
+    sums = below + values * np.arange(values.size, 0, -1)  # at t = each value
+    at = int(np.searchsorted(sums, target))
+    return (target - below[at]) / (values.size - at)
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """What is kept, and how likely it was.
+
+    Attributes:
+        texts: bool[texts], the texts of which at least one entry's draw succeeded.
+        pairs: bool[pairs], the pairs with at least one kept text.
+        keep_prob: float64[pairs], each pair's probability to be kept, whatever the draws said.
+    """
+
+    texts: npt.NDArray[np.bool_]
+    pairs: npt.NDArray[np.bool_]
+    keep_prob: Probabilities
+
+
+def balance(
+    uids: npt.NDArray[np.uint64],
+    pair_offsets: Offsets,
+    text_offsets: Offsets,
+    entry_ids: EntryIds,
+    keep_probs: Probabilities,
+    *,
+    seed: int,
+    epoch: int = 0,
+) -> Balanced:
+    """Draw which texts and pairs are kept, and give each pair's keep probability in closed form.
+
+    Pair ``i`` has the texts ``pair_offsets[i]`` up to ``pair_offsets[i + 1]``; text ``j`` matches
+    ``entry_ids[text_offsets[j]:text_offsets[j + 1]]``. A draw depends on nothing but the seed, the
+    epoch, the pair's uid, the text's position in its pair and the entry id (docs/semantics.md).
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
+
+    The arrays are not checked: ids beyond ``keep_probs`` or offsets out of order are undefined.
+
+    Args:
+        uids: uint64[pairs, 2], a uid's 16 bytes as two little-endian numbers.
+        pair_offsets: int64[pairs + 1] into the texts.
+        text_offsets: int64[texts + 1] into ``entry_ids``.
+        entry_ids: uint32[matches].
+        keep_probs: float64[entries], as ``keep_probabilities`` gives them.
+        seed: The seed of all draws, in [0, 2**64).
+        epoch: Counted up by a data loader that draws anew for each epoch, in [0, 2**64).
+    """
+    texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
+    pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
+    kernel.draw(
+        np.uint64(seed), np.uint64(epoch), uids, pair_offsets, text_offsets, entry_ids, keep_probs,
+        texts, pairs,
+    )  # fmt: skip
+    return Balanced(
+        texts, pairs, pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
+    )
+
+
+def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int = 0) -> float:
+    """One draw: a number in [0, 1) for the (pair, text, entry).
+
+    ``uid`` has 16 bytes, ``text_position`` and ``entry_id`` are below 2**32, ``seed`` and ``epoch``
+    below 2**64. It is what ``balance`` draws; the entry keeps the text iff it is below p.
+    """
+    first, second = np.frombuffer(uid, "<u8")
+    word = text_position << 32 | entry_id
+    return float(kernel.uniform(np.uint64(seed), np.uint64(epoch), first, second, np.uint64(word)))
+
+
+def pair_keep_probabilities(
+    offsets: Offsets, entry_ids: EntryIds, keep_probs: Probabilities
+) -> Probabilities:
+    """Each pair's probability to be kept: ``1 - prod(1 - p)`` over all matches of all its texts.
+
+    Args:
+        offsets: int64[pairs + 1] into ``entry_ids``: ``text_offsets[pair_offsets]``.
+        entry_ids: uint32[matches].
+        keep_probs: float64[entries], as ``keep_probabilities`` gives them.
+
+    Returns:
+        float64[pairs]; 0 for a pair without matches.
+    """
+    return kernel.pair_keep_probabilities(offsets, entry_ids, keep_probs)

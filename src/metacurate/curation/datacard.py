@@ -1,0 +1,139 @@
+"""The data card: what a curated subset is made of, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from metacurate.curation import balancing
+from metacurate.curation.balancing import Counts
+from metacurate.curation.count import CountTask, partial_file, partials, sum_partials
+from metacurate.curation.layout import (
+    BALANCE,
+    CARD,
+    DATACARD_FILE,
+    KEPT_COUNTS_FILE,
+    MATCH,
+    METADATA_FILE,
+    finished_section,
+    load_counts,
+    matched_run,
+)
+from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.runtime.arrays import save_array
+from metacurate.runtime.manifest import Statistics, begin, finish, shard_name
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder
+from metacurate.version import __version__
+
+
+def write_datacard(run: Run) -> dict[str, Any]:
+    """Count the kept entries and write ``datacard.json``; returns the card without its entries."""
+    shards, entries = matched_run(run.folder)
+    finished_section(run.folder, BALANCE)
+    totals = begin(run.folder, CARD, {}, shards=partials(shards), overwrite=run.overwrite)
+    if totals is None:
+        kept = sum_partials(run, CARD, count_curated_shards, "kept_counts", shards, entries)
+        save_array(run.folder, KEPT_COUNTS_FILE, kept)
+        card = make_datacard(run.folder, kept)
+        run.folder.write_json(DATACARD_FILE, card)
+        finish(run.folder, CARD, {"kept_match_counts": int(kept.sum())})
+    card = run.folder.read_json(DATACARD_FILE)
+    return {k: v for k, v in card.items() if not k.startswith("entry_counts")}
+
+
+def count_curated_shards(task: CountTask) -> Statistics:
+    """Count the entries of the kept texts of some curated shards into one partial."""
+    counts = np.zeros(task.entries, np.uint64)
+    for position in task.shards:
+        with task.folder.open(f"curated/{shard_name(position)}.parquet") as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["matched", "text_kept"]):
+                texts = batch.column("matched").flatten()
+                kept = texts.filter(batch.column("text_kept").flatten())
+                balancing.add_counts(counts, np.asarray(kept.flatten()))
+    save_array(task.folder, partial_file("kept_counts", task.position), counts)
+    return {"match_counts": int(counts.sum())}
+
+
+def make_datacard(folder: Folder, kept_counts: Counts) -> dict[str, Any]:
+    """The data card of a balanced run; counts are per (text, entry)."""
+    match = finished_section(folder, MATCH)
+    balance = finished_section(folder, BALANCE)
+    metadata = load_metadata(folder.address(METADATA_FILE))
+    counts = load_counts(folder)
+    t = float(balance["totals"]["t"])
+    totals, kept = match["totals"], balance["totals"]
+    return {
+        "metacurate": __version__,
+        "pool": {
+            "fingerprints": match["config"]["pool"],
+            "pairs": totals["pairs"],
+            "texts": totals["texts"],
+            "skipped": totals["skipped"],
+            "bad_files": totals["bad_files"],
+        },
+        "metadata": {
+            **match["config"]["metadata"],
+            "matched_entries": int(np.count_nonzero(counts)),
+        },
+        "matched": {
+            "pairs": totals["pairs_matched"],
+            "texts": totals["texts_matched"],
+            "match_counts": int(counts.sum()),
+        },
+        "balancing": {
+            "settings": balance["config"],
+            "t": kept["t"],
+            "tail_proportion": kept["p"],
+            "seed": kept["seed"],
+        },
+        "kept": {
+            "pairs": kept["pairs_kept"],
+            "pairs_expected": kept["pairs_expected"],
+            "texts": kept["texts_kept"],
+            "match_counts": int(kept_counts.sum()),
+        },
+        "tables": {
+            "part": {
+                "head": _table(counts >= t, counts, kept_counts),
+                "tail": _table(counts < t, counts, kept_counts),
+            },
+            "metadata_source": _tables(metadata.source, counts, kept_counts),
+            "metadata_lang": _tables(metadata.lang, counts, kept_counts),
+        },
+        "entry_counts": _by_entry(metadata, counts),
+        "entry_counts_kept": _by_entry(metadata, kept_counts),
+    }
+
+
+def _table(chosen: npt.NDArray[np.bool_], counts: Counts, kept_counts: Counts) -> dict[str, int]:
+    return {
+        "entries": int(chosen.sum()),
+        "matched_entries": int(np.count_nonzero(counts[chosen])),
+        "match_counts": int(counts[chosen].sum()),
+        "kept_match_counts": int(kept_counts[chosen].sum()),
+    }
+
+
+def _tables(
+    groups: pa.Array | None, counts: Counts, kept_counts: Counts
+) -> dict[str, dict[str, int]]:
+    """A table for each value of a metadata column; empty if there is no such column."""
+    if groups is None:
+        return {}
+    filled = pc.fill_null(groups, "unknown")
+    return {
+        value: _table(np.asarray(pc.equal(filled, value)), counts, kept_counts)
+        for value in sorted(filled.unique().to_pylist())
+    }
+
+
+def _by_entry(metadata: Metadata, counts: Counts) -> dict[str, int]:
+    """``{entry: count}`` of the entries that match at all, in the metadata's order."""
+    there = np.flatnonzero(counts)
+    return dict(zip(metadata.entries.take(there).to_pylist(), counts[there].tolist(), strict=True))

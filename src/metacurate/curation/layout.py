@@ -1,0 +1,69 @@
+"""The folder of a curation run: its files, its stages and their order.
+
+``DIR/index/`` (matches), ``DIR/counts.npy`` (entry counts), ``DIR/curated/`` (the balanced subset),
+``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used), ``DIR/report.html`` with its
+plots in ``DIR/report/``, and ``DIR/manifest.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metacurate.curation.balancing import Counts
+from metacurate.errors import UserError
+from metacurate.runtime.arrays import load_array
+from metacurate.runtime.engine import Engine
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.manifest import Stage, read_manifest, shard_name
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder
+
+METADATA_FILE = "metadata.parquet"
+COUNTS_FILE = "counts.npy"
+KEPT_COUNTS_FILE = "kept_counts.npy"
+THRESHOLD_FILE = "threshold.json"
+DATACARD_FILE = "datacard.json"
+REPORT_FILE = "report.html"
+# Starting workers takes longer than a light pass over fewer matched pairs than this.
+PAIRS_WORTH_WORKERS = 5_000_000
+REPORT = Stage("report", (REPORT_FILE, "report"))
+CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE), (REPORT,))
+BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
+COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
+MATCH = Stage("match", ("index", METADATA_FILE, "state/matcher"), (COUNT,))
+
+
+def light_engine(run: Run) -> Engine:
+    """The engine for a light pass over a matched run's shards: this process if they hold little."""
+    pairs = finished_section(run.folder, MATCH)["totals"]["pairs_matched"]
+    return run.engine if pairs >= PAIRS_WORTH_WORKERS else LocalEngine(1)
+
+
+def index_file_name(position: int) -> str:
+    """The name of an index shard."""
+    return f"index/{shard_name(position)}.arrow"
+
+
+def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:
+    """The manifest section of a finished stage; UserError with the command to run if it is not."""
+    section = read_manifest(folder)["stages"].get(stage.name)
+    if section is None or section["state"] != "done":
+        raise UserError(
+            f"{folder.url} has no finished {stage.name} stage; "
+            f"run 'metacurate {stage.name}' or 'metacurate curate' first"
+        )
+    return section
+
+
+def matched_run(folder: Folder) -> tuple[int, int]:
+    """The number of index shards and of entries of a folder whose match stage is done.
+
+    Raises UserError if it is not.
+    """
+    section = finished_section(folder, MATCH)
+    return section["planned"], section["config"]["metadata"]["entries"]
+
+
+def load_counts(folder: Folder) -> Counts:
+    """The entry counts of a folder whose count stage is done, uint64[entries]."""
+    return load_array(folder, COUNTS_FILE)

@@ -1,0 +1,210 @@
+"""Matching of texts against metadata: the public API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metacurate.kernels import matching as kernel
+
+Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
+Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
+
+_TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
+# Below this many bytes a text batch is not worth a thread of its own.
+_MIN_BYTES_PER_THREAD = 65_536
+
+
+class Matcher:
+    """Finds the metadata entries that occur in texts.
+
+    Entry ``e`` matches iff ``" " + e + " "`` is a sub-string of the spaced text (see
+    ``spacing.spaced`` and docs/semantics.md): case sensitive, all matches, overlapping ones too. A
+    walk over a token trie does it, with exactly the results of ``reference.match_text``.
+
+    A matcher is immutable: threads may share it.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[str] | pa.Array | pa.ChunkedArray,
+        *,
+        _hash_mask: np.uint64 = kernel.NO_HASH_MASK,
+    ) -> None:
+        """Build the tables.
+
+        Args:
+            entries: Strings or an Arrow string array (``Metadata.entries``); an entry's position is
+                its id, a uint32.
+
+        Raises:
+            ValueError: An entry is null, empty, no string, no valid Unicode or there twice.
+        """
+        array = as_large_string(entries, "entry")
+        if array.null_count:
+            raise ValueError(f"entry {array.is_null().index(True).as_py()} is null")
+        offsets, _, data = _parts(array)
+        if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
+            raise ValueError(f"entry {empty[0]} is empty")
+        if len(array.unique()) != len(array):
+            raise ValueError("an entry is there twice")
+        self._tables: Tables = kernel.build_tables(data.copy(), offsets, _hash_mask)
+        self._entries = len(array)
+        self._max_depth = _max_depth(array)
+        # Tests weaken the hash with a mask to force collisions.
+        self._hash_mask = _hash_mask
+
+    def __len__(self) -> int:
+        """The number of entries."""
+        return self._entries
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the tables in bytes."""
+        return sum(table.nbytes for table in self._tables)
+
+    def save(self, folder: Path) -> None:
+        """Write the tables as ``.npy`` files for ``load``; the folder is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in zip(_TABLE_NAMES, self._tables, strict=True):
+            np.save(folder / f"{name}.npy", table, allow_pickle=False)
+        sizes = np.array([self._entries, self._max_depth], dtype=np.int64)
+        np.save(folder / "sizes.npy", sizes, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Matcher:
+        """Map saved tables into memory: processes on one machine share it.
+
+        The files must be those that ``save`` wrote; OSError or ValueError if they cannot be read.
+        """
+        matcher = cls.__new__(cls)
+        tables = [
+            np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+            for name in _TABLE_NAMES
+        ]
+        entries, max_depth = np.load(folder / "sizes.npy", allow_pickle=False)
+        matcher._tables = tuple(np.asarray(table) for table in tables)
+        matcher._entries, matcher._max_depth = int(entries), int(max_depth)
+        matcher._hash_mask = kernel.NO_HASH_MASK
+        return matcher
+
+    def match(
+        self, texts: Texts, *, threads: int = 1
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        """Match texts.
+
+        The ids of text ``i`` are ``entry_ids[offsets[i]:offsets[i + 1]]``, sorted and unique.
+
+        Args:
+            texts: n strings or None, or an Arrow string array (read in place, without a Python
+                object per text). None and null match nothing.
+            threads: Over how many threads large inputs are split; the kernel holds no GIL. The
+                result is the same for any number.
+
+        Returns:
+            CSR arrays: ``offsets`` int64[n + 1] and ``entry_ids`` uint32[matches].
+
+        Raises:
+            ValueError: A text is no string or no valid Unicode (a lone surrogate).
+        """
+        array = as_large_string(texts, "text")
+        offsets, valid, data = _parts(array)
+        address, size = data.ctypes.data, data.size
+
+        def match_range(
+            start: int, stop: int
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+            return kernel.match_texts(
+                address,
+                size,
+                offsets[start : stop + 1],
+                valid[start:stop],
+                *self._tables,
+                self._hash_mask,
+                self._max_depth,
+            )
+
+        total = int(offsets[-1] - offsets[0])
+        parts = max(1, min(threads, total // _MIN_BYTES_PER_THREAD))
+        if parts == 1:
+            return match_range(0, len(array))
+        cuts = np.searchsorted(offsets, offsets[0] + np.arange(1, parts) * (total // parts))
+        bounds = [0, *cuts.tolist(), len(array)]
+        with ThreadPoolExecutor(parts) as pool:
+            results = list(pool.map(match_range, bounds[:-1], bounds[1:]))
+        starts = np.cumsum([0, *(ids.size for _, ids in results)])
+        row_offsets = np.empty(len(array) + 1, dtype=np.int64)
+        row_offsets[0] = 0
+        for (part, _), at, start in zip(results, bounds, starts, strict=False):
+            np.add(part[1:], start, out=row_offsets[at + 1 : at + part.size])
+        return row_offsets, np.concatenate([ids for _, ids in results])
+
+
+def is_compiled() -> bool:
+    """Whether an earlier process has compiled the kernel (Numba keeps it on disk)."""
+    folder = Path(kernel.match_texts.stats.cache_path)
+    try:
+        return any(folder.glob("kernel.match_texts*.nbi"))
+    except OSError:  # this user may not look there: Numba will not find it either
+        return False
+
+
+def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
+    """Strings as one Arrow array; the bytes are not copied if they are Arrow's already.
+
+    ``what`` names the strings in the message of the ValueError that is raised for what is no string
+    or no valid Unicode.
+    """
+    if isinstance(strings, pa.ChunkedArray):
+        chunks = [as_large_string(chunk, what) for chunk in strings.chunks]
+        if len(chunks) == 1:
+            return chunks[0]
+        return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_string())
+    if not isinstance(strings, pa.Array):
+        try:
+            return pa.array(strings, pa.large_string())
+        except (UnicodeEncodeError, pa.ArrowException) as error:
+            for position, string in enumerate(strings):
+                if not isinstance(string, str | None):
+                    raise ValueError(f"{what} {position} is no string: {string!r}") from None
+                if string is not None and not string.isascii() and _has_surrogate(string):
+                    raise ValueError(f"{what} {position} is no valid Unicode") from None
+            raise ValueError(f"{what}s: {error}") from None
+    if pa.types.is_dictionary(strings.type):
+        strings = strings.dictionary_decode()
+    if pa.types.is_string(strings.type) or pa.types.is_string_view(strings.type):
+        strings = strings.cast(pa.large_string())
+    if not pa.types.is_large_string(strings.type):
+        raise ValueError(f"{what}s must be strings, not {strings.type}")
+    return strings
+
+
+def _has_surrogate(string: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in string)
+
+
+def _parts(array: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets (int64[n+1]), validity (uint8[n], or empty if all valid) and bytes of an array.
+
+    The first two are writable copies: Numba compiles anew for read-only arrays.
+    """
+    _, offsets_buffer, data_buffer = array.buffers()
+    offsets = np.zeros(1, dtype=np.int64)
+    if offsets_buffer is not None and len(array):
+        offsets = np.frombuffer(offsets_buffer, np.int64)[array.offset :][: len(array) + 1].copy()
+    valid = np.empty(0, dtype=np.uint8)
+    if array.null_count:
+        valid = np.array(array.is_valid().cast(pa.uint8()))
+    return offsets, valid, np.frombuffer(data_buffer or b"", np.uint8)
+
+
+def _max_depth(array: pa.LargeStringArray) -> int:
+    """The most tokens that an entry has."""
+    return int(pc.max(pc.count_substring(array, " ")).as_py() or 0) + 1 if len(array) else 1

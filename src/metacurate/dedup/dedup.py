@@ -1,0 +1,405 @@
+"""Deduplicate a pool by uid, exactly and in bounded memory.
+
+``partition`` reads each unit of the pool, filters it and writes it as runs sorted by uid; ``merge``
+merges a range of uids of all runs into one output shard. With a limit on the images that may share
+a text, merging goes to scratch files instead, ``repeats`` counts the texts and ``write`` drops
+those over the limit. What each stage writes depends on the input and the settings alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from metacurate.dedup.blocklist import Blocklist
+from metacurate.dedup.merging import select_texts
+from metacurate.dedup.repeats import count_texts, drop_texts, limit_texts, plan_buckets
+from metacurate.dedup.runs import (
+    MergeCounts,
+    UidRange,
+    merge_range,
+    plan_ranges,
+    read_index,
+    rows_per_batch,
+    write_runs,
+)
+from metacurate.pool.open import Pool, Unit, open_pool
+from metacurate.pool.read import read_unit
+from metacurate.pool.schema import PoolConfig
+from metacurate.pool.write import canonical_batch, canonical_schema
+from metacurate.runtime import manifest, stage
+from metacurate.runtime.engine import Engine, Task
+from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.progress import note
+from metacurate.runtime.storage import Folder
+from metacurate.texts.rules import TextRules, clean, drop_reason
+
+WRITE = Stage("write", ("pool",))
+REPEATS = Stage("repeats", ("limits",), (WRITE,))
+MERGE = Stage("merge", ("pool", "merged"), (REPEATS,))
+PARTITION = Stage("partition", ("runs",), (MERGE,))
+SCRATCH = ("runs", "merged", "limits")
+
+SHARD_BYTES = 256 << 20
+ROW_GROUP_ROWS = 65_536
+NO_BLOCKLIST = Blocklist()
+
+
+@dataclass(frozen=True)
+class DedupConfig:
+    """What to drop, and how large the output shards are.
+
+    ``text_rules`` look at the cleaned text; what is kept stays as it was. ``max_texts``: texts an
+    image keeps at most (0: all). ``max_images_per_text``: a text that more images share is dropped
+    (0: never), or with ``keep_repeats`` stays with the first so many by uid. ``shard_rows``: about
+    how many rows an output shard has before merging.
+    """
+
+    text_rules: TextRules | None = None
+    blocklist: Blocklist = NO_BLOCKLIST
+    max_texts: int = 1_000
+    max_images_per_text: int = 0
+    keep_repeats: bool = False
+    shard_rows: int = 500_000
+
+    def as_json(self) -> Statistics:
+        """Plain values for the manifest."""
+        return {
+            **asdict(replace(self, blocklist=NO_BLOCKLIST)),
+            "blocklist": self.blocklist.fingerprint,
+        }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of a run share."""
+
+    folder: Folder
+    config: DedupConfig
+    schema: pa.Schema
+    units: int
+    batch_rows: int
+
+
+@dataclass(frozen=True)
+class _PartitionTask:
+    job: _Job
+    position: int
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class _MergeTask:
+    job: _Job
+    position: int
+    uids: UidRange
+
+
+@dataclass(frozen=True)
+class _RepeatsTask:
+    job: _Job
+    position: int
+    shards: int
+    buckets: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _WriteTask:
+    job: _Job
+    position: int
+    shards: int
+    limits: int
+
+
+def dedup(
+    inputs: Sequence[str],
+    out: str,
+    config: DedupConfig,
+    pool_config: PoolConfig,
+    engine: Engine,
+    *,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> Statistics:
+    """Write ``OUT/pool/part-NNNNNN.parquet``: one row a uid, sorted by uid over all shards.
+
+    A row has the columns of its first row in the pool (inputs in the order of their names), and the
+    distinct texts of all its rows in the order of first sight. Returns the totals: ``rows`` read =
+    ``pairs`` + the sum of ``dropped``; ``texts_read`` = ``texts`` + the sum of ``texts_dropped``;
+    ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
+    """
+    pool = open_pool(inputs, pool_config)
+    if show_progress:
+        note(pool.describe())
+    folder = Folder(out)
+    batch_rows = rows_per_batch(pool.rows, config.shard_rows)
+    job = _Job(folder, config, canonical_schema(pool), len(pool.units), batch_rows)
+    # All stages have one configuration: the scratch files of a finished run are gone, so that a
+    # change redoes it from its start.
+    settings = {
+        "inputs": list(inputs),
+        "pool": hashlib.sha256(json.dumps(pool.fingerprints).encode()).hexdigest(),
+        "pool_config": asdict(pool_config),
+        **config.as_json(),
+    }
+    runner = _Runner(folder, settings, engine, overwrite, show_progress)
+    with stage.exclusive(folder):
+        totals = _run(job, pool, runner)
+        for name in SCRATCH:
+            folder.remove(name)
+    return totals
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs stages in one folder with one configuration."""
+
+    folder: Folder
+    settings: Statistics
+    engine: Engine
+    overwrite: bool
+    show_progress: bool
+
+    def run(
+        self, which: Stage, function: Callable[[Task], Statistics], tasks: list[Task], unit: str
+    ) -> tuple[Statistics, list[Statistics]]:
+        """A stage's totals and its shards' statistics (none if it was done before)."""
+        done = manifest.begin(
+            self.folder, which, self.settings, shards=len(tasks), overwrite=self.overwrite
+        )
+        if done is not None:
+            return done, []
+        shards = stage.run_shards(
+            self.folder, which, function, tasks, self.engine,
+            unit=unit, show_progress=self.show_progress,
+        )  # fmt: skip
+        return manifest.add_statistics(shards), shards
+
+
+def _run(job: _Job, pool: Pool, runner: _Runner) -> Statistics:
+    folder, most = job.folder, job.config.max_images_per_text
+    last = WRITE if most else MERGE
+    partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
+    parts: list[Statistics] = []
+
+    def finished(which: Stage, result: tuple[Statistics, list[Statistics]]) -> Statistics:
+        own, shards = result
+        parts.append(own)
+        totals = _totals(parts, pool) if which == last else own
+        return manifest.finish(folder, which, totals, shards) if shards else totals
+
+    finished(PARTITION, runner.run(PARTITION, _partition, partitions, "rows"))
+    section = manifest.read_manifest(folder)["stages"].get(last.name)
+    if section is not None and section["state"] == "done":
+        return section["totals"]
+    indices = [read_index(folder, _runs(n)) for n in range(job.units)]
+    ranges = plan_ranges(indices, job.config.shard_rows, SHARD_BYTES)
+    merges = [_MergeTask(job, n, uids) for n, uids in enumerate(ranges)]
+    totals = finished(MERGE, runner.run(MERGE, _merge, merges, "rows_merged"))
+    if most:
+        buckets = plan_buckets(folder, [_counts(n) for n in range(len(ranges))])
+        repeats = [_RepeatsTask(job, n, len(ranges), b) for n, b in enumerate(buckets)]
+        finished(REPEATS, runner.run(REPEATS, _repeats, repeats, "texts_over_limit"))
+        writes = [_WriteTask(job, n, len(ranges), len(buckets)) for n in range(len(ranges))]
+        totals = finished(WRITE, runner.run(WRITE, _write, writes, "pairs"))
+    return totals
+
+
+def _totals(parts: Sequence[Statistics], pool: Pool) -> Statistics:
+    read, written = parts[0], parts[-1]
+    summed = manifest.add_statistics(parts)
+    return {
+        "units": len(pool.units),
+        "rows": read["rows"],
+        "pairs": written["pairs"],
+        "dropped": _counted(summed["dropped"]),
+        "texts_read": read["texts_read"],
+        "texts": written["texts"],
+        "texts_dropped": _counted(summed["texts_dropped"]),
+        "shards": written["shards"],
+        "skipped": read["skipped"],
+        "bad_files": dict(pool.bad_files),
+    }
+
+
+def _counted(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts that are not zero, by name."""
+    return {name: n for name, n in sorted(counts.items()) if n}
+
+
+def _runs(position: int) -> str:
+    return f"runs/{shard_name(position)}"
+
+
+def _merged(position: int) -> str:
+    return f"merged/{shard_name(position)}.arrow"
+
+
+def _counts(position: int) -> str:
+    return f"merged/{shard_name(position)}.texts"
+
+
+def _limits(position: int) -> str:
+    return f"limits/{shard_name(position)}.texts"
+
+
+def _partition(task: _PartitionTask) -> Statistics:
+    job = task.job
+    skipped: Counter[str] = Counter()
+    drops = _Drops()
+    counts = MergeCounts()
+
+    def tables() -> Iterator[pa.Table]:
+        batches = read_unit(task.unit, all_columns=True, skipped=skipped)
+        for batch in batches:
+            rows = canonical_batch(batch, task.unit.columns, job.schema)
+            yield _filter(rows, job.config, drops)
+
+    write_runs(
+        job.folder, _runs(task.position), tables(), job.schema, job.batch_rows,
+        job.config.max_texts, counts,
+    )  # fmt: skip
+    # The reader's counts of rows without these are a part of what is dropped here.
+    for reason in ("no_url", "no_text"):
+        del skipped[reason]
+    return {
+        "rows": drops.rows,
+        "texts_read": drops.texts,
+        **_with_merged(drops, counts),
+        "skipped": _counted(skipped),
+    }
+
+
+@dataclass
+class _Drops:
+    """What was read and what of it was dropped, by reason."""
+
+    rows: int = 0
+    texts: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    texts_dropped: Counter[str] = field(default_factory=Counter)
+
+
+def _with_merged(drops: _Drops, counts: MergeCounts) -> Statistics:
+    return {
+        "dropped": _counted({**drops.dropped, "duplicate": counts.duplicate_pairs}),
+        "texts_dropped": _counted(
+            {
+                **drops.texts_dropped,
+                "duplicate": counts.duplicate_texts,
+                "over_max_texts": counts.texts_over_limit,
+            }
+        ),
+    }
+
+
+def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Table:
+    """The rows that are left, with the texts that are left; each drop under its first reason."""
+    drops.rows += rows.num_rows
+    domain, url = config.blocklist.masks(rows.column("url"))
+    kept_rows = np.ones(rows.num_rows, dtype=bool)
+    no_uid = rows.column("uid").is_null().to_numpy(zero_copy_only=False)
+    row_reasons = [("no_uid", no_uid), ("blocked_domain", domain), ("blocked_url", url)]
+    _take_out(kept_rows, row_reasons, drops.dropped)
+
+    lists = rows.column("texts")
+    texts = pc.struct_field(lists.values, "text")
+    there = texts.is_valid().to_numpy(zero_copy_only=False)
+    texts = texts.fill_null("")
+    drops.texts += int(np.count_nonzero(there))
+    kept = there.copy()
+    of_dropped = np.repeat(~kept_rows, np.diff(lists.offsets.to_numpy()))
+    empty = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    text_reasons = [("of_dropped_pair", of_dropped), ("empty", empty)]
+    _take_out(kept, text_reasons, drops.texts_dropped)
+    if config.text_rules is not None:
+        _apply_rules(texts, kept, config.text_rules, drops.texts_dropped)
+
+    table, left = select_texts(pa.Table.from_batches([rows]), kept)
+    _take_out(kept_rows, [("no_text", left == 0)], drops.dropped)
+    return table.filter(pa.array(kept_rows))
+
+
+def _apply_rules(texts: pa.Array, kept: np.ndarray, rules: TextRules, counts: Counter[str]) -> None:
+    distinct = texts.dictionary_encode()
+    reasons = [drop_reason(clean(text), rules) for text in distinct.dictionary.to_pylist()]
+    names = sorted({reason for reason in reasons if reason})
+    number = {name: n for n, name in enumerate(names)}
+    codes = np.array([number.get(reason or "", -1) for reason in reasons], dtype=np.int64)
+    which = codes[distinct.indices.to_numpy()]
+    _take_out(kept, [(name.replace(" ", "_"), which == n) for name, n in number.items()], counts)
+
+
+def _take_out(
+    kept: np.ndarray, reasons: Sequence[tuple[str, np.ndarray]], counts: Counter[str]
+) -> None:
+    for reason, mask in reasons:
+        counts[reason] += int(np.count_nonzero(kept & mask))
+        kept &= ~mask
+
+
+def _merge(task: _MergeTask) -> Statistics:
+    job, counts = task.job, MergeCounts()
+    names = [_runs(position) for position in range(job.units)]
+    table = merge_range(job.folder, names, task.uids, job.schema, job.config.max_texts, counts)
+    if job.config.max_images_per_text:
+        with (
+            job.folder.create(_merged(task.position)) as file,
+            pa.ipc.new_file(file, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+            as writer,
+        ):  # fmt: skip
+            writer.write_table(table)
+        count_texts(job.folder, _counts(task.position), table)
+    else:
+        _write_shard(job.folder, task.position, table)
+    return {
+        "rows_merged": table.num_rows + counts.duplicate_pairs,
+        **_size(table),
+        **_with_merged(_Drops(), counts),
+    }
+
+
+def _size(table: pa.Table) -> Statistics:
+    texts = pc.sum(pc.list_value_length(table.column("texts"))).as_py()
+    return {"pairs": table.num_rows, "texts": texts or 0, "shards": 1}
+
+
+def _write_shard(folder: Folder, position: int, table: pa.Table) -> None:
+    with folder.create(f"pool/{shard_name(position)}.parquet") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+
+
+def _repeats(task: _RepeatsTask) -> Statistics:
+    config = task.job.config
+    over = limit_texts(
+        task.job.folder,
+        [_counts(position) for position in range(task.shards)],
+        _limits(task.position),
+        task.buckets,
+        config.max_images_per_text,
+        config.keep_repeats,
+    )
+    return {"texts_over_limit": over, "dropped": {}, "texts_dropped": {}}
+
+
+def _write(task: _WriteTask) -> Statistics:
+    folder = task.job.folder
+    with folder.open(_merged(task.position)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    limits = [_limits(position) for position in range(task.limits)]
+    table, texts, rows = drop_texts(folder, limits, table, task.position, task.shards)
+    _write_shard(folder, task.position, table)
+    return {
+        **_size(table),
+        "dropped": _counted({"text_of_many_images": rows}),
+        "texts_dropped": _counted({"text_of_many_images": texts}),
+    }

@@ -1,0 +1,186 @@
+"""External sort of a pool by uid: sorted runs on disk, uid ranges to merge them by.
+
+A shard of the input becomes one Arrow file of *runs*: tables sorted by uid in which each uid occurs
+once, cut into small record batches, and beside it an index with the uid range of each batch. The
+indices are also the sample from which the ranges of the output shards are drawn, so shards come
+out even for any distribution of uids. Nothing larger than a run, or than an output shard before
+merging, is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from metacurate.arrays import uid_halves
+from metacurate.dedup.merging import Merged, merge_rows
+from metacurate.runtime.storage import Folder
+
+RUN_ROWS = 500_000
+RUN_BYTES = 192 << 20
+MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000
+# A shard's rows are merged each time this many bytes wait: many repeats of one uid stay bounded.
+MERGE_BYTES = 256 << 20
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("first_high", "<u8"),
+        ("first_low", "<u8"),
+        ("last_high", "<u8"),
+        ("last_low", "<u8"),
+        ("rows", "<u4"),
+        ("bytes", "<u8"),
+    ]
+)
+Uid = tuple[int, int]
+LOWEST: Uid = (0, 0)
+
+
+@dataclass(frozen=True)
+class UidRange:
+    """The uids from ``first`` up to but not including ``end`` (None: to the last)."""
+
+    first: Uid
+    end: Uid | None
+
+
+@dataclass
+class MergeCounts:
+    """What merging took away."""
+
+    duplicate_pairs: int = 0
+    duplicate_texts: int = 0
+    texts_over_limit: int = 0
+
+    def add(self, merged: Merged) -> pa.Table:
+        """Count one merge and pass its table on."""
+        self.duplicate_pairs += merged.duplicate_pairs
+        self.duplicate_texts += merged.duplicate_texts
+        self.texts_over_limit += merged.texts_over_limit
+        return merged.table
+
+
+def rows_per_batch(rows: int, shard_rows: int) -> int:
+    """How finely to cut runs: about one record batch for each output shard of a pool so large.
+
+    A shard reads whole batches, of which it needs a part at either end of its range.
+    """
+    return min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, RUN_ROWS * shard_rows // max(rows, 1)))
+
+
+def write_runs(
+    folder: Folder,
+    name: str,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    batch_rows: int,
+    max_texts: int,
+    counts: MergeCounts,
+) -> None:
+    """Write one input shard's tables, all of one schema, as ``NAME.arrow`` and ``NAME.npy``."""
+    index: list[tuple[int, ...]] = []
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        folder.create(f"{name}.arrow") as file,
+        pa.ipc.new_file(file, schema, options=options) as writer,
+    ):
+        for waiting in _gather(tables):
+            run = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
+            for batch in run.to_batches(max_chunksize=batch_rows):
+                high, low = uid_halves(batch.column("uid"))
+                first_last = (high[0], low[0], high[-1], low[-1])
+                index.append((*first_last, batch.num_rows, batch.nbytes))
+                writer.write_batch(batch)
+    with folder.create(f"{name}.npy") as file:
+        np.save(file, np.array(index, dtype=INDEX_DTYPE), allow_pickle=False)
+
+
+def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
+    """Lists of consecutive tables, each about one run."""
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        if waiting and (rows + table.num_rows > RUN_ROWS or size + table.nbytes > RUN_BYTES):
+            yield waiting
+            waiting, rows, size = [], 0, 0
+        waiting.append(table)
+        rows += table.num_rows
+        size += table.nbytes
+    if waiting:
+        yield waiting
+
+
+def read_index(folder: Folder, name: str) -> np.ndarray:
+    """The index of an input shard's runs (``INDEX_DTYPE``, one element a record batch)."""
+    with folder.open(f"{name}.npy") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def plan_ranges(indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int) -> list[UidRange]:
+    """Cut the uids into ranges of at most about ``shard_rows`` rows and ``shard_bytes`` bytes."""
+    entries = np.concatenate([*indices, np.zeros(0, dtype=INDEX_DTYPE)])
+    entries = entries[np.lexsort((entries["first_low"], entries["first_high"]))]
+    filled = np.cumsum(np.maximum(entries["rows"] / shard_rows, entries["bytes"] / shard_bytes))
+    total = float(filled[-1]) if len(filled) else 0.0
+    shards = max(1, int(np.ceil(total - 1e-6)))  # sums of fractions are a hair off
+    places = np.searchsorted(filled, total / shards * np.arange(1, shards))
+    uids = entries[places]
+    firsts = zip(uids["first_high"].tolist(), uids["first_low"].tolist(), strict=True)
+    bounds = sorted({LOWEST, *firsts})
+    return [UidRange(a, b) for a, b in zip(bounds, [*bounds[1:], None], strict=True)]
+
+
+def read_range(folder: Folder, name: str, uids: UidRange) -> Iterator[pa.Table]:
+    """The rows of one input shard's runs with uids in a range, in run order."""
+    index = read_index(folder, name)
+    wanted = _at_least(index["last_high"], index["last_low"], uids.first)
+    if uids.end is not None:
+        wanted &= ~_at_least(index["first_high"], index["first_low"], uids.end)
+    if not wanted.any():
+        return
+    with folder.open(f"{name}.arrow") as file:
+        yield from _slices(file, np.flatnonzero(wanted).tolist(), uids)
+
+
+def _slices(file: IO[bytes], batches: Sequence[int], uids: UidRange) -> Iterator[pa.Table]:
+    reader = pa.ipc.open_file(file)
+    for position in batches:
+        batch = reader.get_batch(position)
+        high, low = uid_halves(batch.column("uid"))
+        start = int(np.count_nonzero(~_at_least(high, low, uids.first)))
+        end = batch.num_rows
+        if uids.end is not None:
+            end = int(np.count_nonzero(~_at_least(high, low, uids.end)))
+        if end > start:
+            yield pa.Table.from_batches([batch.slice(start, end - start)])
+
+
+def _at_least(high: np.ndarray, low: np.ndarray, uid: Uid) -> np.ndarray:
+    first, second = np.uint64(uid[0]), np.uint64(uid[1])
+    return (high > first) | ((high == first) & (low >= second))
+
+
+def merge_range(
+    folder: Folder,
+    names: Iterable[str],
+    uids: UidRange,
+    schema: pa.Schema,
+    max_texts: int,
+    counts: MergeCounts,
+) -> pa.Table:
+    """Merge one uid range of all input shards, in their order."""
+    waiting, size, limit = [schema.empty_table()], 0, MERGE_BYTES
+    for name in names:
+        for table in read_range(folder, name, uids):
+            waiting.append(table)
+            size += table.nbytes
+            if size > limit:
+                merged = counts.add(merge_rows(pa.concat_tables(waiting), max_texts))
+                waiting, size = [merged], merged.nbytes
+                limit = size + MERGE_BYTES
+    return counts.add(merge_rows(pa.concat_tables(waiting), max_texts))

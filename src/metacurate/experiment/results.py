@@ -1,0 +1,147 @@
+"""The results of an experiment: means, intervals over seeds, table and plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from metacurate.experiment.config import ExperimentConfig
+from metacurate.runtime.storage import Folder
+
+# Two-sided 95% points of Student's t by degrees of freedom.
+STUDENT_95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+    2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+)  # fmt: skip
+NORMAL_95 = 1.960
+
+
+def summarise(config: ExperimentConfig, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds with 95% intervals (Student's t), and differences paired by seed."""
+    by_arm = {arm.name: [run for run in runs if run["arm"] == arm.name] for arm in config.arms}
+    baseline = by_arm[config.compare_to]
+    arms = {}
+    for name, of_arm in by_arm.items():
+        scores = {
+            metric: mean_interval([run["scores"][metric] for run in of_arm])
+            for metric in of_arm[0]["scores"]
+        }
+        differences = {
+            metric: mean_interval(
+                [
+                    run["scores"][metric] - other["scores"][metric]
+                    for run, other in zip(of_arm, baseline, strict=True)
+                ]
+            )
+            for metric in scores
+        }
+        arms[name] = {
+            **{k: v for k, v in asdict(config.arm(name)).items() if k != "name" and v is not None},
+            "pairs": [run["pairs"] for run in of_arm],
+            "loss": [run["loss"] for run in of_arm],
+            "scores": scores,
+            "difference": differences,
+        }
+    return {
+        "seeds": list(config.seeds),
+        "seen_pairs": runs[0]["seen_pairs"],
+        "chance": runs[0]["chance"],
+        "compare_to": config.compare_to,
+        "arms": arms,
+    }
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+    """The mean with its 95% interval by Student's t; a single value has no interval (null)."""
+    array = np.array(values, dtype=np.float64)
+    mean = float(array.mean())
+    low = high = None
+    if array.size > 1:
+        freedom = array.size - 1
+        point = STUDENT_95[freedom - 1] if freedom <= len(STUDENT_95) else NORMAL_95
+        half = float(point * array.std(ddof=1) / math.sqrt(array.size))
+        low, high = mean - half, mean + half
+    return {"mean": mean, "low": low, "high": high, "values": array.tolist()}
+
+
+def score_text(score: dict[str, Any], *, signed: bool = False) -> str:
+    """A mean in percent with half its interval's width."""
+    mean = f"{100 * score['mean']:{'+' if signed else ''}.1f}"
+    if score["high"] is None:
+        return mean
+    return f"{mean} ± {100 * (score['high'] - score['mean']):.1f}"
+
+
+def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the results' table."""
+    arms = results["arms"]
+    metrics = list(next(iter(arms.values()))["scores"])
+    shown = [m for m in metrics if m in ("top1", "top5") or m.endswith(" top1")]
+    header = ["arm", "pairs", *(m.replace("_", " ") for m in shown)]
+    header.append(f"top1 minus {results['compare_to']}")
+    rows = []
+    for name, arm in arms.items():
+        pairs = f"{round(sum(arm['pairs']) / len(arm['pairs'])):,}"
+        scores = [score_text(arm["scores"][m]) for m in shown]
+        same = name == results["compare_to"]
+        difference = "" if same else score_text(arm["difference"]["top1"], signed=True)
+        rows.append([name, pairs, *scores, difference])
+    return header, rows
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The results as a Markdown table with what its numbers mean."""
+    header, rows = table_rows(results)
+    lines = [" | ".join(header), " | ".join("---" for _ in header)]
+    lines += [" | ".join(row) for row in rows]
+    table = "\n".join(f"| {line} |" for line in lines)
+    return (
+        f"{table}\n\nAccuracies in %, mean over {len(results['seeds'])} seeds ± half of the 95% "
+        f"interval (Student's t); {results['seen_pairs']:,} seen pairs a run; chance "
+        f"{100 * results['chance']:.2f}%. Differences are paired by seed.\n"
+    )
+
+
+def plot(results: dict[str, Any], folder: Folder) -> None:
+    """Accuracies of all arms as PNG and SVG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    arms = results["arms"]
+    metrics = [m for m in next(iter(arms.values()))["scores"] if m == "top1" or m.endswith(" top1")]
+    with mpl.rc_context({"svg.hashsalt": "metacurate", "axes.spines.top": False,
+                         "axes.spines.right": False}):  # fmt: skip
+        figure, axes = pyplot.subplots(
+            1, len(metrics), figsize=(3.2 * len(metrics), 0.6 + 0.4 * len(arms)), sharey=True,
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
+        names = list(arms)[::-1]
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            for row, name in enumerate(names):
+                score = arms[name]["scores"][metric]
+                if score["high"] is not None:
+                    bounds = [100 * score["low"], 100 * score["high"]]
+                    axis.plot(bounds, [row, row], color="tab:blue", linewidth=2)
+                seeds = [100 * v for v in score["values"]]
+                axis.plot(seeds, [row] * len(seeds), "|", color="0.5", markersize=9)
+                axis.plot([100 * score["mean"]], [row], "o", color="tab:blue")
+            axis.set_yticks(range(len(names)), names)
+            axis.set_title(metric.replace("_", " "), loc="left", fontsize=10)
+            axis.set_xlabel("accuracy, %")
+            axis.set_xlim(left=0)
+            axis.grid(axis="x", color="0.9")
+        for extension in ("png", "svg"):
+            with folder.create(f"results.{extension}") as file:
+                figure.savefig(file, format=extension, dpi=150, metadata=_metadata(extension))
+        pyplot.close(figure)
+
+
+def _metadata(extension: str) -> dict[str, Any]:
+    """No dates or versions in the files."""
+    return {"Date": None} if extension == "svg" else {"Software": None}

@@ -1,0 +1,241 @@
+"""The experiment: the same model, budget and evaluation on data chosen in different ways.
+
+An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
+``random`` (of the matched pairs, at random, as many as another arm has) and ``balanced`` (at a
+threshold t, drawn once or, with ``online``, anew in every epoch). Every arm is trained once a seed;
+the seed decides the weights at the start, the order of the pairs and the draws of the subset.
+
+The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
+training run with its evaluation for each arm and seed), ``results.json``, ``results.md`` and plots.
+What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from metacurate.experiment.config import Arm, ExperimentConfig
+from metacurate.experiment.results import markdown, plot, summarise
+from metacurate.pipeline import curate
+from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.manifest import Stage, begin, finish, read_manifest
+from metacurate.runtime.progress import meter
+from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.storage import Folder
+from metacurate.training.config import DataSection, TrainConfig
+
+EXPERIMENT = Stage(
+    "experiment",
+    ("curation", "runs", "results.json", "results.md", "results.png", "results.svg"),
+)
+EVALUATION_FILE = "evaluation.json"
+RESULTS_FILE = "results.json"
+TABLE_FILE = "results.md"
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One arm with one seed; ``fraction`` of its data's pairs is used."""
+
+    config: ExperimentConfig
+    folder: Folder
+    arm: Arm
+    seed: int
+    fraction: float = 1.0
+    pairs: int = 0
+
+    @property
+    def name(self) -> str:
+        """The run's folder, below the experiment's."""
+        return f"runs/{self.arm.name}/seed-{self.seed}"
+
+
+def experiment(
+    config: ExperimentConfig,
+    out: str,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Run what is missing of an experiment and write its results; returns them.
+
+    ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
+    caller can mend.
+    """
+    folder = Folder(out)
+    with exclusive(folder):
+        settings = json.loads(json.dumps(asdict(config)))
+        del settings["train"]["threads"], settings["train"]["workers"]
+        planned = len(config.arms) * len(config.seeds)
+        stages = read_manifest(folder)["stages"]
+        if stages.get(EXPERIMENT.name, {}).get("state") != "done":
+            _check(config, folder)
+        done = begin(folder, EXPERIMENT, settings, shards=planned, overwrite=overwrite)
+        if done is not None:
+            return dict(folder.read_json(RESULTS_FILE))
+        sizes = _curate(config, folder, workers, show_progress)
+        tasks = [
+            _task(config, folder, arm, seed, sizes) for arm in config.arms for seed in config.seeds
+        ]
+        with LocalEngine(workers) as engine:
+            runs = run_shards(
+                folder, EXPERIMENT, run_arm, tasks, engine,
+                unit="seen_pairs", parts="runs", show_progress=show_progress,
+            )  # fmt: skip
+        results = summarise(config, runs)
+        folder.write_json(RESULTS_FILE, results)
+        with folder.create(TABLE_FILE) as file:
+            file.write(markdown(results).encode())
+        plot(results, folder)
+        finish(folder, EXPERIMENT, {"runs": len(runs)}, runs)
+        return results
+
+
+def _check(config: ExperimentConfig, folder: Folder) -> None:
+    """UserError for what would else be found after curation and a first training run."""
+    from metacurate.evaluation.evaluate import check
+    from metacurate.training.openclip import create_model, register
+    from metacurate.training.shards import ShardsConfig, find_shards
+
+    section, pool = config.evaluation, config.pool
+    check(section.data, section.class_names, section.templates, section.groups)
+    register(config.model)
+    create_model(config.model, "cpu")
+    find_shards(
+        ShardsConfig(
+            pool.paths, pool.url_col, pool.key_col, pool.text_cols, pool.image_col, pool.image_root
+        )
+    )
+    train_config(RunTask(config, folder, config.arm(config.compare_to), config.seeds[0]))
+
+
+Sizes = dict[tuple[str, int], int]
+
+
+def _curation(folder: Folder, t: float, seed: int) -> str:
+    """Where the curation run of a threshold and seed is; without balancing, the seed is nothing."""
+    return folder.address("curation/matched" if math.isinf(t) else f"curation/t-{t:g}-seed-{seed}")
+
+
+def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) -> Sizes:
+    """Curate for every arm and seed; returns the pairs that each has."""
+    pool = config.pool
+    sizes: Sizes = {}
+
+    def run(t: float, seed: int) -> dict[str, Any]:
+        return curate(
+            list(pool.paths), pool.metadata, _curation(folder, t, seed), t=t, seed=seed,
+            pool_config=PoolConfig(pool.url_col, pool.key_col, pool.text_cols),
+            workers=workers, show_progress=False,
+        )  # fmt: skip
+
+    with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
+        matched = run(math.inf, 0)
+        for arm in config.arms:
+            for seed in config.seeds:
+                if arm.kind == "raw":
+                    sizes[arm.name, seed] = matched["pool"]["pairs"]
+                elif arm.kind == "matched":
+                    sizes[arm.name, seed] = matched["kept"]["pairs"]
+                elif arm.kind == "balanced":
+                    assert arm.t is not None
+                    sizes[arm.name, seed] = run(arm.t, seed)["kept"]["pairs"]
+            bar.advance()
+    for arm in config.arms:
+        if arm.like is not None:
+            for seed in config.seeds:
+                sizes[arm.name, seed] = min(sizes[arm.like, seed], matched["kept"]["pairs"])
+    return sizes
+
+
+def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: Sizes) -> RunTask:
+    pairs = sizes[arm.name, seed]
+    if arm.kind != "random":
+        return RunTask(config, folder, arm, seed, 1.0, pairs)
+    matched = Folder(_curation(folder, math.inf, 0)).read_json("datacard.json")["kept"]["pairs"]
+    return RunTask(config, folder, arm, seed, pairs / matched, pairs)
+
+
+def train_config(task: RunTask) -> TrainConfig:
+    """The training configuration of a run."""
+    config, arm, pool = task.config, task.arm, task.config.pool
+    data = DataSection(
+        shards=pool.paths,
+        selection="all",
+        fraction=task.fraction,
+        url_col=pool.url_col,
+        key_col=pool.key_col,
+        text_cols=pool.text_cols,
+        image_col=pool.image_col,
+        image_root=pool.image_root,
+        streams=config.train.streams,
+        shuffle_block=config.train.shuffle_block,
+        crop_scale=config.train.crop_scale,
+        workers=config.train.workers,
+    )
+    if arm.kind != "raw":
+        t = arm.t if arm.t is not None and not arm.online else math.inf
+        curation = Folder(_curation(task.folder, t, task.seed))
+        data = replace(data, shards=(curation.address("curated/*.parquet"),), selection="curated")
+        if arm.online:
+            counts = curation.address("counts.npy")
+            data = replace(data, selection="online", counts=counts, t=arm.t)
+    train = config.train
+    steps = -(-train.seen_pairs // train.global_batch)
+    return TrainConfig(
+        model=config.model,
+        data=data,
+        seen_pairs=train.seen_pairs,
+        global_batch=train.global_batch,
+        optimizer=config.optimizer,
+        seed=task.seed,
+        precision=train.precision,
+        accumulate=train.accumulate,
+        grad_checkpointing=train.grad_checkpointing,
+        threads=train.threads,
+        log_every=max(steps // 20, 1),
+        checkpoint_every=max(steps // 4, 1),
+        keep_checkpoints=1,
+        tensorboard=False,
+    )
+
+
+def run_arm(task: RunTask) -> dict[str, Any]:
+    """Train and evaluate one arm with one seed; goes on where an earlier try stopped."""
+    import torch
+
+    from metacurate.evaluation.evaluate import evaluate
+    from metacurate.evaluation.zero_shot import load_model
+    from metacurate.training.trainer import train
+
+    out = task.folder.address(task.name)
+    totals = train(train_config(task), out, show_progress=False)
+    if task.config.train.threads is not None:
+        torch.set_num_threads(task.config.train.threads)
+    section = task.config.evaluation
+    result = evaluate(
+        load_model(out), section.data, task="classification", class_names=section.class_names,
+        templates=section.templates, groups=section.groups,
+    )  # fmt: skip
+    Folder(out).write_json(EVALUATION_FILE, result)
+    return {
+        "arm": task.arm.name,
+        "seed": task.seed,
+        "pairs": task.pairs,
+        "seen_pairs": totals["seen_pairs"],
+        "loss": totals["loss"],
+        "chance": result["chance"],
+        "scores": _scores(result),
+    }
+
+
+def _scores(result: dict[str, Any]) -> dict[str, float]:
+    """The values of an evaluation by name: top1, top5, mean_per_class, and those of groups."""
+    from metacurate.evaluation.evaluate import estimates
+
+    return {name: float(estimate["value"]) for name, estimate in estimates(result)}

@@ -1,0 +1,396 @@
+"""Fetching URLs from hosts that nobody vouches for: bounded, polite, and never inwards.
+
+Every request is bounded in time, bytes and redirects; every connection is checked against
+``addresses``; hosts are asked by a few requests at a time, with a pause between them if wished, and
+their ``Retry-After`` is heeded for all requests to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Generic, Self, TypeVar
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
+
+from metacurate.images.addresses import is_allowed, parse_networks
+from metacurate.version import __version__
+
+Consumed = TypeVar("Consumed")
+
+ROBOTS_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
+MAX_URL_CHARACTERS = 8192
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED_REASONS = frozenset(
+    {"dns_failed", "connect_failed", "connect_timeout", "connection_lost", "timeout"}
+)
+UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connect_timeout", "tls_failed"})
+# This many attempts in a row that found no one at a host settle the matter for its other URLs:
+# a pool has thousands of images on hosts that are gone.
+MAX_UNREACHABLE = 10
+MAX_REMEMBERED_HOSTS = 100_000
+DNS_THREADS = 64
+# Answers that are no image whatever their bytes: not worth their traffic.
+PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/json"})
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """Limits of a download. Times are in seconds, sizes in bytes.
+
+    ``concurrency``: requests under way at a time; ``per_host``: of these, to one host name;
+    ``host_delay``: from one request's start to the next one's, to one host name;
+    ``timeout``: one request, from connecting to the last byte; ``retries``: further attempts after
+    a failure that may pass, ``backoff`` * 2**n apart; ``max_wait``: the longest ``Retry-After``
+    heeded (a URL with a longer one is given up); ``robots_directives``: values of ``X-Robots-Tag``
+    that forbid the use; ``allow_networks``: networks that are allowed besides public addresses.
+    """
+
+    concurrency: int = 128
+    per_host: int = 4
+    host_delay: float = 0.0
+    connect_timeout: float = 10.0
+    timeout: float = 30.0
+    retries: int = 2
+    backoff: float = 1.0
+    max_wait: float = 60.0
+    max_bytes: int = 20 * 2**20
+    max_redirects: int = 5
+    user_agent: str = f"metacurate/{__version__}"
+    robots_directives: tuple[str, ...] = ROBOTS_DIRECTIVES
+    allow_networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a URL gave nothing: a reason of the table in ``docs/images.md``."""
+
+    reason: str
+    retry_after: float = 0.0
+    final: bool = False
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether another attempt may succeed."""
+        status = self.reason.removeprefix("http_")
+        return not self.final and (
+            self.reason in RETRIED_REASONS
+            or (status.isdecimal() and int(status) in RETRIED_STATUSES)
+        )
+
+
+@dataclass(frozen=True)
+class Success(Generic[Consumed]):
+    """What the consumer made of the body."""
+
+    value: Consumed
+
+
+class BlockedAddressError(Exception):
+    """A connection would have gone to an address that is not allowed."""
+
+
+@dataclass
+class _Host:
+    """One host name's turns."""
+
+    slots: asyncio.Semaphore
+    users: int = 0
+    not_before: float = 0.0
+
+
+class Fetcher:
+    """An HTTP client for many URLs of many hosts; use it as an async context manager."""
+
+    def __init__(self, config: FetchConfig) -> None:
+        self._config = config
+        self._networks = parse_networks(config.allow_networks)
+        self._hosts: dict[str, _Host] = {}
+        self._unreachable: dict[str, tuple[int, Failure]] = {}
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        self._loop = asyncio.get_running_loop()
+        self._dns_threads = ThreadPoolExecutor(DNS_THREADS, "dns")
+        self._loop.set_default_executor(self._dns_threads)
+        self._slots = asyncio.Semaphore(config.concurrency)
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            resolver=_Resolver(self._allowed),
+            socket_factory=self._socket,
+            ttl_dns_cache=300,
+            dns_cache_max_size=MAX_REMEMBERED_HOSTS,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "User-Agent": config.user_agent,
+                "Accept": "image/*,*/*;q=0.5",
+                "Accept-Encoding": "identity",
+            },
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    def _allowed(self, address: str) -> bool:
+        return is_allowed(address, self._networks)
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """The socket of one connection. All connections pass here, with their final address."""
+        family, kind, protocol, _, address = info
+        if not self._allowed(str(address[0])):
+            raise BlockedAddressError
+        return socket.socket(family, kind, protocol)
+
+    async def fetch(
+        self, url: str, consume: Callable[[bytes], Awaitable[Consumed]]
+    ) -> Success[Consumed] | Failure:
+        """Fetch a URL and hand its body to ``consume``; never raises for what the web does.
+
+        ``consume`` runs inside the request's place among the ``concurrency``: so many bodies are in
+        memory at most.
+        """
+        for attempt in range(self._config.retries + 1):
+            outcome = await self._follow(url, consume)
+            if isinstance(outcome, Success) or not outcome.may_pass:
+                break
+            if attempt == self._config.retries or outcome.retry_after > self._config.max_wait:
+                break
+            await asyncio.sleep(max(outcome.retry_after, self._config.backoff * 2**attempt))
+        return outcome
+
+    async def _follow(
+        self, url: str, consume: Callable[[bytes], Awaitable[Consumed]]
+    ) -> Success[Consumed] | Failure:
+        target = _parse(url)
+        if target is None:
+            return Failure("bad_url")
+        for _ in range(self._config.max_redirects + 1):
+            # Each hop waits for its host's turn anew and holds no other host's meanwhile.
+            outcome = await self._request(target, consume)
+            if not isinstance(outcome, _Redirect):
+                return outcome
+            location = _parse(outcome.location, target)
+            if location is None:
+                return Failure("bad_redirect")
+            target = location
+        return Failure("too_many_redirects")
+
+    async def _request(
+        self, url: URL, consume: Callable[[bytes], Awaitable[Consumed]]
+    ) -> Success[Consumed] | Failure | _Redirect:
+        name = url.host or ""
+        async with self._turn(name) as host:
+            missed, last = self._unreachable.get(name, (0, None))
+            if last is not None and missed >= MAX_UNREACHABLE:
+                return last
+            outcome = await self._get(url)
+            if isinstance(outcome, Failure) and outcome.reason in UNREACHABLE:
+                # The URLs not tried any more get the reason of the last one tried: which ones they
+                # are depends on timing, and the output must not.
+                self._remember_unreachable(name, missed + 1, Failure(outcome.reason, final=True))
+                return outcome
+            self._unreachable.pop(name, None)
+            if isinstance(outcome, Failure) and outcome.retry_after:
+                pause = min(outcome.retry_after, self._config.max_wait)
+                host.not_before = max(host.not_before, self._loop.time() + pause)
+            if isinstance(outcome, bytes):
+                return Success(await consume(outcome))
+            return outcome
+
+    def _remember_unreachable(self, name: str, missed: int, failure: Failure) -> None:
+        self._unreachable.pop(name, None)
+        self._unreachable[name] = (missed, failure)
+        if len(self._unreachable) > MAX_REMEMBERED_HOSTS:
+            self._unreachable.pop(next(iter(self._unreachable)))
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[_Host]:
+        """Wait for a host's turn first, then for a place among all requests.
+
+        In this order: URLs that wait for a busy host take no place from others.
+        """
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = _Host(asyncio.Semaphore(self._config.per_host))
+        host.users += 1
+        try:
+            async with host.slots:
+                while (wait := host.not_before - self._loop.time()) > 0:
+                    await asyncio.sleep(wait)
+                host.not_before = self._loop.time() + self._config.host_delay
+                async with self._slots:
+                    yield host
+        finally:
+            host.users -= 1
+            if len(self._hosts) > MAX_REMEMBERED_HOSTS:
+                self._forget_idle_hosts()
+
+    def _forget_idle_hosts(self) -> None:
+        now = self._loop.time()
+        idle = [n for n, h in self._hosts.items() if h.users == 0 and h.not_before <= now]
+        for name in idle:
+            del self._hosts[name]
+
+    async def _get(self, url: URL) -> bytes | Failure | _Redirect:
+        """One request without retries or redirects: the decoded body, or why there is none."""
+        try:
+            async with (
+                asyncio.timeout(self._config.timeout),
+                self._session.get(url, allow_redirects=False) as response,
+            ):
+                return await self._read(response)
+        except BlockedAddressError:
+            return Failure("blocked_address")
+        except aiohttp.ConnectionTimeoutError:
+            return Failure("connect_timeout")
+        except TimeoutError:
+            return Failure("timeout")
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError):
+            return Failure("tls_failed")
+        except aiohttp.ClientConnectorDNSError:
+            return Failure("dns_failed")
+        except aiohttp.ClientConnectorError:
+            return Failure("connect_failed")
+        except aiohttp.InvalidURL:
+            return Failure("bad_url")
+        except aiohttp.ClientResponseError:
+            return Failure("bad_response")
+        except (aiohttp.ClientError, OSError):
+            return Failure("connection_lost")
+        except ValueError:
+            # Names that cannot be asked for ("a..b", labels over 63 characters).
+            return Failure("bad_url")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | Failure | _Redirect:
+        config = self._config
+        if response.status in REDIRECTS:
+            location = response.headers.get("Location")
+            return Failure("bad_redirect") if location is None else _Redirect(location)
+        if response.status != 200:
+            retry_after = _seconds(response.headers.get("Retry-After"))
+            heeded = response.status in (429, 503)
+            return Failure(f"http_{response.status}", retry_after if heeded else 0.0)
+        robots = response.headers.getall("X-Robots-Tag", [])
+        if forbids(robots, config.user_agent, config.robots_directives):
+            return Failure("robots_header")
+        if response.content_type in PAGE_TYPES and "Content-Type" in response.headers:
+            return Failure("wrong_content_type")
+        if (response.content_length or 0) > config.max_bytes:
+            return Failure("too_many_bytes")
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > config.max_bytes:
+                return Failure("too_many_bytes")
+        if not body:
+            return Failure("empty_body")
+        return _decoded(bytes(body), response.headers.get("Content-Encoding", ""), config.max_bytes)
+
+
+@dataclass(frozen=True)
+class _Redirect:
+    location: str
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The system's resolver without the addresses that are not allowed."""
+
+    def __init__(self, allowed: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        allowed = [answer for answer in found if self._allowed(answer["host"])]
+        if found and not allowed:
+            raise BlockedAddressError
+        return allowed
+
+
+def _parse(url: str, base: URL | None = None) -> URL | None:
+    """An http or https URL with a host and without user name or password; None for others."""
+    if len(url) > MAX_URL_CHARACTERS:
+        return None
+    try:
+        parsed = URL(url.strip())
+        if base is not None:
+            parsed = base.join(parsed)
+        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.port == 0:
+            return None
+        return None if parsed.user or parsed.password else parsed
+    except (ValueError, TypeError):
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """A ``Retry-After`` value in seconds from now (RFC 9110: a number or a date); 0 if invalid."""
+    value = (retry_after or "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def forbids(headers: list[str], user_agent: str, directives: tuple[str, ...]) -> bool:
+    """Whether ``X-Robots-Tag`` headers hold one of the directives for all agents or for this one.
+
+    ``agent: directive, directive`` speaks to one agent: to us if our ``User-Agent`` contains it.
+    """
+    for header in headers:
+        agent, colon, rest = header.partition(":")
+        named = bool(colon) and "," not in agent and not agent.strip().startswith(VALUED_DIRECTIVES)
+        if named and agent.strip().lower() not in user_agent.lower():
+            continue
+        words = (rest if named else header).split(",")
+        if any(word.strip().lower() in directives for word in words):
+            return True
+    return False
+
+
+# Directives that have a value after a colon; what stands before it is not an agent's name.
+VALUED_DIRECTIVES = ("max-", "unavailable_after")
+
+
+def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | Failure:
+    """The body without its ``Content-Encoding``, never inflated past ``max_bytes``."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return Failure("unknown_content_encoding")
+    # 32 + 15: gzip or zlib by their header; -15: the raw deflate that some servers send.
+    for window in (47, -15):
+        inflate = zlib.decompressobj(window)
+        try:
+            data = inflate.decompress(body, max_bytes + 1)
+        except zlib.error:
+            continue
+        if len(data) > max_bytes:
+            return Failure("too_many_bytes")
+        return data if inflate.eof and data else Failure("connection_lost")
+    return Failure("bad_response")

@@ -1,0 +1,84 @@
+"""Compiled loops of balancing; ``curation.balancing`` says what they compute."""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+_MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
+_MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
+_WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
+_WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
+_U11, _U32 = np.uint64(11), np.uint64(32)
+
+
+@njit(cache=True, nogil=True)
+def add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
+    """False if an id is out of range."""
+    for position in range(len(entry_ids)):
+        entry = entry_ids[position]
+        if entry >= len(counts):
+            return False
+        counts[entry] += np.uint64(1)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
+    probabilities = np.empty(offsets.size - 1, dtype=np.float64)
+    for pair in range(offsets.size - 1):
+        none = 1.0
+        for k in range(offsets[pair], offsets[pair + 1]):
+            none *= 1.0 - keep_probs[entry_ids[k]]
+            if none == 0.0:
+                break
+        probabilities[pair] = 1.0 - none
+    return probabilities
+
+
+@intrinsic
+def _multiply_high(_typing, a, b):  # type: ignore[no-untyped-def]
+    """The upper 64 bits of a 128-bit product."""
+
+    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@njit(cache=True, inline="always")
+def uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untyped-def]
+    """Philox4x64-10 as ``curation.balancing`` says."""
+    c0, c1, c2, c3 = uid_first, uid_second, word, epoch
+    k0, k1 = seed, np.uint64(0)
+    for _ in range(10):
+        high_0, low_0 = _multiply_high(_MULTIPLIER_0, c0), _MULTIPLIER_0 * c0
+        high_1, low_1 = _multiply_high(_MULTIPLIER_1, c2), _MULTIPLIER_1 * c2
+        c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
+        k0 += _WEYL_0
+        k1 += _WEYL_1
+    return np.float64(c0 >> _U11) * 2.0**-53
+
+
+@njit(cache=True, nogil=True)
+def draw(  # type: ignore[no-untyped-def]
+    seed, epoch, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
+):
+    for pair in range(pairs.size):
+        for text in range(pair_offsets[pair], pair_offsets[pair + 1]):
+            position = np.uint64(text - pair_offsets[pair]) << _U32
+            for k in range(text_offsets[text], text_offsets[text + 1]):
+                entry = entry_ids[k]
+                p = keep_probs[entry]
+                # Nothing below 1 fails against p = 1: no draw needed.
+                if p >= 1.0 or (
+                    uniform(seed, epoch, uids[pair, 0], uids[pair, 1], position | np.uint64(entry))
+                    < p
+                ):
+                    texts[text] = True
+                    pairs[pair] = True
+                    break

@@ -1,0 +1,126 @@
+"""The stages put together: a pool and metadata in, a balanced, documented subset out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from metacurate.curation.balance import balance
+from metacurate.curation.count import count
+from metacurate.curation.datacard import write_datacard
+from metacurate.curation.layout import REPORT_FILE
+from metacurate.curation.match import match
+from metacurate.curation.matching.matcher import is_compiled
+from metacurate.curation.settings import Balance
+from metacurate.errors import UserError
+from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.pool.open import open_pool
+from metacurate.pool.schema import PoolConfig
+from metacurate.report.build import write_report
+from metacurate.runtime.engines.make import make_engine
+from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.progress import note
+from metacurate.runtime.run import Run
+from metacurate.runtime.stage import exclusive
+from metacurate.runtime.storage import Folder
+
+
+def curate(
+    pool: str | Sequence[str],
+    metadata: str | Metadata,
+    out: str,
+    *,
+    t: float | None = None,
+    p: float | None = None,
+    target_size: int | None = None,
+    seed: int = 0,
+    expect_survival: float = 1.0,
+    pool_config: PoolConfig | None = None,
+    report: bool = True,
+    workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Curate a pool: match, count, balance, data card and report; resumes what is there.
+
+    Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
+    ``target_size``. The same input, settings and seed give the same files, whatever the number of
+    workers and however often the run was stopped.
+
+    Args:
+        pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
+        metadata: ``"wordnet"``, a JSON or Parquet file of entries, or loaded ``Metadata``.
+        out: The output folder; the subset is ``out/curated/*.parquet``.
+        t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
+        p: The tail proportion, in [0, 1], that the threshold is solved from.
+        target_size: The expected number of kept pairs that the threshold is solved from.
+        seed: The seed of the draws, in [0, 2**64).
+        expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
+            survive the download; the threshold is raised to make up for the others.
+        pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
+        report: Whether to write the page ``out/report.html`` too.
+        workers: Processes; all cores if not given.
+        engine: ``"local"``, or ``"ray"`` to run on a Ray cluster (docs/scale.md).
+        address: The cluster's address; without one Ray starts on this machine.
+        overwrite: Redo what ``out`` holds with other settings instead of refusing.
+        show_progress: Report progress on standard error.
+
+    Returns:
+        The data card without its entry counts (``out/datacard.json`` has them).
+
+    Raises:
+        UserError: What the caller can mend: settings, the pool, the metadata, an output folder that
+            holds another run or is in use. The message says what, where and what to do.
+    """
+    settings = Balance(t, p, target_size, seed, expect_survival)
+    folder = Folder(out)
+    with (
+        exclusive(folder),
+        make_engine(engine, folder, workers=workers, address=address) as running,
+    ):
+        return curate_run(
+            Run(folder, running, overwrite, show_progress),
+            [pool] if isinstance(pool, str) else pool,
+            metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
+            pool_config or PoolConfig(),
+            settings,
+            report=report,
+        )
+
+
+def _why_nothing_matched(matched: Statistics) -> str:
+    skipped = "; ".join(f"{reason}: {n:,}" for reason, n in matched["skipped"].items())
+    return (
+        f"none of the pool's {matched['texts']:,} texts matches a metadata entry"
+        f"{f' ({skipped})' if skipped else ''}; check --text-col and --metadata"
+    )
+
+
+def curate_run(
+    run: Run,
+    inputs: Sequence[str],
+    metadata: Metadata,
+    pool_config: PoolConfig,
+    settings: Balance,
+    *,
+    report: bool,
+) -> dict[str, Any]:
+    """``curate`` with its parts given: the caller holds the folder and the engine."""
+    pool = open_pool(inputs, pool_config)
+    if run.show_progress:
+        note(pool.describe())
+        if not is_compiled():
+            note("compiling the kernels: once after an installation, some 20 seconds of work")
+    if not pool.units:
+        raise UserError("the pool has no rows; check the input files")
+    matched = match(run, pool, pool_config, metadata)
+    if not matched["pairs_matched"]:
+        raise UserError(_why_nothing_matched(matched))
+    count(run)
+    balance(run, settings, pool)
+    card = write_datacard(run)
+    if report and not run.folder.exists(REPORT_FILE):
+        write_report(run)
+    return card

@@ -1,0 +1,90 @@
+"""Any pool's rows in the one layout that the tools write: ``uid``, ``url``, ``texts``, the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+from metacurate.dedup.merging import list_offsets
+from metacurate.pool.columns import ResolvedColumns, is_list
+from metacurate.pool.open import Pool
+from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch
+
+CANONICAL = ("uid", "url", "texts")
+
+
+def canonical_schema(pool: Pool) -> pa.Schema:
+    """``uid``, ``url`` and ``texts``, then the pool's other columns.
+
+    Columns that were read as URL or text are those already, under the canonical names.
+    """
+    read = {name for unit in pool.units for name in (unit.columns.url, *unit.columns.texts)}
+    carried = [f for f in pool.schema if f.name not in read and f.name not in CANONICAL]
+    return pa.schema(
+        [
+            pa.field("uid", UID_TYPE),
+            pa.field("url", pa.string()),
+            pa.field("texts", TEXTS_TYPE),
+            *(f.remove_metadata() for f in carried),
+        ]
+    )
+
+
+def canonical_batch(
+    batch: PoolBatch, columns: ResolvedColumns, schema: pa.Schema
+) -> pa.RecordBatch:
+    """A batch (read with all its columns) in that schema; the rows and texts stay as they are.
+
+    A text's source and language come from the column if it has them; otherwise the source is the
+    column's name. Null texts stay in the lists.
+    """
+    rows = batch.columns
+    assert rows is not None
+    if columns.url is None:
+        urls = pa.nulls(batch.rows, pa.string())
+    else:
+        urls = _as_string(rows.column(columns.url))
+    values = _text_structs(batch, columns)
+    lengths = np.diff(batch.text_offsets)
+    texts = pa.ListArray.from_arrays(list_offsets(lengths), values, type=TEXTS_TYPE)
+    others = [rows.column(name) for name in schema.names[len(CANONICAL) :]]
+    return pa.RecordBatch.from_arrays([batch.uids, urls, texts, *others], schema=schema)
+
+
+def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:
+    rows = batch.columns
+    assert rows is not None
+    texts = batch.texts.cast(pa.string())
+    count = len(texts)
+    sources, langs = None, pa.nulls(count, pa.string())
+    if len(columns.texts) == 1:
+        column = rows.column(columns.texts[0])
+        if is_list(column.type) and pat.is_struct(column.type.value_type):
+            flat = column.flatten()
+            if len(flat) == count:
+                names = [field.name for field in flat.type]
+                sources = _as_string(pc.struct_field(flat, "source")) if "source" in names else None
+                langs = _as_string(pc.struct_field(flat, "lang")) if "lang" in names else langs
+        lengths = np.diff(batch.text_offsets)
+    else:
+        lengths = np.stack([_lengths(rows.column(name)) for name in columns.texts], axis=1).ravel()
+    if sources is None:
+        codes = np.repeat(np.tile(np.arange(len(columns.texts)), batch.rows), lengths)
+        sources = pa.array(columns.texts, pa.string()).take(pa.array(codes))
+    return pa.StructArray.from_arrays([sources, texts, langs], fields=list(TEXTS_TYPE.value_type))
+
+
+def _lengths(column: pa.Array) -> np.ndarray:
+    if not is_list(column.type):
+        return np.ones(len(column), dtype=np.int64)
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+
+
+def _as_string(column: pa.Array) -> pa.StringArray:
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:  # bytes that are not UTF-8
+        values = [None if v is None else v.decode("utf-8", "replace") for v in column.to_pylist()]
+        return pa.array(values, pa.string())

@@ -1,0 +1,132 @@
+"""The default engine: worker processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
+
+import pyarrow as pa
+
+from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
+
+# Workers are forked from a server process that has done nothing but import this: they start in
+# milliseconds and share its memory. It starts no Python thread; those of libraries (OpenBLAS,
+# jemalloc) mind forks. A worker forked from this process would inherit locks held by Arrow's and
+# Numba's threads. On macOS system libraries do not survive a fork.
+PRELOADED = "metacurate.pipeline"
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LocalEngine:
+    """Runs tasks in ``workers`` processes (by default one for each core).
+
+    With one worker, or one task, the work is done in this process. Otherwise the processes start
+    with the first call that needs them and serve all later ones until the engine is closed (use it
+    in a ``with`` block).
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or available_cores()
+        self._pool: ProcessPoolExecutor | None = None
+        self._context = multiprocessing.get_context(START_METHOD)
+
+    def __enter__(self) -> LocalEngine:
+        if self.workers > 1 and START_METHOD == "forkserver":
+            # Already now: the server's imports overlap with what comes before the first tasks.
+            self._context.set_forkserver_preload([PRELOADED])
+            multiprocessing.forkserver.ensure_running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the worker processes; tasks not yet started are dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def map_shards(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`metacurate.runtime.engine.Engine`."""
+        if self.workers == 1 or len(tasks) <= 1:
+            for position, task in enumerate(tasks):
+                yield position, function(task)
+            return
+        deaths = dict.fromkeys(range(len(tasks)), 0)
+        remaining = set(deaths)
+        while remaining:
+            under_way: dict[Future[Result], int] = {}
+            waiting = iter(sorted(remaining))
+            try:
+                while True:
+                    # Only a few tasks wait in the pool's queue: bounded memory, and after a
+                    # death only these few count as suspects.
+                    while len(under_way) < 2 * self.workers:
+                        upcoming = next(waiting, None)
+                        if upcoming is None:
+                            break
+                        under_way[self._submit(function, tasks[upcoming])] = upcoming
+                    if not under_way:
+                        break
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        result = future.result()
+                        position = under_way.pop(future)
+                        remaining.discard(position)
+                        yield position, result
+            except BrokenProcessPool:
+                # One death ends the whole pool of processes: what was under way is tried again.
+                self.close()
+                for position in under_way.values():
+                    deaths[position] += 1
+                    if deaths[position] >= MAX_DEATHS_PER_TASK:
+                        raise died_too_often(position) from None
+            except BaseException:
+                self.close()
+                raise
+
+    def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                self._context,
+                initializer=_start_worker,
+                initargs=(max(1, available_cores() // self.workers), dict(os.environ)),
+            )
+        return self._pool.submit(function, task)
+
+
+def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
+    os.environ.clear()  # it is as old as the server
+    os.environ.update(environment)
+    # Ctrl-C reaches the workers too: a KeyboardInterrupt there would print a traceback.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
+    pa.set_cpu_count(arrow_threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that drives the run is gone, by whatever way.
+
+    The run's folder is then free for the next run; nobody else may still write to it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)

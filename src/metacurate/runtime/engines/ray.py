@@ -1,0 +1,205 @@
+"""The cluster engine: the same shard functions as Ray tasks, on a cluster or on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic
+
+import pyarrow as pa
+
+from metacurate.errors import UserError
+from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
+from metacurate.runtime.engines.local import available_cores
+from metacurate.version import __version__
+
+# Read by Ray when it is imported: no usage reports, no hints about features that are not used.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+ANSWER_SECONDS = 10.0
+# For each of the cluster's cores one task runs and one waits: cores never idle, and an autoscaler
+# sees that more of them are of use.
+TASKS_PER_CORE = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run is: what workers must see to be of use."""
+
+    directory: str  # of the process that drives the run: relative paths are relative to it
+    witness: str  # a file in the run's folder, or "" if that is in an object store
+    content: str  # what the witness holds
+    version: str  # of this package
+
+
+@dataclass(frozen=True)
+class Call(Generic[Task]):
+    """A shard function and its task, as they go to a worker."""
+
+    function: Callable[[Task], Any]
+    task: Task
+    place: Place
+
+
+def run_call(call: Call[Task]) -> Any:
+    """Run a task in a Ray worker."""
+    enter(call.place)
+    return call.function(call.task)
+
+
+@lru_cache(maxsize=1)
+def enter(place: Place) -> None:
+    """Make this worker process stand where the driver stands; UserError if that cannot be."""
+    machine = socket.gethostname()
+    if place.version != __version__:
+        raise UserError(
+            f"{machine} has metacurate {__version__}, this machine has {place.version}; "
+            "install the same version on every node"
+        )
+    if place.witness:
+        try:
+            there = Path(place.witness).read_text() == place.content
+        except OSError:
+            there = False
+        if not there:
+            raise UserError(
+                f"{machine} does not see {Path(place.witness).parent}; give --out on storage that "
+                "every node shares: a network file system under the same path, or s3://"
+            )
+    with suppress(OSError):  # needed for relative paths only; these are then reported as missing
+        os.chdir(place.directory)
+    pa.set_cpu_count(1)
+
+
+class RayEngine:
+    """Runs tasks on a Ray cluster, one core each; only so many are handed over at a time.
+
+    ``address`` is that of a cluster's head (``host:port``, ``ray://host:port`` or ``auto``);
+    without one, and without ``RAY_ADDRESS`` in the environment, Ray starts on this machine with
+    ``workers`` cores. On a cluster ``workers`` bounds how many tasks are under way. ``witness`` is
+    a local file of the run: workers that do not see the same one refuse, so that nothing is written
+    to some other machine's disk. A Ray that this process already uses is used and left running.
+    Raises UserError if Ray is not installed or no cluster answers.
+    """
+
+    def __init__(
+        self, address: str | None = None, workers: int | None = None, witness: Path | None = None
+    ) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--engine ray needs Ray: pip install 'metacurate[ray]'") from None
+        self._ray: Any = ray
+        self._workers = workers
+        self._starts = not ray.is_initialized()
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        if self._starts:
+            _check_that_it_answers(address)
+            alone = {"num_cpus": workers or available_cores(), "include_dashboard": False}
+            try:
+                ray.init(
+                    address,
+                    log_to_driver=False,
+                    logging_level="CRITICAL",
+                    **(alone if address == "local" else {}),
+                )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise _no_cluster(address, error) from None
+        self._place = Place(
+            directory=os.getcwd(),
+            witness=str(witness.absolute()) if witness is not None else "",
+            content=witness.read_text() if witness is not None else "",
+            version=__version__,
+        )
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster; Ray stops if this engine started it."""
+        if self._starts:
+            self._ray.shutdown()
+
+    def map_shards(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        """See :class:`metacurate.runtime.engine.Engine`."""
+        ray = self._ray
+        # Deaths are counted here and not by Ray, whose retries are many where memory ran out.
+        submit = ray.remote(run_call).options(num_cpus=1, max_retries=0).remote
+        deaths = dict.fromkeys(range(len(tasks)), 0)
+        waiting = list(reversed(deaths))
+        under_way: dict[Any, int] = {}
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < self._most_under_way():
+                    position = waiting.pop()
+                    under_way[submit(Call(function, tasks[position], self._place))] = position
+                # A result is a few numbers: it comes inside Ray's messages, and the object store
+                # stays empty.
+                finished, _ = ray.wait(list(under_way), num_returns=1)
+                for reference in finished:
+                    position = under_way.pop(reference)
+                    try:
+                        result = ray.get(reference)
+                    except self._deaths():
+                        deaths[position] += 1
+                        if deaths[position] >= MAX_DEATHS_PER_TASK:
+                            raise died_too_often(position) from None
+                        waiting.append(position)
+                    else:
+                        yield position, result
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError | OSError):
+                raise error.cause from None
+            raise
+        finally:
+            for reference in under_way:
+                ray.cancel(reference, force=True)
+
+    def _most_under_way(self) -> int:
+        if self._workers is not None:
+            return self._workers
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1))) * TASKS_PER_CORE
+
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        """What Ray raises for a task whose process or machine is gone."""
+        exceptions = self._ray.exceptions
+        return (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+            exceptions.ObjectLostError,
+        )
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Raise UserError at once if nobody listens there; Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> UserError:
+    said = " ".join(str(error).split())[:200]
+    return UserError(
+        f"no Ray cluster answers at {address} ({said}); check --address and, if the cluster asks "
+        "for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN; without an address Ray starts on this "
+        "machine"
+    )

@@ -1,0 +1,281 @@
+"""Which pairs of the shards are trained on, which of their texts, and in which order.
+
+**Which pairs.** ``Online`` draws anew in every epoch, with the function of the balance stage and
+the epoch in the key (:func:`metacurate.curation.balancing.balance`): epoch 0 keeps exactly the
+pairs of an offline subset of the same counts, t and seed. ``Curated`` takes the texts that curation
+kept (``text_kept``), ``AllTexts`` every text. ``fraction`` takes each pair with that probability,
+the same pairs in every epoch.
+
+**Which text.** Of a pair's kept texts one is taken: number ``floor(u * kept)``, where u is the draw
+of the same generator for (seed, epoch, uid, text position 2**32 - 1, entry 0): a position that no
+real text has. The random crop uses the entries 1, 2, ... of that position, ``fraction`` the entry
+2**32 - 1 (with epoch 0).
+
+**In which order.** The shards are cut into *units*: shards, or, if there are fewer shards than
+streams, every n-th pair of a shard. An epoch is a keyed permutation of the units, and epochs follow
+one another without a break. There are ``streams`` logical streams; stream s takes the units s,
+s + streams, s + 2 * streams, ... of this endless sequence, and shuffles the kept pairs of a unit
+within blocks of ``shuffle_block``. Every kept pair of an epoch is so seen exactly once. A global
+batch takes the same number of pairs from every stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metacurate.curation import balancing
+from metacurate.errors import UserError
+from metacurate.training.shards import (
+    Image,
+    PairBatch,
+    Shard,
+    ShardsConfig,
+    find_shards,
+    read_shard,
+)
+
+FREE_POSITION = 2**32 - 1
+FREE_ENTRY = 2**32 - 1
+# Keys of the permutations; the balancing draws have 0 here.
+UNIT_ORDER, BLOCK_ORDER = 1, 2
+FRUITLESS_EPOCHS = 3
+
+
+@dataclass(frozen=True)
+class AllTexts:
+    """Every pair, any of its texts."""
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The pairs and texts that curation kept; shards must have ``text_kept``."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """Balancing on the fly: ``counts`` uint64[entries] over the whole pool, threshold ``t``."""
+
+    counts: balancing.Counts
+    t: float
+
+    @property
+    def keep_probs(self) -> balancing.Probabilities:
+        """The entries' keep probabilities."""
+        return balancing.keep_probabilities(self.counts, self.t)
+
+
+Selection = AllTexts | Curated | Online
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is loaded, and how.
+
+    ``global_batch``: pairs a step over all ranks, a multiple of ``streams``; ``image_size``: pixels
+    a side; ``crop_scale``: the random crop's share of the area, (1, 1) for a plain resize;
+    ``fraction``: the share of the pairs that is used at all.
+    """
+
+    shards: ShardsConfig
+    selection: Selection
+    global_batch: int
+    image_size: int
+    seed: int = 0
+    fraction: float = 1.0
+    streams: int = 8
+    shuffle_block: int = 1024
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"fraction must lie in (0, 1], not {self.fraction:g}")
+        for name in ("global_batch", "image_size", "streams", "shuffle_block"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.global_batch % self.streams:
+            raise UserError(
+                f"global_batch ({self.global_batch}) must be a multiple of streams "
+                f"({self.streams}): every stream gives as many pairs to a batch"
+            )
+
+
+@dataclass(frozen=True)
+class KeptPair:
+    """A pair that is seen in an epoch, with the text chosen for it; ``uid`` has 16 bytes."""
+
+    uid: bytes
+    text: str
+    image: Image
+
+
+@dataclass
+class Position:
+    """Where a stream is: the unit's number in the endless sequence, and its kept pairs passed."""
+
+    unit: int
+    pair: int = 0
+
+
+class PairSource:
+    """The pairs of some shards as units and epochs; no state but the files."""
+
+    def __init__(self, config: DataConfig, shards: Sequence[Shard] | None = None) -> None:
+        self.config = config
+        self.shards = tuple(find_shards(config.shards) if shards is None else shards)
+        self.splits = -(-config.streams // len(self.shards))
+        self._keep_probs = (
+            config.selection.keep_probs if isinstance(config.selection, Online) else None
+        )
+
+    @property
+    def units(self) -> int:
+        """Units an epoch."""
+        return len(self.shards) * self.splits
+
+    def epoch_of(self, unit: int) -> int:
+        """The epoch that a unit of the endless sequence belongs to."""
+        return unit // self.units
+
+    def unit_pairs(
+        self, unit: int, skipped: Counter[str], *, first_block: int = 0
+    ) -> Iterator[KeptPair]:
+        """The kept pairs of a unit of the endless sequence, shuffled in blocks.
+
+        Blocks before ``first_block`` are passed over unshuffled. ``skipped`` counts by reason.
+        """
+        epoch, at = divmod(unit, self.units)
+        order = _generator(self.config.seed, UNIT_ORDER, epoch).permutation(self.units)
+        chosen = int(order[at])
+        shard, split = divmod(chosen, self.splits)
+        size = self.config.shuffle_block
+        block: list[KeptPair] = []
+        number = 0
+        for pair in self._kept(self.shards[shard], split, epoch, skipped):
+            block.append(pair)
+            if len(block) == size:
+                if number >= first_block:
+                    yield from self._shuffled(block, epoch, chosen, number)
+                block, number = [], number + 1
+        if block and number >= first_block:
+            yield from self._shuffled(block, epoch, chosen, number)
+
+    def _shuffled(
+        self, block: list[KeptPair], epoch: int, chosen: int, number: int
+    ) -> Iterator[KeptPair]:
+        order = _generator(self.config.seed, BLOCK_ORDER, epoch, chosen, number)
+        return (block[i] for i in order.permutation(len(block)))
+
+    def _kept(
+        self, shard: Shard, split: int, epoch: int, skipped: Counter[str]
+    ) -> Iterator[KeptPair]:
+        first = 0
+        # A shard that is split is read once a split: what its files lack is counted once only.
+        counted = skipped if split == 0 else Counter[str]()
+        for batch in read_shard(shard, self.config.shards, counted):
+            rows = np.arange(len(batch.uids))
+            own = (rows + first) % self.splits == split
+            first += len(rows)
+            yield from self._choose(batch, own, epoch, skipped, shard)
+
+    def _choose(
+        self,
+        batch: PairBatch,
+        own: npt.NDArray[np.bool_],
+        epoch: int,
+        skipped: Counter[str],
+        shard: Shard,
+    ) -> Iterator[KeptPair]:
+        config = self.config
+        offsets = batch.text_offsets
+        usable = np.array([bool(t and not t.isspace()) for t in batch.texts], dtype=np.bool_)
+        kept = self._text_mask(batch, epoch, skipped, own, shard) & usable
+        filled = np.concatenate([[0], np.cumsum(usable)])
+        empty = filled[offsets[1:]] == filled[offsets[:-1]]
+        skipped["no_text"] += int(np.count_nonzero(own & empty))
+        skipped["no_uid"] += int(np.count_nonzero(own & ~batch.has_uid))
+        chosen = np.concatenate([[0], np.cumsum(kept)])
+        pairs = own & batch.has_uid & (chosen[offsets[1:]] > chosen[offsets[:-1]])
+        for i in np.flatnonzero(pairs):
+            uid = batch.uids[i].tobytes()
+            if config.fraction < 1 and (
+                balancing.draw(config.seed, uid, FREE_POSITION, FREE_ENTRY) >= config.fraction
+            ):
+                continue
+            texts = np.flatnonzero(kept[offsets[i] : offsets[i + 1]])
+            at = int(free_draw(config.seed, uid, 0, epoch) * texts.size) if texts.size > 1 else 0
+            text = batch.texts[offsets[i] + texts[at]]
+            assert text is not None
+            yield KeptPair(uid, text, batch.image(int(i)))
+
+    def _text_mask(
+        self,
+        batch: PairBatch,
+        epoch: int,
+        skipped: Counter[str],
+        own: npt.NDArray[np.bool_],
+        shard: Shard,
+    ) -> npt.NDArray[np.bool_]:
+        """Which texts the selection keeps, bool[texts]."""
+        offsets = batch.text_offsets
+        if isinstance(self.config.selection, AllTexts):
+            return np.ones(len(batch.texts), dtype=np.bool_)
+        online = self._keep_probs is not None
+        name, lists = ("matched", batch.matched) if online else ("text_kept", batch.text_kept)
+        if lists is None:
+            if not len(batch.uids):
+                return np.zeros(0, dtype=np.bool_)
+            raise UserError(
+                f"{shard.address} has no {name!r}: it is not a curated shard; "
+                "give the output of 'metacurate curate', or select all texts"
+            )
+        lengths = np.asarray(lists.value_lengths().fill_null(-1))
+        aligned = lengths == np.diff(offsets)
+        skipped[f"broken_{name}"] += int(np.count_nonzero(own & ~aligned & (lengths >= 0)))
+        mask = np.zeros(len(batch.texts), dtype=np.bool_)
+        good = np.repeat(aligned, np.diff(offsets))
+        lists = lists.filter(_arrow(aligned))
+        flat = lists.flatten()
+        if not online:
+            mask[good] = np.asarray(flat.fill_null(False))
+            return mask
+        assert self._keep_probs is not None
+        text_offsets = np.zeros(len(flat) + 1, np.int64)
+        np.cumsum(np.asarray(flat.value_lengths().fill_null(0)), out=text_offsets[1:])
+        pair_offsets = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum(np.diff(offsets)[aligned], out=pair_offsets[1:])
+        ids = np.asarray(flat.flatten().fill_null(0), np.uint32)
+        if ids.size and int(ids.max()) >= self._keep_probs.size:
+            raise UserError(
+                f"{shard.address} matches entry {int(ids.max())}, but there are counts of "
+                f"{self._keep_probs.size} entries only: counts and shards are of different runs"
+            )
+        drawn = balancing.balance(
+            np.ascontiguousarray(batch.uids[aligned]), pair_offsets, text_offsets, ids,
+            self._keep_probs, seed=self.config.seed, epoch=epoch,
+        )  # fmt: skip
+        mask[good] = drawn.texts
+        return mask
+
+
+def _arrow(mask: npt.NDArray[np.bool_]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(mask)
+
+
+def _generator(seed: int, purpose: int, *place: int) -> np.random.Generator:
+    """A generator for one place: counters are (0, place), so that none overlap."""
+    counter = np.array([0, *place, *[0] * (3 - len(place))], dtype=np.uint64)
+    key = np.array([seed, purpose], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def free_draw(seed: int, uid: bytes, number: int, epoch: int) -> float:
+    """One of a pair's draws that balancing leaves free, in [0, 1)."""
+    return balancing.draw(seed, uid, FREE_POSITION, number, epoch=epoch)

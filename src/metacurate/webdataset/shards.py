@@ -1,0 +1,114 @@
+"""Folders of WebDataset tar shards in img2dataset's layout, written byte for byte reproducibly.
+
+A shard ``NNNNN`` is ``NNNNN.tar`` (``KEY.jpg``, ``KEY.txt``, ``KEY.json`` of each image),
+``NNNNN.parquet`` (a row for each URL, failures included) and ``NNNNN_stats.json``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from metacurate.errors import UserError
+from metacurate.runtime.storage import Folder
+from metacurate.webdataset import headers as tar_index
+
+SHARD_DIGITS = 5
+SHARD_FILE = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+MAX_MEMBER_BYTES = 2**28
+DAMAGE = frozenset({"tar_unreadable", "tar_damaged", "tar_truncated"})
+
+SUCCESS = "success"
+FAILED_TO_DOWNLOAD = "failed_to_download"
+FAILED_TO_RESIZE = "failed_to_resize"
+FILTERED = "filtered"
+
+
+def shard_stem(number: int) -> str:
+    """The name of a shard without extension."""
+    return f"{number:0{SHARD_DIGITS}d}"
+
+
+def sample_key(shard: int, row: int, samples_per_shard: int) -> str:
+    """The key of a row: the shard's number, then the row's in as many digits as a shard needs."""
+    digits = math.ceil(math.log10(samples_per_shard)) if samples_per_shard > 1 else 0
+    return shard_stem(shard) + (f"{row:0{digits}d}" if digits else "")
+
+
+def list_shards(folder: Folder) -> list[str]:
+    """The stems of a folder's tars in order; UserError if it has none."""
+    stems = [n.removesuffix(".tar") for n in folder.list() if n.endswith(".tar")]
+    if not stems:
+        raise UserError(f"{folder.url} holds no .tar files; give a folder of WebDataset shards")
+    return stems
+
+
+def statistics_name(stem: str) -> str:
+    """The name of a shard's statistics."""
+    return f"{stem}_stats.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a tar: its key, and its files' bytes by extension, in their order."""
+
+    key: str
+    files: dict[str, bytes]
+
+    @property
+    def image(self) -> bytes | None:
+        """The bytes of the image, if there is one."""
+        return next((data for ext, data in self.files.items() if ext in IMAGE_EXTENSIONS), None)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The sample's JSON; empty if there is none."""
+        try:
+            row = json.loads(self.files.get("json", b"{}"))
+        except ValueError:
+            return {}
+        return row if isinstance(row, dict) else {}
+
+
+class TarWriter:
+    """Writes samples whose bytes depend on their content only: no times, owners or modes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def write(self, sample: Sample) -> None:
+        """Add a sample's files."""
+        for extension, data in sample.files.items():
+            info = tarfile.TarInfo(f"{sample.key}.{extension}")
+            info.size = len(data)
+            self._tar.addfile(info, io.BytesIO(data))
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
+
+
+def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[Sample]:
+    """The samples of a tar in order, one in memory at a time; ``skipped`` counts odd members.
+
+    UserError if the tar is damaged: its rows would be lost unnoticed.
+    """
+    for found in tar_index.read_samples(file, skipped):
+        files = {}
+        for member in found.members:
+            if member.size > MAX_MEMBER_BYTES:
+                skipped["member_too_large"] += 1
+                continue
+            file.seek(member.data_offset)
+            files[member.extension] = file.read(member.size)
+        yield Sample(found.key, files)
+    if damage := DAMAGE & skipped.keys():
+        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it anew")

@@ -1,0 +1,341 @@
+"""inspect, diff and plan: what they find, and that foreign text is harmless in the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import Command
+from hostile_pool import DANGEROUS_CHARACTERS, ENTRIES, MARKUP, OVERRIDE, make_hostile_run
+from metacurate.analysis.diff import compare, jensen_shannon_divergence
+from metacurate.analysis.inspect import inspect_entry, inspect_text, inspect_uid, run_distribution
+from metacurate.analysis.plan import Sweep, plan_counts, plan_run
+from metacurate.analysis.read_counts import Card, read_card, read_counts
+from metacurate.curation.matching.reference import match_text
+from metacurate.errors import UserError
+from metacurate.metadata.store import load_metadata
+from metacurate.pipeline import curate
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder
+
+POOL = Path(__file__).parents[2] / "examples" / "emoji"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("emoji") / "run"
+    curate(str(POOL), "wordnet", str(made), t=10, seed=7, report=False, workers=1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_hostile_run(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return Run(Folder(str(folder)), LocalEngine(1), show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def kept(folder: Path) -> list[dict]:
+    shards = sorted((folder / "curated").iterdir())
+    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+
+
+# inspect
+
+
+def test_text(folder: Path) -> None:
+    card = json.loads((folder / "datacard.json").read_text(encoding="utf-8"))
+    text = "a smiling cat face, light skin tone"
+    found = inspect_text(text, run_distribution(Folder(str(folder))))
+    entries = load_metadata("wordnet").entries.to_pylist()
+    assert [m["entry"] for m in found["matches"]] == [entries[i] for i in match_text(text, entries)]
+    assert len(found["matches"]) > 4
+    for match in found["matches"]:
+        count = card["entry_counts"].get(match["entry"], 0)
+        assert match["count"] == count
+        assert match["p"] == min(1.0, 10 / max(count, 1))
+        assert match["part"] == ("head" if count >= 10 else "tail" if count else "unmatched")
+    none = math.prod(1 - match["p"] for match in found["matches"])
+    assert found["keep_prob"] == pytest.approx(1 - none)
+    nothing = inspect_text("qqq", run_distribution(Folder(str(folder))))
+    assert (nothing["matches"], nothing["keep_prob"]) == ([], 0.0)
+
+
+def test_entry(run: Run, kept: list[dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = inspect_entry(run, "cat", samples=5)
+    assert found["part"] == "head"
+    assert found["p"] == 10 / found["count"]
+    texts = {
+        (row["uid"].hex(), row["texts"][place]["text"])
+        for row in kept
+        for place, matched in enumerate(row["matched"])
+        if row["text_kept"][place] and found["id"] in matched
+    }
+    assert len(found["samples"]) == 5
+    assert {(s["uid"], s["text"]) for s in found["samples"]} <= texts
+    assert len({s["text"] for s in found["samples"]}) == 5
+    monkeypatch.setattr("metacurate.curation.layout.PAIRS_WORTH_WORKERS", 0)
+    in_parallel = Run(run.folder, LocalEngine(2), show_progress=False)
+    assert inspect_entry(in_parallel, "cat", samples=5) == found
+
+
+def test_unmatched_and_unknown_entries(run: Run) -> None:
+    assert inspect_entry(run, "biological warfare defense")["part"] == "unmatched"
+    with pytest.raises(UserError, match=r"no entry 'catt'; did you mean .*'cat'"):
+        inspect_entry(run, "catt")
+
+
+def test_uid_tells_the_fate_of_every_pair(run: Run, folder: Path, kept: list[dict]) -> None:
+    by_uid = {row["uid"]: row for row in kept}
+    from metacurate.curation.match_index import read_index  # all pairs, kept or not
+
+    with (folder / "index/part-000000.arrow").open("rb") as file:
+        uids = [u.as_py() for batch in read_index(file) for u in batch.batch.column("uid")]
+    chosen = uids[:: len(uids) // 12]
+    fates = set()
+    for uid in chosen:
+        (pair,) = inspect_uid(run, uid.hex())["pairs"]
+        fates.add(pair["kept"])
+        assert pair["kept"] == (uid in by_uid)
+        if uid in by_uid:
+            row = by_uid[uid]
+            assert pair["keep_prob"] == pytest.approx(row["keep_prob"], abs=0)
+            assert pair["url"] == row["url"]
+            assert [text["kept"] for text in pair["texts"]] == row["text_kept"]
+            assert [t["text"] for t in pair["texts"]] == [t["text"] for t in row["texts"]]
+            assert [[m["id"] for m in t["matches"]] for t in pair["texts"]] == row["matched"]
+        else:
+            assert all(text["text"] for text in pair["texts"])  # from the pool
+    assert fates == {True, False}
+
+
+def test_uid_without_the_pool(tmp_path: Path) -> None:
+    made = make_hostile_run(tmp_path)
+    run = Run(Folder(str(made)), LocalEngine(1), show_progress=False)
+    uid = pq.read_table(made / "curated/part-000000.parquet")["uid"][0].as_py().hex()
+    whole = inspect_uid(run, uid)
+    for file in (tmp_path / "pool").iterdir():
+        file.unlink()
+    found = inspect_uid(run, uid)
+    assert "cannot be read from the pool" in found["note"]
+    assert found["pairs"][0]["texts"][0]["text"] is None
+    assert found["pairs"][0]["texts"][0]["matches"] == whole["pairs"][0]["texts"][0]["matches"]
+    with pytest.raises(UserError, match="no matched pair has the uid"):
+        inspect_uid(run, "00" * 16)
+    for wrong in ("zz", "00" * 15, ""):
+        with pytest.raises(UserError, match="32 hexadecimal digits"):
+            inspect_uid(run, wrong)
+
+
+# diff
+
+
+def test_divergence() -> None:
+    a = np.array([1.0, 2.0, 3.0])
+    assert jensen_shannon_divergence(a, a * 5) == 0.0
+    assert jensen_shannon_divergence(np.array([1.0, 0.0]), np.array([0.0, 9.0])) == 1.0
+    p, q = np.array([0.5, 0.5]), np.array([0.9, 0.1])
+    middle = (p + q) / 2
+    expected = 0.5 * (p * np.log2(p / middle)).sum() + 0.5 * (q * np.log2(q / middle)).sum()
+    assert jensen_shannon_divergence(p, q) == pytest.approx(expected)
+    assert jensen_shannon_divergence(a, np.zeros(3)) is None
+
+
+def test_comparison() -> None:
+    first = Card("A", {"cat": 100, "dog": 4, "eel": 1}, {"cat": 20, "dog": 4, "eel": 1}, 10.0)
+    second = Card("B", {"cat": 90, "dog": 12, "fox": 3}, {"cat": 21, "dog": 8, "fox": 3}, 10.0)
+    found = compare(first, second)
+    assert found["before"]["gained"] == {"fox": 3}
+    assert found["before"]["lost"] == {"eel": 1}
+    assert found["before"]["match_counts"] == [105, 105]
+    assert found["parts"]["tail_to_head"] == 1
+    assert found["parts"]["head_to_tail"] == 0
+    assert found["parts"]["tail_proportion_before"] == [5 / 105, 3 / 105]
+    assert found["parts"]["tail_proportion_after"] == [5 / 25, 3 / 32]
+    mover = found["after"]["movers"][0]
+    assert mover["entry"] == "cat"
+    assert mover["shares"] == [20 / 25, 21 / 32]
+    assert len(compare(first, second, listed=1)["after"]["movers"]) == 1
+    same = compare(first, first)
+    assert same["after"]["jensen_shannon_divergence"] == 0
+    assert same["after"]["movers"] == []
+
+
+def test_plain_counts_are_a_card(tmp_path: Path) -> None:
+    file = tmp_path / "entry_counts.json"
+    file.write_text('{"cat": 3, "dog": 1}', encoding="utf-8")
+    card = read_card(str(file))
+    assert (card.counts, card.kept, card.t) == ({"cat": 3, "dog": 1}, None, None)
+    assert "parts" not in compare(card, card)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"cat": -1}', '{"cat": 1.5}', '{"cat": true}', '["cat"]', "{", '{"entry_counts": 3}',
+     '{"entry_counts": {"cat": 1}, "balancing": {"t": "soon"}}'],
+)  # fmt: skip
+def test_what_is_no_card_is_told(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "card.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"card\.json"):
+        read_card(str(file))
+
+
+def test_counts_in_the_metadatas_order(folder: Path, tmp_path: Path) -> None:
+    metadata = load_metadata(str(folder / "metadata.parquet"))
+    by_name = read_counts(str(folder), metadata)
+    assert by_name.tolist() == read_counts(str(folder / "counts.npy"), metadata).tolist()
+    other = tmp_path / "entries.json"
+    other.write_text('["cat"]', encoding="utf-8")
+    for source, message in ((folder, "does not have"), (folder / "counts.npy", "has 1")):
+        with pytest.raises(UserError, match=message):
+            read_counts(str(source), load_metadata(str(other)))
+    with pytest.raises(UserError, match="no file"):
+        read_counts(str(tmp_path / "none.npy"))
+    with pytest.raises(UserError, match=r"holds no datacard\.json"):
+        read_counts(str(tmp_path))
+
+
+# plan
+
+
+def test_plan_of_a_run_is_exact(run: Run, folder: Path) -> None:
+    card = json.loads((folder / "datacard.json").read_text(encoding="utf-8"))
+    sweep = Sweep((10.0, math.inf), (0.06,), (9000,))
+    plans = plan_run(run, sweep)
+    assert [plan.t for plan in plans] == sorted(plan.t for plan in plans)
+    at_ten = next(plan for plan in plans if plan.t == 10)
+    assert at_ten.pairs[0] == at_ten.pairs[1] == pytest.approx(card["kept"]["pairs_expected"])
+    assert at_ten.p == card["balancing"]["tail_proportion"]
+    assert at_ten.head_entries == card["tables"]["part"]["head"]["entries"]
+    everything = plans[-1]
+    assert everything.pairs[0] == card["matched"]["pairs"]
+    assert everything.texts[0] == card["matched"]["texts"]
+    assert everything.draws == card["matched"]["match_counts"]
+    solved = next(plan for plan in plans if plan.asked == "9,000 pairs")
+    assert solved.pairs[0] == pytest.approx(9000, rel=1e-5)
+    with pytest.raises(UserError, match="--target-size"):
+        plan_run(run, Sweep(target_sizes=(10**9,)))
+
+
+def test_plan_with_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Sweep((10.0, 50.0), (0.06,))
+    plans = plan_run(run, sweep)
+    monkeypatch.setattr("metacurate.curation.layout.PAIRS_WORTH_WORKERS", 0)
+    assert plan_run(Run(run.folder, LocalEngine(2), show_progress=False), sweep) == plans
+
+
+def test_plan_of_counts_bounds_the_exact_plan(run: Run, folder: Path) -> None:
+    counts = read_counts(str(folder))
+    for bounds, exact in zip(plan_counts(counts, Sweep()), plan_run(run, Sweep()), strict=True):
+        assert (bounds.t, bounds.p, bounds.draws) == (exact.t, exact.p, exact.draws)
+        assert bounds.pairs[0] <= exact.pairs[0] <= bounds.pairs[1]
+        assert bounds.texts[0] <= exact.texts[0] <= bounds.texts[1]
+
+
+def test_least_threshold_for_a_size(folder: Path) -> None:
+    counts = read_counts(str(folder))
+    (plan,) = plan_counts(counts, Sweep(target_sizes=(5000,)))
+    assert plan.draws == pytest.approx(5000)
+    (most,) = plan_counts(counts, Sweep(target_sizes=(int(counts.sum()),)))
+    assert most.t == counts.max()
+    with pytest.raises(UserError, match="there are only"):
+        plan_counts(counts, Sweep(target_sizes=(int(counts.sum()) + 1,)))
+    with pytest.raises(UserError, match="--p"):
+        Sweep(tail_proportions=(1.5,))
+
+
+def test_planning_twice_in_a_folder_whose_counts_changed(tmp_path: Path) -> None:
+    made = make_hostile_run(tmp_path)
+    run = Run(Folder(str(made)), LocalEngine(1), show_progress=False)
+    before = plan_run(run, Sweep((2.0,)))
+    counts = np.load(made / "counts.npy")
+    np.save(made / "counts.npy", counts * 10)
+    after = plan_run(run, Sweep((2.0,)))
+    assert after[0].pairs[0] < before[0].pairs[0]
+
+
+# The command line.
+
+
+def out(metacurate: Command, *arguments: object) -> str:
+    """What a command prints; it must succeed."""
+    ended = metacurate(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_commands_print_json(metacurate: Command, folder: Path) -> None:
+    run = ["--run", str(folder), "--json"]
+    text = json.loads(out(metacurate, "inspect", "text", "a cat", *run))
+    assert [match["entry"] for match in text["matches"]] == ["a", "cat"][::-1]
+    entry = json.loads(out(metacurate, "inspect", "entry", "cat", "--workers", 1, *run))
+    uid = entry["samples"][0]["uid"]
+    assert json.loads(out(metacurate, "inspect", "uid", uid, "--workers", 1, *run))["uid"] == uid
+    plan = json.loads(
+        out(metacurate, "plan", str(folder), "--t", "10", "--t", "inf", "--workers", 1, "--json")
+    )
+    assert plan["exact"] is True
+    assert [p["t"] for p in plan["plans"]] == [10, "inf"]
+    diff = json.loads(out(metacurate, "diff", str(folder), str(folder), "--json"))
+    assert diff["after"]["entries_gained"] == 0
+    alone = json.loads(
+        out(
+            metacurate, "inspect", "text", "a cat", "--metadata", "wordnet",
+            "--counts", str(folder / "counts.npy"), "--t", "10", "--json",
+        )
+    )  # fmt: skip
+    assert alone == text
+
+
+def test_foreign_text_is_harmless_in_the_terminal(
+    metacurate: Command, hostile: Path, folder: Path
+) -> None:
+    run = ["--run", str(hostile)]
+    table = pq.read_table(hostile / "curated").to_pylist()
+    shown = []
+    for entry in ENTRIES:
+        shown.append(out(metacurate, "inspect", "entry", entry, "--workers", 1, *run))
+        shown.append(out(metacurate, "inspect", "entry", entry, "--workers", 1, *run, "--json"))
+    for row in table[:8]:
+        shown.append(out(metacurate, "inspect", "uid", row["uid"].hex(), "--workers", 1, *run))
+    shown.append(out(metacurate, "inspect", "text", " ".join(ENTRIES) + " cat " * 300_000, *run))
+    shown.append(out(metacurate, "diff", str(hostile), str(folder)))
+    shown.append(out(metacurate, "report", str(hostile), "--workers", 1))
+    for text in shown:
+        assert not set(text) & set(DANGEROUS_CHARACTERS)
+        assert len(text) < 100_000
+    everything = "".join(shown)
+    assert MARKUP.split()[0] in everything  # not taken for markup
+    assert "\\u202egnptac\\u202c" in everything
+
+
+def test_mistakes_end_in_one_harmless_line(
+    metacurate: Command, hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        (["inspect", "entry", f"\x1b[31m{OVERRIDE}", "--run", str(hostile)], "no entry"),
+        (["inspect", "text", "x"], "give either --run"),
+        (["inspect", "text", "x", "--run", str(hostile), "--t", "3"], "give either --run"),
+        (["plan"], "give either a run's folder or --counts"),
+        (["diff", "\x1b[31mA", "B"], "no file"),
+        (["plan", str(hostile), "--t", "-1"], "--t must be positive"),
+        (["report", "nowhere"], "no finished balance stage"),
+    ):
+        ended = metacurate(*arguments)
+        assert ended.returncode == 2
+        assert message in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert not set(ended.stderr) & set(DANGEROUS_CHARACTERS)
+    assert not list(tmp_path.iterdir())

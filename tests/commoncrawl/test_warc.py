@@ -1,0 +1,272 @@
+"""Reading records: layouts, damage, sizes."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import zlib
+from collections import Counter
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metacurate.commoncrawl import warc
+from metacurate.commoncrawl.warc import Record, read_batches, read_records
+from metacurate.kernels import warc as warc_kernel
+from metacurate.kernels.bytes import BLOCK
+from web_pages import members, record
+
+KINDS = frozenset({b"metadata"})
+RECORDS = [record("metadata", b"block %d " % n * 50, f"http://a.example/{n}") for n in range(20)]
+
+
+def read(data: bytes, max_bytes: int = 1 << 20) -> tuple[list[Record], Counter[str]]:
+    losses: Counter[str] = Counter()
+    return list(read_records(BytesIO(data), KINDS, max_bytes, losses)), losses
+
+
+def urls(records: list[Record]) -> list[str | None]:
+    return [r.field("WARC-Target-URI") for r in records]
+
+
+ALL = [f"http://a.example/{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [members(*RECORDS), b"".join(RECORDS), gzip.compress(b"".join(RECORDS))],
+    ids=["members", "plain", "one gzip stream"],
+)
+def test_layouts(data: bytes) -> None:
+    found, losses = read(data)
+    assert urls(found) == ALL
+    assert [r.block for r in found] == [b"block %d " % n * 50 for n in range(20)]
+    assert not losses
+
+
+def test_only_the_wanted_types() -> None:
+    found, losses = read(members(record("response", b"x"), record("METADATA", b"y")))
+    assert [r.block for r in found] == [b"y"]
+    assert not losses
+
+
+def test_offsets_are_those_of_the_members() -> None:
+    found, _ = read(members(*RECORDS))
+    data = members(*RECORDS)
+    for r in found:
+        inflated = zlib.decompressobj(31).decompress(data[r.offset :])
+        assert inflated.startswith(b"WARC/1.0")
+        assert r.block in inflated
+
+
+def test_a_damaged_member_costs_one_record() -> None:
+    parts = [gzip.compress(r, mtime=0) for r in RECORDS]
+    for position in (0, 7, 19):
+        damaged = bytearray(parts[position])
+        damaged[-6] ^= 0xFF  # the checksum
+        data = b"".join(parts[:position]) + bytes(damaged) + b"".join(parts[position + 1 :])
+        found, losses = read(data)
+        assert urls(found) == ALL[:position] + ALL[position + 1 :]
+        assert losses == {warc.DAMAGED_MEMBER: 1}
+
+
+def test_garbage_between_members_is_passed_over() -> None:
+    parts = [gzip.compress(r, mtime=0) for r in RECORDS]
+    found, losses = read(parts[0] + b"\0garbage" * 1000 + b"".join(parts[1:]))
+    assert urls(found) == ALL
+    assert losses == {warc.DAMAGED_MEMBER: 1}
+
+
+def test_a_truncated_file_costs_its_last_record() -> None:
+    data = members(*RECORDS)
+    found, losses = read(data[:-30])
+    assert urls(found) == ALL[:-1]
+    assert losses == {warc.TRUNCATED_MEMBER: 1}
+    found, losses = read(b"".join(RECORDS)[:-100])
+    assert urls(found) == ALL[:-1]
+    assert sum(losses.values()) == 1
+
+
+def test_a_member_cut_short_is_followed_by_the_next() -> None:
+    parts = [gzip.compress(r, mtime=0) for r in RECORDS]
+    found, losses = read(parts[0][:-40] + b"".join(parts[1:]))
+    assert urls(found) == ALL[1:]
+    assert sum(losses.values()) == 1
+
+
+@pytest.mark.parametrize("length", [b"-1", b"99", b"3", b"99999999999999999999", b"x", b""])
+def test_a_wrong_length_costs_one_record(length: bytes) -> None:
+    bad = b"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Length: " + length + b"\r\n\r\nhello\r\n\r\n"
+    found, losses = read(members(RECORDS[0], bad, RECORDS[1]))
+    assert urls(found) == ALL[:2]
+    assert losses == {warc.BROKEN: 1}
+
+
+def test_several_records_in_a_member() -> None:
+    data = members(RECORDS[0]) + gzip.compress(b"".join(RECORDS[1:3])) + members(*RECORDS[3:])
+    found, losses = read(data)
+    assert urls(found) == ALL
+    assert not losses
+
+
+def test_no_archive_at_all() -> None:
+    for data in (b"<html>no archive</html>" * 100, gzip.compress(b"no archive" * 1000)):
+        found, losses = read(data)
+        assert not found
+        assert sum(losses.values()) == 1
+    assert read(b"") == ([], Counter())
+
+
+def test_oversized_records_are_passed_over() -> None:
+    noise = random.Random(0).randbytes(3 << 20)
+    big = record("metadata", noise)
+    found, losses = read(members(RECORDS[0], big, RECORDS[1]))
+    assert urls(found) == ALL[:2]
+    assert losses == {warc.OVERSIZED: 1}
+    found, losses = read(RECORDS[0] + big + RECORDS[1])
+    assert urls(found) == ALL[:2]
+    assert losses == {warc.OVERSIZED: 1}
+
+
+def test_a_record_of_100_mb_does_not_come_into_memory() -> None:
+    import tracemalloc
+
+    block = bytes(100 << 20)
+    data = members(RECORDS[0], record("metadata", block), RECORDS[1])
+    del block
+    tracemalloc.start()
+    found, losses = read(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert urls(found) == ALL[:2]
+    assert losses == {warc.OVERSIZED: 1}
+    assert peak < 20 << 20
+
+
+def test_a_gzip_bomb_is_left_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warc, "MAX_DISCARDED_BYTES", 8 << 20)
+    bomb = gzip.compress(b"WARC/1.0\r\n" + bytes(64 << 20))
+    found, losses = read(members(RECORDS[0]) + bomb + members(RECORDS[1]))
+    assert urls(found) == ALL[:2]
+    assert losses == {warc.OVERSIZED: 1}
+
+
+def test_failing_storage_is_no_damage() -> None:
+    class Failing(BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            piece = super().read(min(size or 0, 4096))
+            if not piece:
+                raise OSError(5, "Input/output error")
+            return piece
+
+    for data in (members(*RECORDS), b"".join(RECORDS)):
+        with pytest.raises(OSError, match="Input/output"):
+            list(read_records(Failing(data), KINDS, 1 << 20, Counter()))
+
+
+def read_by_batches(
+    data: bytes, max_bytes: int = 1 << 20
+) -> tuple[list[tuple[bytes, bytes]], Counter[str]]:
+    """The blocks and addresses of records as batches have them."""
+    losses: Counter[str] = Counter()
+    found = []
+    for batch in read_batches(BytesIO(data), b"metadata", max_bytes, losses):
+        assert batch.data.endswith(bytes(BLOCK))
+        for start, end, uri, uri_end in batch.spans.tolist():
+            found.append((batch.data[start:end], batch.data[uri:uri_end]))
+    return found, losses
+
+
+HEADER_LINES = st.sampled_from(
+    [
+        *(b"WARC/1.0", b"WARC/1.1", b"WARC/2.0", b""),
+        *(b"WARC-Type: metadata", b"WARC-Type: request", b"WARC-Type: METADATA", b"WARC-Type:"),
+        *(
+            b"WARC-Target-URI: http://a.example/",
+            b"WARC-Target-URI:  <b> \x0b",
+            b"WARC-Target-URI: ",
+        ),
+        *(b"warc-target-uri: http://c.example/", b"WARC-Target-Uri:\thttp://d.example/"),
+        *(b"WARC-Target-URI:http://e.example/", b"WARC-Target-URI: \xff", b"WARC-Date: \rx"),
+        *(b"Content-Type: application/json", b"X-Other: y", b"WARC-date: z", b" folded"),
+        *(b"Content-Length: 5", b"Content-Length: 4", b"Content-Length: 05", b"content-length: 5"),
+        *(b"Content-Length: 5 ", b"Content-Length: 9999999999999999999", b"Content-Length: x"),
+    ]
+)
+USUAL_LINES = [
+    b"WARC/1.0",
+    b"WARC-Type: metadata",
+    b"WARC-Target-URI: http://a.example/",
+    b"Content-Length: 5",
+]
+
+
+@st.composite
+def member_of_lines(draw: st.DrawFn) -> bytes:
+    """A record whose header is usual, but for some lines put in or left out."""
+    lines = list(USUAL_LINES)
+    for line in draw(st.lists(HEADER_LINES, max_size=2)):
+        at = draw(st.integers(0, len(lines)))
+        lines[at : at + draw(st.integers(0, 1))] = [line]
+    end = draw(st.sampled_from([b"\r\n\r\n"] * 6 + [b"", b"\r\n", b"\r\n\r\nx"]))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + b"hello" + end
+
+
+@given(
+    st.lists(st.lists(member_of_lines(), min_size=1, max_size=2), max_size=4),
+    st.sampled_from([1 << 20, 5, 4]),
+)
+@settings(max_examples=1500, deadline=None)
+def test_batches_have_the_same_records(groups: list[list[bytes]], max_bytes: int) -> None:
+    # A usual record first: it decides how the file is read.
+    for data in (
+        members(RECORDS[0], *(b"".join(group) for group in groups)),
+        b"".join([RECORDS[0], *(one for group in groups for one in group)]),
+    ):
+        expected, expected_losses = read(data, max_bytes)
+        found, losses = read_by_batches(data, max_bytes)
+        assert losses == expected_losses
+        assert found == [
+            (r.block, warc._field(r.header, "WARC-Target-URI") or b"") for r in expected
+        ]
+
+
+def test_usual_headers_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = members(*RECORDS, record("request", b"x"), b"\r\n".join(USUAL_LINES) + b"\r\n\r\nhello")
+    for name in ("_split", "_batch_of_records", "_field"):
+        monkeypatch.delattr(warc, name)
+    found, losses = read_by_batches(data)
+    assert [uri.decode() for _, uri in found] == [*ALL, "http://a.example/"]
+    assert not losses
+
+
+def test_looking_closely_at_every_member_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    magic = gzip.compress(warc.GZIP_MAGIC * 9, 0)  # magic bytes within a member
+    good = members(*RECORDS[:5]) + magic + members(*RECORDS[5:])
+    files = [good]
+    for _ in range(300):
+        data = bytearray(good)
+        a = rng.randrange(len(data))
+        data[a : a + rng.choice((0, 1, 1, 20))] = rng.choice((b"", b"\0", good[a : a + 30]))
+        files.append(bytes(data))
+    monkeypatch.setattr(warc, "READ_BYTES", 1000)
+    found = [read(data, 1 << 10) for data in files]
+    monkeypatch.setattr(warc, "_whole_members", lambda window, max_bytes: iter(()))
+    expected = [read(data, 1 << 10) for data in files]
+    assert found == expected
+
+
+def test_all_places_are_found() -> None:
+    rng = random.Random(0)
+    for size in (0, 2, 3, 64, 65, 67, 500):
+        data = bytes(rng.choice(b"abc") for _ in range(size))
+        places = np.empty(len(data) // 3, np.int64)
+        found = warc_kernel.find_all(
+            np.frombuffer(data, np.uint8), np.frombuffer(b"abc", np.uint8), places
+        )
+        expected = [at for at in range(size) if data.startswith(b"abc", at)]
+        assert places[:found].tolist() == expected

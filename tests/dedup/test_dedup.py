@@ -1,0 +1,491 @@
+"""Deduplication against a reference of dicts; determinism, resuming, filters and counts."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metacurate.arrays import ranges_to_indices, uid_halves
+from metacurate.dedup import repeats, runs
+from metacurate.dedup.blocklist import Blocklist, read_blocklist
+from metacurate.dedup.dedup import DedupConfig, dedup
+from metacurate.dedup.merging import merge_rows, uid_order
+from metacurate.dedup.runs import (
+    MergeCounts,
+    UidRange,
+    merge_range,
+    plan_ranges,
+    read_index,
+    write_runs,
+)
+from metacurate.errors import UserError
+from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolConfig
+from metacurate.pool.uid import url_uid
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
+from metacurate.texts.rules import TextRules
+
+Row = tuple[str | None, list[str | None]]
+
+
+def write_pool(folder: Path, files: list[list[Row]], group: int = 3) -> None:
+    folder.mkdir(parents=True)
+    number = 0
+    for position, rows in enumerate(files):
+        table = pa.table(
+            {
+                "image_url": pa.array([url for url, _ in rows], pa.string()),
+                "texts": pa.array([texts for _, texts in rows], pa.list_(pa.string())),
+                "number": pa.array(range(number, number + len(rows)), pa.int64()),
+            }
+        )
+        number += len(rows)
+        pq.write_table(table, folder / f"{position:03d}.parquet", row_group_size=group)
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """All rows of the output in the order of its shards."""
+    shards = sorted((out / "pool").glob("*.parquet"))
+    return [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+
+
+def simple(rows: list[dict[str, Any]]) -> list[tuple[bytes, str, list[str], int]]:
+    return [(r["uid"], r["url"], [t["text"] for t in r["texts"]], r["number"]) for r in rows]
+
+
+@dataclass
+class Reference:
+    """Deduplication as one would write it down: a dict, in memory."""
+
+    rows: dict[bytes, tuple[str, list[str], int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, files: list[list[Row]], max_texts: int = 0, most: int = 0, keep: bool = False
+    ) -> Reference:
+        self = cls()
+        for number, (url, texts) in enumerate(row for rows in files for row in rows):
+            uid = url_uid(url) if url else None
+            usable = [t for t in texts if t]
+            if uid is None or not usable:
+                continue
+            _, known, _ = self.rows.setdefault(uid, (url or "", [], number))
+            known += [t for t in dict.fromkeys(usable) if t not in known]
+        for _, texts, _ in self.rows.values():
+            if max_texts:
+                del texts[max_texts:]
+        if most:
+            images = Counter(t for _, texts, _ in self.rows.values() for t in texts)
+            seen: Counter[str] = Counter()
+            for uid in sorted(self.rows):
+                texts = self.rows[uid][1]
+                left = []
+                for text in texts:
+                    seen[text] += 1
+                    if images[text] <= most or (keep and seen[text] <= most):
+                        left.append(text)
+                texts[:] = left
+            self.rows = {uid: row for uid, row in self.rows.items() if row[1]}
+        return self
+
+    def sorted(self) -> list[tuple[bytes, str, list[str], int]]:
+        return [(uid, *self.rows[uid]) for uid in sorted(self.rows)]
+
+
+# Few URLs and texts, so that they repeat; some URLs differ only in what normalising takes away.
+URLS = st.one_of(
+    st.none(),
+    st.builds(
+        lambda host, n, tail: f"http://{host}/{n}.jpg{tail}",
+        st.sampled_from(["a.com", "A.com", "a.com:80", "b.org"]),
+        st.integers(0, 12),
+        st.sampled_from(["", "#x", " "]),
+    ),
+)
+TEXTS = st.lists(
+    st.one_of(st.none(), st.just(""), st.sampled_from(["ab", "é", "日本"]), st.text(max_size=3)),
+    max_size=4,
+)
+FILES = st.lists(st.lists(st.tuples(URLS, TEXTS), min_size=1, max_size=15), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    files=FILES,
+    max_texts=st.sampled_from([0, 1, 2]),
+    most=st.sampled_from([0, 1, 2, 5]),
+    keep=st.booleans(),
+    shard_rows=st.sampled_from([2, 7, 1000]),
+)
+def test_agrees_with_a_dict(
+    files: list[list[Row]], max_texts: int, most: int, keep: bool, shard_rows: int
+) -> None:
+    files = [[(u, [t for t in ts if t is None or t.isprintable()]) for u, ts in f] for f in files]
+    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        # Small enough that runs, batches, merges and buckets all come in several pieces.
+        patch.setattr(runs, "RUN_ROWS", 5)
+        patch.setattr(runs, "MAX_BATCH_ROWS", 2)
+        patch.setattr(runs, "MERGE_BYTES", 300)
+        patch.setattr(repeats, "RECORDS_PER_TASK", 4)
+        folder = Path(scratch)
+        write_pool(folder / "in", files)
+        config = DedupConfig(
+            max_texts=max_texts,
+            max_images_per_text=most,
+            keep_repeats=keep,
+            shard_rows=shard_rows,
+        )
+        totals = dedup(
+            [str(folder / "in")], str(folder / "out"), config, PoolConfig(rows_per_unit=6),
+            LocalEngine(1), show_progress=False,
+        )  # fmt: skip
+        expected = Reference.of(files, max_texts, most, keep).sorted()
+        assert simple(read_rows(folder / "out")) == expected
+        rows = [row for file in files for row in file]
+        assert totals["rows"] == len(rows)
+        assert totals["pairs"] == len(expected)
+        assert totals["rows"] == totals["pairs"] + sum(totals["dropped"].values())
+        assert totals["texts_read"] == sum(t is not None for _, texts in rows for t in texts)
+        assert totals["texts"] == sum(len(texts) for _, _, texts, _ in expected)
+        assert totals["texts_read"] == totals["texts"] + sum(totals["texts_dropped"].values())
+        left = {path.name for path in (folder / "out").iterdir()}
+        assert left == {"pool", "state", "manifest.json", ".lock"}
+
+
+def random_files(files: int, rows: int, urls: int, seed: int = 0) -> list[list[Row]]:
+    random = np.random.default_rng(seed)
+    return [
+        [
+            (f"https://h{u % 40}.example/{u}.jpg", [f"text {t}", f"words {t % 3}"])
+            for u, t in random.integers(0, urls, (rows, 2)).tolist()
+        ]
+        for _ in range(files)
+    ]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files of a folder by name, without the lock and what killed runs were writing."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith((".lock", TEMPORARY_PREFIX))
+    }
+
+
+def test_same_bytes_for_one_and_two_workers(tmp_path: Path) -> None:
+    write_pool(tmp_path / "in", random_files(4, 600, 900), group=200)
+    config = DedupConfig(shard_rows=300, max_images_per_text=20, keep_repeats=True)
+    results = []
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        dedup(
+            [str(tmp_path / "in")], str(out), config, PoolConfig(rows_per_unit=200),
+            LocalEngine(workers), show_progress=False,
+        )  # fmt: skip
+        results.append(tree(out))
+    assert results[0] == results[1]
+    assert sum(name.startswith("pool/") for name in results[0]) > 3
+
+
+def test_texts_keep_source_and_language_of_first_sight(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    rows = [
+        {"url": "http://a/1", "texts": [{"source": "alt", "text": "x", "lang": "en"}], "w": 1},
+        {
+            "url": "http://a/1#2",
+            "texts": [
+                {"source": "title", "text": "x", "lang": "fr"},
+                {"source": "title", "text": "y", "lang": None},
+            ],
+            "w": 2,
+        },
+    ]
+    schema = pa.schema([("url", pa.string()), ("texts", TEXTS_TYPE), ("w", pa.int32())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "in" / "a.parquet")
+    out = tmp_path / "out"
+    dedup([str(tmp_path / "in")], str(out), DedupConfig(), PoolConfig(), LocalEngine(1))
+    assert read_rows(out) == [
+        {
+            "uid": url_uid("http://a/1"),
+            "url": "http://a/1",
+            "texts": [
+                {"source": "alt", "text": "x", "lang": "en"},
+                {"source": "title", "text": "y", "lang": None},
+            ],
+            "w": 1,
+        }
+    ]
+
+
+def test_several_text_columns_and_formats(tmp_path: Path) -> None:
+    """Files with other columns and formats make one pool; a text's source is its column."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("url,alt,title,n\nhttp://a/1,one,two,7\n")
+    lines = '{"url": "http://a/1", "alt": "three", "title": "one"}\n'
+    (tmp_path / "in" / "b.jsonl").write_text(lines)
+    out = tmp_path / "out"
+    config = PoolConfig(text_cols=("alt", "title"))
+    dedup([str(tmp_path / "in")], str(out), DedupConfig(), config, LocalEngine(1))
+    (row,) = read_rows(out)
+    assert [(t["source"], t["text"]) for t in row["texts"]] == [
+        ("alt", "one"),
+        ("title", "two"),
+        ("alt", "three"),
+    ]
+    assert row["n"] == "7"
+
+
+def test_output_is_a_pool_and_a_fixed_point(tmp_path: Path) -> None:
+    write_pool(tmp_path / "in", random_files(2, 300, 200), group=100)
+    first, second = tmp_path / "first", tmp_path / "second"
+    config = DedupConfig(shard_rows=200)
+    dedup([str(tmp_path / "in")], str(first), config, PoolConfig(), LocalEngine(1))
+    totals = dedup([str(first)], str(second), config, PoolConfig(), LocalEngine(1))
+    assert totals["dropped"] == totals["texts_dropped"] == {}
+    assert read_rows(first) == read_rows(second)
+
+
+def test_blocklist(tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text("# ads\n\nads.example\n*.tracker.io\nbücher.de\nHTTP://ok.org:80/bad.jpg\n")
+    blocklist = read_blocklist(listed)
+    urls = {
+        "http://ads.example/1.jpg": "domain",
+        "https://img.ADS.example:8080/1.jpg": "domain",
+        "http://ads.example./1.jpg": "domain",
+        "http://user:pass@ads.example/1.jpg": "domain",
+        "http://notads.example/1.jpg": None,
+        "http://ads.example@ok.org/1.jpg": None,
+        "http://ok.org/ads.example": None,
+        "http://ads.example.org/": None,
+        "http://tracker.io/": "domain",
+        "http://a.b.tracker.io?x": "domain",
+        "http://www.xn--bcher-kva.de/1": "domain",
+        "http://BÜCHER.de/1": "domain",
+        "http://ok.org/bad.jpg#f": "url",
+        "http://ok.org/bad.jpg?": None,
+        "//ads.example/1.jpg": None,
+    }
+    domain, url = blocklist.masks(pa.array([*urls, None]))
+    got = ["domain" if d else "url" if u else None for d, u in zip(domain, url, strict=True)]
+    assert dict(zip(urls, got, strict=False)) == urls
+    assert got[-1] is None
+    write_pool(tmp_path / "in", [[(u, ["t"]) for u in urls]])
+    totals = dedup(
+        [str(tmp_path / "in")], str(tmp_path / "out"), DedupConfig(blocklist=blocklist),
+        PoolConfig(), LocalEngine(1), show_progress=False,
+    )  # fmt: skip
+    assert totals["dropped"]["blocked_domain"] == 8
+    assert totals["dropped"]["blocked_url"] == 1
+    assert totals["texts_dropped"]["of_dropped_pair"] == 9
+
+
+def test_blocklist_names_a_bad_line(tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text("good.org\nnot a domain\n")
+    with pytest.raises(UserError, match=r"line 2: 'not a domain'"):
+        read_blocklist(listed)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_blocklist(tmp_path / "missing.txt")
+
+
+def test_blocklist_fingerprint_is_of_what_it_says(tmp_path: Path) -> None:
+    for name, text in (("a", "b.org\na.org\n"), ("b", "# x\nA.org.\n*.b.org\n"), ("c", "a.org\n")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (read_blocklist(tmp_path / name) for name in "abc")
+    assert a.fingerprint == b.fingerprint != c.fingerprint != Blocklist().fingerprint
+
+
+def test_text_rules_are_counted_by_reason(tmp_path: Path) -> None:
+    texts = ["ok text", "IMG_1.jpg", "x", "12345678", "http://a.b/c", "  padded  ", "w" * 30]
+    rows: list[Row] = [(f"http://a/{n}", [text]) for n, text in enumerate(texts)]
+    write_pool(tmp_path / "in", [[*rows, ("http://a/both", ["x", "fine"])]])
+    rules = TextRules(
+        min_length=2, max_length=20, min_letters=0.5, drop_file_names=True, drop_urls=True
+    )
+    out = tmp_path / "out"
+    totals = dedup(
+        [str(tmp_path / "in")], str(out), DedupConfig(text_rules=rules), PoolConfig(),
+        LocalEngine(1), show_progress=False,
+    )  # fmt: skip
+    assert totals["texts_dropped"] == {
+        "text_is_a_URL": 1,
+        "text_is_a_file_name": 1,
+        "text_too_long": 1,
+        "text_too_short": 2,
+        "text_with_few_letters": 1,
+    }
+    assert totals["dropped"] == {"no_text": 5}
+    # What is kept stays as it was.
+    assert {t["text"] for r in read_rows(out) for t in r["texts"]} == {
+        "ok text",
+        "  padded  ",
+        "fine",
+    }
+
+
+def test_settings_must_match_unless_overwritten(tmp_path: Path) -> None:
+    write_pool(tmp_path / "in", random_files(1, 100, 50))
+    pool, out = [str(tmp_path / "in")], str(tmp_path / "out")
+    first = dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1))
+    before = tree(tmp_path / "out")
+    assert dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1)) == first
+    assert tree(tmp_path / "out") == before
+    with pytest.raises(UserError, match="max_texts was 1000, is now 1"):
+        dedup(pool, out, DedupConfig(max_texts=1), PoolConfig(), LocalEngine(1))
+    assert tree(tmp_path / "out") == before
+    redone = dedup(
+        pool, out, DedupConfig(max_texts=1), PoolConfig(), LocalEngine(1), overwrite=True
+    )
+    assert redone["texts"] == redone["pairs"] == first["pairs"] < first["texts"]
+    # A limit on texts leaves more stages behind; without it they must be gone again.
+    dedup(pool, out, DedupConfig(max_images_per_text=1), PoolConfig(), LocalEngine(1),
+          overwrite=True)  # fmt: skip
+    dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1), overwrite=True)
+    assert tree(tmp_path / "out") == before
+
+
+def command(pool: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "metacurate", "pool", "dedup", str(pool), "--out", str(out),
+            "--rows-per-unit", "1000", "--shard-rows", "1500", "--dedup-texts", "30",
+            "--workers", "1", "--json", *options]  # fmt: skip
+
+
+# Runs the command, and kills itself (-9) while the second file with a given prefix is written.
+KILLED_RUN = """
+import contextlib, os, signal, sys
+from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
+prefix, sys.argv = sys.argv[1], ["metacurate", *sys.argv[2:]]
+create, seen = Folder.create, []
+@contextlib.contextmanager
+def create_or_die(self, name):
+    with create(self, name) as file:
+        yield file
+        seen.append(name.startswith(prefix))
+        if sum(seen) == 2:
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+Folder.create = create_or_die
+from metacurate.cli import main
+main()
+"""
+
+
+def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    write_pool(tmp_path / "in", random_files(6, 1500, 4_000), group=1000)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = subprocess.run(command(tmp_path / "in", whole), capture_output=True, check=True)
+    places = ("runs/", "state/partition/", "merged/", "state/merge/", "manifest", "pool/")
+    for prefix in places:
+        arguments = command(tmp_path / "in", killed)[3:]
+        died = subprocess.run(
+            [sys.executable, "-c", KILLED_RUN, prefix, *arguments], capture_output=True, check=False
+        )
+        assert died.returncode == -signal.SIGKILL, (prefix, died.stderr)
+    resumed = subprocess.run(command(tmp_path / "in", killed), capture_output=True, check=True)
+    assert tree(killed) == tree(whole)
+    assert resumed.stdout.replace(str(killed).encode(), str(whole).encode()) == run.stdout
+
+
+def test_bad_options_end_in_one_line(tmp_path: Path) -> None:
+    write_pool(tmp_path / "in", [[("http://a/1", ["x"])]])
+    run = subprocess.run(
+        [*command(tmp_path / "in", tmp_path / "out"), "--min-length", "9", "--max-length", "3"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr == "metacurate: error: --min-length 9 is over --max-length 3\n"
+
+
+# The parts.
+
+
+def table_of(uids: list[bytes], texts: list[list[str]]) -> pa.Table:
+    lists = [[{"source": "s", "text": t, "lang": None} for t in row] for row in texts]
+    schema = pa.schema([("uid", UID_TYPE), ("texts", TEXTS_TYPE), ("n", pa.int64())])
+    return pa.table(
+        [pa.array(uids, UID_TYPE), pa.array(lists, TEXTS_TYPE), pa.array(range(len(uids)))],
+        schema=schema,
+    )
+
+
+UIDS = st.binary(min_size=16, max_size=16) | st.sampled_from(
+    [b"\0" * 15 + bytes([n]) for n in range(4)]
+)
+
+
+@given(st.lists(UIDS, max_size=30))
+def test_uid_order_is_stable_byte_order(uids: list[bytes]) -> None:
+    order = uid_order(uid_halves(pa.array(uids, UID_TYPE)))
+    assert order.tolist() == sorted(range(len(uids)), key=lambda n: uids[n])
+
+
+def test_uid_halves_of_a_slice() -> None:
+    uids = [bytes([n] * 8 + [n + 1] * 8) for n in range(5)]
+    high, low = uid_halves(pa.array(uids, UID_TYPE).slice(2, 2))
+    assert [h.to_bytes(8, "big") + w.to_bytes(8, "big") for h, w in
+            zip(high.tolist(), low.tolist(), strict=True)] == uids[2:4]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4)), max_size=8))
+def test_ranges_to_indices(ranges: list[tuple[int, int]]) -> None:
+    starts, lengths = (np.array([r[k] for r in ranges], np.int32) for k in (0, 1))
+    expected = [n for start, length in ranges for n in range(start, start + length)]
+    assert ranges_to_indices(starts, lengths).tolist() == expected
+
+
+def test_merging_in_parts_gives_the_same() -> None:
+    random = np.random.default_rng(1)
+    uids = [bytes([0] * 15 + [n]) for n in random.integers(0, 6, 60).tolist()]
+    texts = [[f"t{n}" for n in random.integers(0, 9, k).tolist()] for k in [0, 1, 2, 5] * 15]
+    table = table_of(uids, texts)
+    whole = merge_rows(table, 3)
+    parts = [merge_rows(table.slice(start, 20), 3).table for start in (0, 20, 40)]
+    assert merge_rows(pa.concat_tables(parts), 3).table == whole.table
+    assert whole.table.num_rows == len(set(uids))
+
+
+def test_ranges_are_even_for_uneven_uids(tmp_path: Path) -> None:
+    """Uids that are small numbers (all high bits alike) still spread over the shards."""
+    folder, schema = Folder(str(tmp_path)), table_of([], []).schema
+    random = np.random.default_rng(2)
+    for name in "ab":
+        uids = [int(n).to_bytes(16, "big") for n in random.permutation(20_000)]
+        write_runs(
+            folder, name, [table_of(uids, [["x"]] * len(uids))], schema, 2_000, 0, MergeCounts()
+        )
+    ranges = plan_ranges([read_index(folder, name) for name in "ab"], 5_000, 1 << 40)
+    assert len(ranges) == 8
+    counts = MergeCounts()
+    tables = [merge_range(folder, "ab", r, schema, 0, counts) for r in ranges]
+    merged = pa.concat_tables(tables)
+    assert merged.column("uid").to_pylist() == [n.to_bytes(16, "big") for n in range(20_000)]
+    assert counts.duplicate_pairs == 20_000
+    # Even to within one record batch of each run.
+    assert all(abs(t.num_rows - 2_500) <= 2_000 for t in tables)
+
+
+def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:
+    """Repeats of one URL are merged run by run: they never wait together in memory."""
+    folder, schema = Folder(str(tmp_path)), table_of([], []).schema
+    table = table_of([bytes(16)] * 50_000, [[f"t{n % 7}"] for n in range(50_000)])
+    counts = MergeCounts()
+    write_runs(folder, "a", [table] * 20, schema, 2_000, 0, counts)
+    index = read_index(folder, "a")
+    assert index["rows"].sum() == len(index) <= 3
+    merged = merge_range(folder, ["a"], UidRange((0, 0), None), schema, 0, counts)
+    assert [t["text"] for t in merged.column("texts").to_pylist()[0]] == [f"t{n}" for n in range(7)]
+    assert counts.duplicate_pairs == 20 * 50_000 - 1

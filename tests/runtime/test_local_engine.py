@@ -1,0 +1,124 @@
+"""The local engine: its workers, and what they inherit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metacurate.errors import UserError
+from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
+from metacurate.runtime.engines.local import LocalEngine
+
+
+def square(task: int) -> int:
+    return task * task
+
+
+def variable(task: str) -> str | None:
+    return os.environ.get(task)
+
+
+def process(task: int) -> int:
+    del task
+    return os.getpid()
+
+
+def dies(task: Path) -> int:
+    """Kill the worker until there were two deaths; then their number."""
+    deaths = len(list(task.iterdir()))
+    if deaths < MAX_DEATHS_PER_TASK - 1:
+        (task / str(deaths)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return deaths
+
+
+def always_dies(task: int) -> int:
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_with_their_positions(workers: int) -> None:
+    with LocalEngine(workers) as engine:
+        assert dict(engine.map_shards(square, range(20))) == {n: n * n for n in range(20)}
+        assert dict(engine.map_shards(square, [])) == {}
+
+
+def test_one_worker_is_this_process() -> None:
+    with LocalEngine(1) as engine:
+        assert dict(engine.map_shards(process, [0, 1])) == dict.fromkeys((0, 1), os.getpid())
+    with LocalEngine(2) as engine:
+        assert os.getpid() not in dict(engine.map_shards(process, [0, 1])).values()
+
+
+def test_workers_have_the_environment_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that they are forked from is older than the change."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("METACURATE_TEST", value)
+        with LocalEngine(2) as engine:
+            found = dict(engine.map_shards(variable, ["METACURATE_TEST"] * 4))
+        assert set(found.values()) == {value}
+    monkeypatch.delenv("PATH")
+    with LocalEngine(2) as engine:
+        assert set(dict(engine.map_shards(variable, ["PATH"] * 4)).values()) == {None}
+
+
+def test_a_task_whose_worker_died_is_tried_again(tmp_path: Path) -> None:
+    with LocalEngine(2) as engine:
+        deadly, harmless = tmp_path / "deadly", tmp_path / "harmless"
+        deadly.mkdir()
+        harmless.mkdir()
+        for name in "ab":
+            (harmless / name).touch()
+        assert dict(engine.map_shards(dies, [harmless, deadly])) == {0: 2, 1: 2}
+
+
+def test_a_task_that_kills_its_workers_ends_the_run() -> None:
+    with (
+        LocalEngine(2) as engine,
+        pytest.raises(UserError, match=f"died {MAX_DEATHS_PER_TASK} times while shard"),
+    ):
+        list(engine.map_shards(always_dies, range(8)))
+
+
+SCRIPT = """
+import sys, time
+from metacurate.runtime.engines.local import LocalEngine
+
+
+def work(seconds):
+    print("at work", flush=True)
+    time.sleep(seconds)
+    return seconds
+
+
+if __name__ == "__main__":
+    try:
+        with LocalEngine(2) as engine:
+            for _ in engine.map_shards(work, [1.0, 60.0]):
+                print("done", flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_ctrl_c_to_the_group_ends_idle_and_busy_workers_quietly(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    ended = subprocess.Popen(
+        [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
+    )  # fmt: skip
+    assert ended.stdout is not None
+    lines = [ended.stdout.readline().strip() for _ in range(3)]
+    assert sorted(lines) == ["at work", "at work", "done"]
+    os.killpg(ended.pid, signal.SIGINT)
+    _, err = ended.communicate(timeout=30)
+    assert ended.returncode == 130
+    assert err == ""

@@ -1,0 +1,263 @@
+"""The Ray engine: the same bytes as the local one, deaths survived, errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from test_curate import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
+
+from conftest import Command, digests
+from metacurate.curation.match import MatchTask, match_shard
+from metacurate.errors import UserError
+from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
+from metacurate.runtime.engines.make import make_engine
+from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.stage import exclusive
+from metacurate.runtime.storage import Folder
+
+ray = pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _workers_find_the_tests() -> Iterator[None]:
+    """Ray's workers are new processes; they import the functions of this module by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        places = [Path(__file__).parent, Path(__file__).parents[2] / "src"]
+        old = os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, places), old]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(_workers_find_the_tests: None) -> Iterator[None]:
+    """A Ray of two cores on this machine, for all tests of this module."""
+    from metacurate.runtime.engines.ray import RayEngine
+
+    with RayEngine(workers=2):
+        yield
+
+
+@pytest.mark.usefixtures("cluster")
+def test_same_bytes_as_local(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Relative paths too: they mean the same in Ray's workers as in this process."""
+    monkeypatch.chdir(tmp_path)
+    common = (pool.name, "-m", entries_file, "--target-size", 800, *OPTIONS, "--no-report")
+    local = metacurate("curate", *common, "--workers", 1, "--out", "local")
+    assert local.returncode == 0, local.stderr
+    found = metacurate("curate", *common, "--engine", "ray", "--out", "by-ray")
+    assert found.returncode == 0, found.stderr
+    assert digests(tmp_path / "by-ray") == digests(tmp_path / "local")
+    steps = [
+        ("match", pool.name, "--metadata", entries_file, *OPTIONS, "--out", "steps"),
+        ("count", "steps"),
+        ("balance", "steps", "--target-size", 800),
+    ]
+    for step in steps:
+        run = metacurate(*step, "--engine", "ray", "--workers", 1)
+        assert run.returncode == 0, run.stderr
+    assert digests(tmp_path / "steps") == digests(tmp_path / "local")
+
+
+# Workers that die -------------------------------------------------------------------------------
+
+
+def die(marker: str, times: int) -> None:
+    """Kill this worker process for good, unless it was done ``times`` times."""
+    for count in range(times):
+        try:
+            os.close(os.open(f"{marker}.{count}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def match_shard_and_die(task: MatchTask) -> Statistics:
+    """Match; the first worker at shard 3 dies when its file is half written."""
+    create = Folder.create
+
+    def dying_create(folder: Folder, name: str):  # type: ignore[no-untyped-def]
+        context = create(folder, name)
+        if task.position == 3:
+            with context as file:
+                file.write(b"half a file")
+                file.flush()
+                die(f"{task.folder.url}/../marker", 1)
+            raise AssertionError("only the first worker dies")
+        return context
+
+    if not Path(f"{task.folder.url}/../marker.0").exists():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Folder, "create", dying_create)
+            return match_shard(task)
+    return match_shard(task)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_worker_killed_in_mid_task(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    common = ("curate", pool, "--metadata", entries_file, "--t", 40, *OPTIONS, "--out")
+    assert metacurate(*common, tmp_path / "undisturbed").returncode == 0
+    monkeypatch.setattr("metacurate.curation.match.match_shard", match_shard_and_die)
+    run = metacurate(*common, tmp_path / "killed", "--engine", "ray")
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "marker.0").exists()
+    # What the dead worker left is removed when the folder is next used, as by this no-op.
+    assert list((tmp_path / "killed" / "index").glob(".tmp-*"))
+    with exclusive(Folder(str(tmp_path / "killed"))):
+        pass
+    assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
+
+
+@dataclass(frozen=True)
+class Mortal:
+    """A task that kills its worker a number of times."""
+
+    marker: str
+    deaths: int
+    value: int
+
+
+def survive(task: Mortal) -> int:
+    die(task.marker, task.deaths)
+    return task.value
+
+
+@pytest.mark.usefixtures("cluster")
+def test_deaths_are_counted_by_task(tmp_path: Path) -> None:
+    tasks = [
+        Mortal(str(tmp_path / str(i)), MAX_DEATHS_PER_TASK - 1 if i in (1, 4) else 0, 10 * i)
+        for i in range(6)
+    ]
+    with make_engine("ray", Folder("memory://run")) as engine:
+        assert dict(engine.map_shards(survive, tasks)) == {i: 10 * i for i in range(6)}
+        deadly = [*tasks, Mortal(str(tmp_path / "deadly"), 99, 0)]
+        with pytest.raises(UserError, match="died 3 times while shard 6 was under way"):
+            list(engine.map_shards(survive, deadly))
+
+
+# Errors -----------------------------------------------------------------------------------------
+
+
+def complain(task: MatchTask) -> Statistics:
+    raise UserError(f"shard {task.position} is no good")
+
+
+def fill_the_disk(task: MatchTask) -> Statistics:
+    raise OSError(errno.ENOSPC, "No space left on device", f"/out/{task.position}")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_errors_of_tasks_are_one_line(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    match = ("match", pool, "-m", entries_file, *OPTIONS, "--engine", "ray", "--out", tmp_path)
+    for function, said in (
+        (complain, ("is no good",)),
+        (fill_the_disk, ("disk is full", "(/out/", "run the same command again")),
+    ):
+        monkeypatch.setattr("metacurate.curation.match.match_shard", function)
+        run = metacurate(*match)
+        fails(run, *said)
+        assert len(run.stderr.splitlines()) == 1
+
+
+def measure_load(task: tuple[str, int]) -> int:
+    """How many tasks were handed over when this one ran."""
+    folder, position = task
+    (Path(folder) / f"{position}").touch()
+    return len(list(Path(folder).iterdir()))
+
+
+class Counted:
+    """A sequence of tasks that notes how far it was read."""
+
+    def __init__(self, folder: str, length: int) -> None:
+        self.folder, self.length, self.furthest = folder, length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position: int) -> tuple[str, int]:
+        self.furthest = max(self.furthest, position)
+        return self.folder, position
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_are_handed_over_a_few_at_a_time(tmp_path: Path) -> None:
+    tasks = Counted(str(tmp_path), 40)
+    with make_engine("ray", Folder("memory://run"), workers=3) as engine:
+        for finished, _ in enumerate(engine.map_shards(measure_load, tasks), 1):  # type: ignore[arg-type]
+            assert tasks.furthest < finished + 3
+    assert tasks.furthest == 39
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_must_see_the_run(tmp_path: Path) -> None:
+    """A machine that has a folder of the same name, but not the same folder, is of no use."""
+    folder = Folder(str(tmp_path / "shared"))
+    with exclusive(folder), make_engine("ray", folder) as engine:
+        assert dict(engine.map_shards(abs, [-1])) == {0: 1}
+    folder = Folder(str(tmp_path / "out"))
+    with exclusive(folder), make_engine("ray", folder) as engine:
+        (tmp_path / "out" / ".lock").write_text("process 1 on another machine")
+        with pytest.raises(UserError, match=r"does not see .*out; give --out on storage"):
+            dict(engine.map_shards(abs, [-1]))
+
+
+def test_wrong_engine_options_are_one_line(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
+    fails(metacurate(*common, "--engine", "spark"), "no engine 'spark'", "local or ray")
+    fails(metacurate(*common, "--address", "auto"), "--engine ray")
+
+
+def test_no_cluster_at_the_address(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # not the other tests' Ray
+    common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9"):
+        run = metacurate(*common, "--engine", "ray", "--address", address)
+        fails(run, f"no Ray cluster answers at {address}", "--address")
+
+
+def test_without_ray(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
+    fails(metacurate(*common, "--engine", "ray"), "metacurate[ray]")

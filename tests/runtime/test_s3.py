@@ -1,0 +1,274 @@
+"""Input and output on an S3 server (moto's, on this machine): the same bytes as on a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_curate import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
+
+from conftest import Command, command_line, digests, environment
+from metacurate.pool.open import open_pool
+from metacurate.pool.read import read_unit
+from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.storage import Folder
+
+s3fs = pytest.importorskip("s3fs", reason="needs the extra metacurate[s3]")
+moto_server = pytest.importorskip("moto.server", reason="needs moto's server: moto[server]")
+
+BUCKET = "metacurate-test"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """An S3 server, and the environment that leads every S3 client to it."""
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield address
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str) -> Iterator[Any]:
+    """An empty bucket, through a client of its own that keeps no listings."""
+    client = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    client.mkdir(BUCKET)
+    yield client
+    client.rm(BUCKET, recursive=True)
+
+
+def contents(client: Any, folder: str) -> dict[str, bytes]:
+    """All objects below a folder, by relative name."""
+    start = len(f"{BUCKET}/{folder}/")
+    return {name[start:]: client.cat(name) for name in client.find(f"{BUCKET}/{folder}")}
+
+
+def hashed(objects: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.blake2b(data).hexdigest() for name, data in objects.items()}
+
+
+def without_local_files(found: dict[str, str]) -> dict[str, str]:
+    """The lock, and the matcher's tables to be mapped into memory, are for disks only."""
+    return {n: h for n, h in found.items() if n != ".lock" and not n.startswith("state/matcher/")}
+
+
+def test_same_bytes_as_on_a_disk(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    bucket: Any,
+) -> None:
+    common = ("--target-size", 800, *OPTIONS, "--no-report", "--workers", 1)
+    local = tmp_path / "out"
+    run = metacurate("curate", pool, "-m", entries_file, *common, "--out", local)
+    assert run.returncode == 0, run.stderr
+    # From disk to S3: all bytes are the same.
+    run = metacurate("curate", pool, "-m", entries_file, *common, "--out", f"s3://{BUCKET}/a")
+    assert run.returncode == 0, run.stderr
+    expected = without_local_files(digests(local))
+    assert hashed(contents(bucket, "a")) == expected
+    # From S3 to S3: but for the pool's addresses.
+    for path in pool.iterdir():
+        bucket.put(str(path), f"{BUCKET}/pool/{path.name}")
+    bucket.put(str(entries_file), f"{BUCKET}/metadata.json")
+    run = metacurate(
+        "curate", f"s3://{BUCKET}/pool", "-m", f"s3://{BUCKET}/metadata.json",
+        *common[:-1], 2, "--out", f"s3://{BUCKET}/b", "--json",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = contents(bucket, "b")
+    for name in ("manifest.json", "datacard.json"):
+        found[name] = found[name].replace(f"s3://{BUCKET}/pool".encode(), str(pool).encode())
+    assert hashed(found) == expected
+    assert json.loads(run.stdout)["pool"]["pairs"] == 3000
+    status = metacurate("status", f"s3://{BUCKET}/b", "--json")
+    assert {s["state"] for s in json.loads(status.stdout)["stages"].values()} == {"done"}
+
+
+def test_ray_writes_the_same_bytes(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    bucket: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
+    source = str(Path(__file__).parents[2] / "src")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]))
+    common = ("curate", pool, "-m", entries_file, "--p", 0.2, *OPTIONS, "--workers", 2)
+    assert metacurate(*common, "--out", tmp_path / "out").returncode == 0
+    run = metacurate(*common, "--engine", "ray", "--out", f"s3://{BUCKET}/out")
+    assert run.returncode == 0, run.stderr
+    assert hashed(contents(bucket, "out")) == without_local_files(digests(tmp_path / "out"))
+
+
+def test_stages_and_overwrite_in_one_process(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    bucket: Any,
+) -> None:
+    """No listing from a cache hides what was written or removed since."""
+    out, local = f"s3://{BUCKET}/out", tmp_path / "out"
+    for place in (out, local):
+        for command in (
+            ("match", pool, "-m", entries_file, *OPTIONS, "--out", place),
+            ("count", place),
+            ("balance", place, "--t", 5),
+            ("balance", place, "--t", 40, "--overwrite"),
+        ):
+            run = metacurate(*command, "--workers", 1)
+            assert run.returncode == 0, run.stderr
+    assert hashed(contents(bucket, "out")) == without_local_files(digests(local))
+
+
+def test_killed_run_resumes(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    bucket: Any,
+) -> None:
+    arguments = (
+        "curate", pool, "-m", entries_file, "--t", 40, "--text-col", "alt",
+        "--rows-per-unit", 1, "--workers", 2, "--out",
+    )  # fmt: skip
+    assert metacurate(*arguments, tmp_path / "undisturbed").returncode == 0
+    process = subprocess.Popen(
+        command_line(*arguments, f"s3://{BUCKET}/out"),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(bucket.glob(f"{BUCKET}/out/state/balance/*")) < 2:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not bucket.exists(f"{BUCKET}/out/datacard.json")
+    run = metacurate(*arguments, f"s3://{BUCKET}/out")
+    assert run.returncode == 0, run.stderr
+    expected = without_local_files(digests(tmp_path / "undisturbed"))
+    assert hashed(contents(bucket, "out")) == expected
+
+
+def test_folder(bucket: Any) -> None:
+    folder = Folder(f"s3://{BUCKET}/run")
+    assert folder.list() == folder.list("state") == []
+    assert folder.read_json("a.json") is None
+    assert not folder.exists("a.json")
+    folder.remove("a.json")
+    folder.write_json("a.json", 1)
+    assert folder.list() == ["a.json"]
+    # Another process writes and removes.
+    for name in ("b.json", "state/count/1", "state/counts/1", "state/count.txt"):
+        bucket.pipe(f"{BUCKET}/run/{name}", b"[22, 333]")
+    assert folder.list() == ["a.json", "b.json"]
+    assert folder.list("state/count") == ["state/count/1"]
+    assert folder.read_json("b.json") == [22, 333]
+    bucket.pipe(f"{BUCKET}/run/b.json", b"[4444, 55555, 666666]")
+    assert folder.read_json("b.json") == [4444, 55555, 666666]
+    folder.remove("state/count")
+    assert folder.list("state/count") == []
+    assert folder.list("state/counts") == ["state/counts/1"]
+    assert folder.list("state") == ["state/count.txt"]
+    bucket.rm(f"{BUCKET}/run/b.json")
+    assert not folder.exists("b.json")
+    # Nothing appears if writing fails, and what was there stays.
+    with pytest.raises(BufferError), folder.create("a.json") as file:  # noqa: PT012
+        file.write(b"half of it")
+        raise BufferError
+    assert folder.read_json("a.json") == 1
+    folder.remove("a.json")
+    assert not folder.exists("a.json")
+
+
+def test_large_files_are_looked_at_but_not_read(
+    tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = pa.array([random.Random(i).randbytes(1 << 20) for i in range(70)], pa.binary())
+    urls = [f"http://a/{i}" for i in range(70)]
+    table = pa.table({"url": urls, "text": ["a cat"] * 70, "image": noise})
+    pq.write_table(table, tmp_path / "large.parquet", compression="none")
+    bucket.put(str(tmp_path / "large.parquet"), f"{BUCKET}/large.parquet")
+    fetched = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def noted_fetch(file: Any, start: int, end: int) -> bytes:
+        fetched.append(end - start)
+        return fetch(file, start, end)
+
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", noted_fetch)
+    found = open_pool([f"s3://{BUCKET}/large.parquet"], PoolConfig())
+    local = open_pool([str(tmp_path / "large.parquet")], PoolConfig())
+    assert list(found.fingerprints.values()) == list(local.fingerprints.values())
+    assert sum(fetched) < 3 << 20
+    assert len(fetched) < 30
+    fetched.clear()
+    batches = list(read_unit(found.units[0], all_columns=False, skipped=Counter()))
+    assert sum(batch.rows for batch in batches) == 70
+    assert sum(fetched) < 30 << 20
+    assert len(fetched) < 10
+
+
+def test_storage_errors_are_one_line(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    tmp_path: Path,
+    bucket: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def curate(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return metacurate(
+            "curate", *arguments, "-m", entries_file, "--t", 1, *OPTIONS, "--workers", 1
+        )
+
+    fails(curate(pool, "--out", "s3://no-such-bucket-here/out"), "bucket does not exist")
+    fails(
+        curate(f"s3://{BUCKET}/nothing", "--out", tmp_path / "out"),
+        f"s3://{BUCKET}/nothing",
+        "no pool file",
+    )
+    fails(curate("nonsense://a/b", "--out", tmp_path / "out"), "nonsense://a/b", "nonsense")
+    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    fails(curate(pool, "--out", f"s3://{BUCKET}/out"), "endpoint", "127.0.0.1:9")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_without_s3fs(
+    metacurate: Command,
+    pool: Path,  # noqa: F811
+    entries_file: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    run = metacurate("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "-o", "s3://a/b")
+    fails(run, "s3fs", "metacurate[s3]")
