@@ -24,15 +24,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from metacurate.metadata.build import BuildConfig, build_metadata, work_folder
+from metacurate.metadata.build import BuildConfig, build_metadata
 from metacurate.metadata.dumpfile import Part
 from metacurate.metadata.ngrams import tokens
 from metacurate.metadata.pageviews import read_views
 from metacurate.metadata.shuffle import hash_texts, read_runs, sum_by, write_run
 from metacurate.metadata.wikipedia import read_pages
 from metacurate.metadata.wikitext import plain_text
-from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
 from record import record, table
 
@@ -73,14 +71,13 @@ def measure_build(dump: Path, copies: int) -> dict[str, float]:
     """Words and bigrams of copies of a dump, in this process: stored MB a CPU second."""
     with tempfile.TemporaryDirectory() as scratch:
         out = f"{scratch}/m.json"
-        run = Run(Folder(work_folder(out)), LocalEngine(1), show_progress=False)
         for copy in range(copies):
             shutil.copy(dump, f"{scratch}/copy{copy}{dump.suffix}")
         config = BuildConfig(
             dumps=(f"{scratch}/copy*",), sources=("unigrams", "bigrams"), best_bigrams=1000
         )
         start = time.process_time()
-        totals = build_metadata(run, config, out)
+        totals = build_metadata(config, out, workers=1)
         cpu = time.process_time() - start
         work = sum(p.stat().st_size for p in Path(f"{scratch}/m.build").rglob("*") if p.is_file())
     stored = copies * dump.stat().st_size / 1e6

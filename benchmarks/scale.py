@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from metacurate.runtime.arrays import load_array
 
 from data import ROWS_PER_FILE, entries, texts
 from measure import run_metacurate
@@ -33,7 +34,6 @@ from metacurate.curation.settings import Balance
 from metacurate.metadata.store import load_metadata
 from metacurate.pool.open import OPEN_FILES, open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.arrays import load_array
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.run import Run
@@ -94,7 +94,7 @@ def measure(rows: int, folder: Path) -> Measured:
     t = max(1.0, 200 * rows / 10_000_000)
 
     def stages(pool_name: str, out: str) -> dict[str, float]:
-        run = Run(Folder(str(folder / out)), LocalEngine(1), show_progress=False)
+        run = Run(Folder(str(folder / out)), LocalEngine(1))
         pool = open_pool([str(folder / pool_name)], config)
         steps: dict[str, Callable[[], Any]] = {
             "match": lambda: match(run, pool, config, metadata),
@@ -130,7 +130,7 @@ def measure(rows: int, folder: Path) -> Measured:
                     Passes.seconds += time.process_time() - start
                 yield position, result
 
-    solving = Run(Folder(str(out)), Passes(), overwrite=True, show_progress=False)
+    solving = Run(Folder(str(out)), Passes(), overwrite=True)
     balance(solving, Balance(target_size=max(1, matched // 10)))
     start = time.perf_counter()
     total = np.zeros(ENTRIES, np.uint64)

@@ -203,7 +203,7 @@ def test_mistakes_are_found_before_anything_is_trained(place, tmp_path, old, new
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message):
-        experiment(load_experiment_config(str(path)), str(tmp_path), show_progress=False)
+        experiment(load_experiment_config(str(path)), str(tmp_path))
     assert not (tmp_path / "runs").exists()
 
 

@@ -148,12 +148,14 @@ def curate_tars(folder: Path, image: Any) -> tuple[Path, list[dict[str, Any]]]:
     """Tars of pairs, curated into tars of the kept ones; and the curated rows."""
     one = LocalEngine(1)
     write_tars(folder / "tars", image)
-    ingest(str(folder / "tars"), str(folder / "pool"), one)
+    ingest(str(folder / "tars"), str(folder / "pool"), engine=one)
     metacurate.curate(
         str(folder / "pool" / "pool"), "wordnet", str(folder / "out"), t=15, workers=1,
         pool_config=PoolConfig(),
     )  # fmt: skip
-    reshard([str(folder / "out" / "curated")], str(folder / "tars"), str(folder / "kept"), one)
+    reshard(
+        [str(folder / "out" / "curated")], str(folder / "tars"), str(folder / "kept"), engine=one
+    )
     kept = pq.read_table(folder / "out" / "curated").to_pylist()
     assert 15 <= len(kept) < 55
     return folder / "kept", kept

@@ -48,12 +48,12 @@ def test_no_step_waits_for_the_device(run, tmp_path, precision, accumulate):
 
 
 def test_a_stopped_run_goes_on_and_ends_where_an_undisturbed_one_does(run, tmp_path, monkeypatch):
-    train(config(run), str(tmp_path / "undisturbed"), show_progress=False)
+    train(config(run), str(tmp_path / "undisturbed"))
     with monkeypatch.context() as patch:
         patch.setattr("metacurate.training.stopping.StopRequest.wanted", lambda self, step: 15)
         with pytest.raises(Stopped):
-            train(config(run), str(tmp_path / "stopped"), show_progress=False)
-    train(config(run), str(tmp_path / "stopped"), show_progress=False)
+            train(config(run), str(tmp_path / "stopped"))
+    train(config(run), str(tmp_path / "stopped"))
     # A GPU adds in any order, so nearly the same.
     expected = pytest.approx(losses(tmp_path / "undisturbed"), rel=1e-3)
     assert losses(tmp_path / "stopped") == expected
@@ -63,9 +63,9 @@ def test_a_stopped_run_goes_on_and_ends_where_an_undisturbed_one_does(run, tmp_p
 
 
 def test_bf16_with_workers_and_pinned_memory_is_close_to_fp32(run, tmp_path):
-    train(config(run), str(tmp_path / "fp32"), show_progress=False)
+    train(config(run), str(tmp_path / "fp32"))
     settings = config(run, precision="amp_bf16")
     data = dataclasses.replace(settings.data, workers=2)
     settings = dataclasses.replace(settings, data=data)
-    train(settings, str(tmp_path / "bf16"), show_progress=False)
+    train(settings, str(tmp_path / "bf16"))
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=0.02)

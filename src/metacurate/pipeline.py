@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from metacurate.curation.balance import balance
 from metacurate.curation.count import count
 from metacurate.curation.datacard import write_datacard
-from metacurate.curation.layout import REPORT_FILE
+from metacurate.curation.layout import REPORT
 from metacurate.curation.match import match
 from metacurate.curation.matching.matcher import is_compiled
 from metacurate.curation.settings import Balance
@@ -17,12 +17,9 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.report.build import write_report
-from metacurate.runtime.engines.make import make_engine
-from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import note
-from metacurate.runtime.run import Run
-from metacurate.runtime.stage import exclusive
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.run import Run, RunOptions, open_run
 
 
 def curate(
@@ -37,11 +34,7 @@ def curate(
     expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
     report: bool = True,
-    workers: int | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    overwrite: bool = False,
-    show_progress: bool = False,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Curate a pool: match, count, balance, data card and report; resumes what is there.
 
@@ -61,11 +54,8 @@ def curate(
             survive the download; the threshold is raised to make up for the others.
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
         report: Whether to write the page ``out/report.html`` too.
-        workers: Processes; all cores if not given.
-        engine: ``"local"``, or ``"ray"`` to run on a Ray cluster (docs/scale.md).
-        address: The cluster's address; without one Ray starts on this machine.
-        overwrite: Redo what ``out`` holds with other settings instead of refusing.
-        show_progress: Report progress on standard error.
+        options: How it runs (``RunOptions``): ``engine``, ``address``, ``workers``, ``overwrite``,
+            ``show_progress``.
 
     Returns:
         The data card without its entry counts (``out/datacard.json`` has them).
@@ -75,14 +65,11 @@ def curate(
             holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
-    folder = Folder(out)
-    with (
-        exclusive(folder),
-        make_engine(engine, folder, workers=workers, address=address) as running,
-    ):
+    inputs = [pool] if isinstance(pool, str) else pool
+    with open_run(out, inputs=inputs, preload=__name__, **options) as run:
         return curate_run(
-            Run(folder, running, overwrite, show_progress),
-            [pool] if isinstance(pool, str) else pool,
+            run,
+            inputs,
             metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
             pool_config or PoolConfig(),
             settings,
@@ -121,6 +108,6 @@ def curate_run(
     count(run)
     balance(run, settings, pool)
     card = write_datacard(run)
-    if report and not run.folder.exists(REPORT_FILE):
+    if report and finished(run.folder, REPORT) is None:
         write_report(run)
     return card

@@ -41,7 +41,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Run:
-    return Run(Folder(str(folder)), LocalEngine(1), show_progress=False)
+    return Run(Folder(str(folder)), LocalEngine(1))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_entry(run: Run, kept: list[dict], monkeypatch: pytest.MonkeyPatch) -> N
     assert {(s["uid"], s["text"]) for s in found["samples"]} <= texts
     assert len({s["text"] for s in found["samples"]}) == 5
     monkeypatch.setattr("metacurate.curation.layout.PAIRS_WORTH_WORKERS", 0)
-    in_parallel = Run(run.folder, LocalEngine(2), show_progress=False)
+    in_parallel = Run(run.folder, LocalEngine(2))
     assert inspect_entry(in_parallel, "cat", samples=5) == found
 
 
@@ -121,7 +121,7 @@ def test_uid_tells_the_fate_of_every_pair(run: Run, folder: Path, kept: list[dic
 
 def test_uid_without_the_pool(tmp_path: Path) -> None:
     made = make_hostile_run(tmp_path)
-    run = Run(Folder(str(made)), LocalEngine(1), show_progress=False)
+    run = Run(Folder(str(made)), LocalEngine(1))
     uid = pq.read_table(made / "curated/part-000000.parquet")["uid"][0].as_py().hex()
     whole = inspect_uid(run, uid)
     for file in (tmp_path / "pool").iterdir():
@@ -232,7 +232,7 @@ def test_plan_with_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Sweep((10.0, 50.0), (0.06,))
     plans = plan_run(run, sweep)
     monkeypatch.setattr("metacurate.curation.layout.PAIRS_WORTH_WORKERS", 0)
-    assert plan_run(Run(run.folder, LocalEngine(2), show_progress=False), sweep) == plans
+    assert plan_run(Run(run.folder, LocalEngine(2)), sweep) == plans
 
 
 def test_plan_of_counts_bounds_the_exact_plan(run: Run, folder: Path) -> None:
@@ -257,7 +257,7 @@ def test_least_threshold_for_a_size(folder: Path) -> None:
 
 def test_planning_twice_in_a_folder_whose_counts_changed(tmp_path: Path) -> None:
     made = make_hostile_run(tmp_path)
-    run = Run(Folder(str(made)), LocalEngine(1), show_progress=False)
+    run = Run(Folder(str(made)), LocalEngine(1))
     before = plan_run(run, Sweep((2.0,)))
     counts = np.load(made / "counts.npy")
     np.save(made / "counts.npy", counts * 10)
@@ -331,7 +331,7 @@ def test_mistakes_end_in_one_harmless_line(
         (["plan"], "give either a run's folder or --counts"),
         (["diff", "\x1b[31mA", "B"], "no file"),
         (["plan", str(hostile), "--t", "-1"], "--t must be positive"),
-        (["report", "nowhere"], "no finished balance stage"),
+        (["report", "nowhere"], "there is no folder nowhere"),
     ):
         ended = metacurate(*arguments)
         assert ended.returncode == 2

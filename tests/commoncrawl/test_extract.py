@@ -80,7 +80,9 @@ def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_warc_and_wat_agree_on_real_pages(crawl: Path, tmp_path: Path) -> None:
     for name in ("docs.warc.gz", "docs.warc.wat.gz"):
-        extract_pool([str(crawl / name)], str(tmp_path / name), ExtractConfig(), LocalEngine(1))
+        extract_pool(
+            [str(crawl / name)], str(tmp_path / name), ExtractConfig(), engine=LocalEngine(1)
+        )
     warc, wat = (
         pq.read_table(tmp_path / name / "pool") for name in ("docs.warc.gz", "docs.warc.wat.gz")
     )
@@ -335,11 +337,11 @@ def test_languages_are_kept_and_chosen(tmp_path: Path) -> None:
     <img src=2.png alt="une voiture rouge dans la rue"><img src=3.png alt="ab">"""
     source = tmp_path / "x.warc.gz"
     source.write_bytes(members(record("response", response(html))))
-    extract_pool([str(source)], str(tmp_path / "all"), ExtractConfig(), LocalEngine(1))
+    extract_pool([str(source)], str(tmp_path / "all"), ExtractConfig(), engine=LocalEngine(1))
     table = pq.read_table(tmp_path / "all" / "pool").to_pylist()
     assert [[t["lang"] for t in row["texts"]] for row in table] == [["en", "de"], ["fr"], ["und"]]
     totals = extract_pool(
-        [str(source)], str(tmp_path / "en"), ExtractConfig(languages=("en",)), LocalEngine(1)
+        [str(source)], str(tmp_path / "en"), ExtractConfig(languages=("en",)), engine=LocalEngine(1)
     )
     table = pq.read_table(tmp_path / "en" / "pool").to_pylist()
     assert [[t["text"] for t in row["texts"]] for row in table] == [
@@ -368,8 +370,8 @@ def test_workers_and_restarts_change_no_byte(crawl: Path, tmp_path: Path) -> Non
         return {p.name: p.read_bytes() for p in sorted(out.rglob("*.*")) if p.is_file()}
 
     one, two = tmp_path / "one", tmp_path / "two"
-    extract_pool([str(crawl)], str(one), ExtractConfig(), LocalEngine(1))
-    extract_pool([str(crawl)], str(two), ExtractConfig(), LocalEngine(2))
+    extract_pool([str(crawl)], str(one), ExtractConfig(), engine=LocalEngine(1))
+    extract_pool([str(crawl)], str(two), ExtractConfig(), engine=LocalEngine(2))
     assert content(one) == content(two)
     # As after a kill: the second file is not done.
     manifest = json.loads((two / "manifest.json").read_text())
@@ -381,7 +383,7 @@ def test_workers_and_restarts_change_no_byte(crawl: Path, tmp_path: Path) -> Non
     (two / "manifest.json").write_text(json.dumps(manifest))
     (two / "state/extract/part-000001.json").unlink()
     (two / "pool/part-000001.parquet").unlink()
-    extract_pool([str(crawl)], str(two), ExtractConfig(), LocalEngine(2))
+    extract_pool([str(crawl)], str(two), ExtractConfig(), engine=LocalEngine(2))
     assert content(one) == content(two)
 
 

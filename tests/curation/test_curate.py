@@ -281,11 +281,11 @@ def test_other_settings_are_refused_until_overwrite(
 
 
 def test_second_run_on_a_folder_is_refused(pool: Path, entries_file: Path, tmp_path: Path) -> None:
-    from metacurate.runtime.stage import exclusive
+    from metacurate.runtime.run import hold
     from metacurate.runtime.storage import Folder
 
     with (
-        exclusive(Folder(str(tmp_path / "out"))),
+        hold(Folder(str(tmp_path / "out"))),
         pytest.raises(UserError, match=f"in use by process {os.getpid()} on "),
     ):
         metacurate.curate(str(pool), str(entries_file), str(tmp_path / "out"), t=1)
@@ -382,7 +382,7 @@ def test_unusable_input_is_one_clear_line(
         "3 (",
     )
     fails(metacurate("status", tmp_path / "nowhere"), "nowhere")
-    fails(metacurate("count", tmp_path / "nowhere"), "match")
+    fails(metacurate("count", tmp_path / "nowhere"), "there is no folder")
     (tmp_path / "bad.toml").write_text("t = ")
     fails(curate(pool, "--config", tmp_path / "bad.toml"), "bad.toml")
     (tmp_path / "bad.toml").write_text("threshold = 1")

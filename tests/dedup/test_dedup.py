@@ -35,7 +35,7 @@ from metacurate.errors import UserError
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolConfig
 from metacurate.pool.uid import url_uid
 from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
+from metacurate.runtime.storage import Folder
 from metacurate.texts.rules import TextRules
 
 Row = tuple[str | None, list[str | None]]
@@ -150,7 +150,7 @@ def test_agrees_with_a_dict(
         )
         totals = dedup(
             [str(folder / "in")], str(folder / "out"), config, PoolConfig(rows_per_unit=6),
-            LocalEngine(1), show_progress=False,
+            engine=LocalEngine(1)
         )  # fmt: skip
         expected = Reference.of(files, max_texts, most, keep).sorted()
         assert simple(read_rows(folder / "out")) == expected
@@ -181,7 +181,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith((".lock", TEMPORARY_PREFIX))
+        if path.is_file() and not path.name.startswith((".lock", ".tmp-"))
     }
 
 
@@ -193,7 +193,7 @@ def test_same_bytes_for_one_and_two_workers(tmp_path: Path) -> None:
         out = tmp_path / f"out{workers}"
         dedup(
             [str(tmp_path / "in")], str(out), config, PoolConfig(rows_per_unit=200),
-            LocalEngine(workers), show_progress=False,
+            engine=LocalEngine(workers)
         )  # fmt: skip
         results.append(tree(out))
     assert results[0] == results[1]
@@ -216,7 +216,7 @@ def test_texts_keep_source_and_language_of_first_sight(tmp_path: Path) -> None:
     schema = pa.schema([("url", pa.string()), ("texts", TEXTS_TYPE), ("w", pa.int32())])
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "in" / "a.parquet")
     out = tmp_path / "out"
-    dedup([str(tmp_path / "in")], str(out), DedupConfig(), PoolConfig(), LocalEngine(1))
+    dedup([str(tmp_path / "in")], str(out), DedupConfig(), PoolConfig(), engine=LocalEngine(1))
     assert read_rows(out) == [
         {
             "uid": url_uid("http://a/1"),
@@ -238,7 +238,7 @@ def test_several_text_columns_and_formats(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.jsonl").write_text(lines)
     out = tmp_path / "out"
     config = PoolConfig(text_cols=("alt", "title"))
-    dedup([str(tmp_path / "in")], str(out), DedupConfig(), config, LocalEngine(1))
+    dedup([str(tmp_path / "in")], str(out), DedupConfig(), config, engine=LocalEngine(1))
     (row,) = read_rows(out)
     assert [(t["source"], t["text"]) for t in row["texts"]] == [
         ("alt", "one"),
@@ -252,8 +252,8 @@ def test_output_is_a_pool_and_a_fixed_point(tmp_path: Path) -> None:
     write_pool(tmp_path / "in", random_files(2, 300, 200), group=100)
     first, second = tmp_path / "first", tmp_path / "second"
     config = DedupConfig(shard_rows=200)
-    dedup([str(tmp_path / "in")], str(first), config, PoolConfig(), LocalEngine(1))
-    totals = dedup([str(first)], str(second), config, PoolConfig(), LocalEngine(1))
+    dedup([str(tmp_path / "in")], str(first), config, PoolConfig(), engine=LocalEngine(1))
+    totals = dedup([str(first)], str(second), config, PoolConfig(), engine=LocalEngine(1))
     assert totals["dropped"] == totals["texts_dropped"] == {}
     assert read_rows(first) == read_rows(second)
 
@@ -286,7 +286,7 @@ def test_blocklist(tmp_path: Path) -> None:
     write_pool(tmp_path / "in", [[(u, ["t"]) for u in urls]])
     totals = dedup(
         [str(tmp_path / "in")], str(tmp_path / "out"), DedupConfig(blocklist=blocklist),
-        PoolConfig(), LocalEngine(1), show_progress=False,
+        PoolConfig(), engine=LocalEngine(1)
     )  # fmt: skip
     assert totals["dropped"]["blocked_domain"] == 8
     assert totals["dropped"]["blocked_url"] == 1
@@ -319,7 +319,7 @@ def test_text_rules_are_counted_by_reason(tmp_path: Path) -> None:
     out = tmp_path / "out"
     totals = dedup(
         [str(tmp_path / "in")], str(out), DedupConfig(text_rules=rules), PoolConfig(),
-        LocalEngine(1), show_progress=False,
+        engine=LocalEngine(1)
     )  # fmt: skip
     assert totals["texts_dropped"] == {
         "text_is_a_URL": 1,
@@ -340,21 +340,21 @@ def test_text_rules_are_counted_by_reason(tmp_path: Path) -> None:
 def test_settings_must_match_unless_overwritten(tmp_path: Path) -> None:
     write_pool(tmp_path / "in", random_files(1, 100, 50))
     pool, out = [str(tmp_path / "in")], str(tmp_path / "out")
-    first = dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1))
+    first = dedup(pool, out, DedupConfig(), PoolConfig(), engine=LocalEngine(1))
     before = tree(tmp_path / "out")
-    assert dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1)) == first
+    assert dedup(pool, out, DedupConfig(), PoolConfig(), engine=LocalEngine(1)) == first
     assert tree(tmp_path / "out") == before
     with pytest.raises(UserError, match="max_texts was 1000, is now 1"):
-        dedup(pool, out, DedupConfig(max_texts=1), PoolConfig(), LocalEngine(1))
+        dedup(pool, out, DedupConfig(max_texts=1), PoolConfig(), engine=LocalEngine(1))
     assert tree(tmp_path / "out") == before
     redone = dedup(
-        pool, out, DedupConfig(max_texts=1), PoolConfig(), LocalEngine(1), overwrite=True
+        pool, out, DedupConfig(max_texts=1), PoolConfig(), engine=LocalEngine(1), overwrite=True
     )
     assert redone["texts"] == redone["pairs"] == first["pairs"] < first["texts"]
     # A limit on texts leaves more stages behind; without it they must be gone again.
-    dedup(pool, out, DedupConfig(max_images_per_text=1), PoolConfig(), LocalEngine(1),
+    dedup(pool, out, DedupConfig(max_images_per_text=1), PoolConfig(), engine=LocalEngine(1),
           overwrite=True)  # fmt: skip
-    dedup(pool, out, DedupConfig(), PoolConfig(), LocalEngine(1), overwrite=True)
+    dedup(pool, out, DedupConfig(), PoolConfig(), engine=LocalEngine(1), overwrite=True)
     assert tree(tmp_path / "out") == before
 
 
@@ -367,7 +367,7 @@ def command(pool: Path, out: Path, *options: str) -> list[str]:
 # Runs the command, and kills itself (-9) while the second file with a given prefix is written.
 KILLED_RUN = """
 import contextlib, os, signal, sys
-from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
+from metacurate.runtime.storage import Folder
 prefix, sys.argv = sys.argv[1], ["metacurate", *sys.argv[2:]]
 create, seen = Folder.create, []
 @contextlib.contextmanager

@@ -126,8 +126,7 @@ def test_the_whole_web_of_horrors(server: HostileServer, tmp_path: Path) -> None
     table = write_curated(tmp_path / "run" / "curated" / "part-000000.parquet", urls)
     fetch = replace(CONFIG.fetch, max_bytes=1_000_000)
     totals = download(
-        str(tmp_path / "run"), str(tmp_path / "tars"), replace(CONFIG, fetch=fetch),
-        show_progress=False,
+        str(tmp_path / "run"), str(tmp_path / "tars"), replace(CONFIG, fetch=fetch)
     )  # fmt: skip
     rows = rows_of(tmp_path / "tars")
     found = [row["error_message"] or row["status"] for row in rows]
@@ -183,8 +182,7 @@ def test_bytes_do_not_depend_on_workers_concurrency_or_timing(
         fetch = replace(CONFIG.fetch, concurrency=concurrency, per_host=per_host)
         out = tmp_path / f"out{workers}"
         download(
-            str(tmp_path / "in.parquet"), str(out), replace(CONFIG, workers=workers, fetch=fetch),
-            show_progress=False,
+            str(tmp_path / "in.parquet"), str(out), replace(CONFIG, workers=workers, fetch=fetch)
         )  # fmt: skip
         runs.append(contents(out))
     assert runs[0] == runs[1]
@@ -262,15 +260,15 @@ def test_other_settings_are_refused_and_overwritten_on_demand(
 ) -> None:
     source, out = str(tmp_path / "in.parquet"), str(tmp_path / "out")
     write_curated(Path(source), [server.url(f"photo/{n}.jpg") for n in range(25)])
-    download(source, out, CONFIG, show_progress=False)
+    download(source, out, CONFIG)
     larger = replace(CONFIG, samples_per_shard=20)
     with pytest.raises(UserError, match="samples_per_shard was 10, is now 20"):
-        download(source, out, larger, show_progress=False)
-    download(source, out, larger, overwrite=True, show_progress=False)
+        download(source, out, larger)
+    download(source, out, larger, overwrite=True)
     assert [p.name for p in sorted(Path(out).glob("*.tar"))] == ["00000.tar", "00001.tar"]
     # Limits of politeness do not decide what comes out: they may change on resuming.
     polite = replace(larger, fetch=replace(CONFIG.fetch, per_host=1))
-    assert download(source, out, polite, show_progress=False)["successes"] == 25
+    assert download(source, out, polite)["successes"] == 25
 
 
 def test_tars_of_others_are_never_touched(server: HostileServer, tmp_path: Path) -> None:
@@ -296,7 +294,7 @@ def test_expected_hashes_are_checked(server: HostileServer, tmp_path: Path) -> N
     )
     pq.write_table(table, tmp_path / "laion.parquet")
     config = replace(CONFIG, columns=ColumnNames(sha256="sha256"))
-    download(str(tmp_path / "laion.parquet"), str(tmp_path / "out"), config, show_progress=False)
+    download(str(tmp_path / "laion.parquet"), str(tmp_path / "out"), config)
     rows = rows_of(tmp_path / "out")
     assert [row["error_message"] for row in rows] == [None, "hash_mismatch", None]
     assert [row["caption"] for row in rows] == ["a", None, "c"]
@@ -305,9 +303,7 @@ def test_expected_hashes_are_checked(server: HostileServer, tmp_path: Path) -> N
 
 def test_a_bare_list_of_urls_is_enough(server: HostileServer, tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": [server.url("photo/1.jpg")]}), tmp_path / "in.parquet")
-    totals = download(
-        str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG, show_progress=False
-    )
+    totals = download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG)
     assert totals["successes"] == 1
     samples = list(webdataset.WebDataset(str(tmp_path / "out/00000.tar"), shardshuffle=False))
     assert [set(s) - {"__key__", "__url__", "__local_path__"} for s in samples] == [{"jpg", "json"}]
@@ -318,7 +314,7 @@ def test_a_sample_is_even_and_in_order(server: HostileServer, tmp_path: Path) ->
         urls = [server.url(f"photo/{n}.jpg") for n in range(part * 100, part * 100 + 100)]
         write_curated(tmp_path / "in" / f"{part}.parquet", urls, 30)
     config = replace(CONFIG, sample=12, sample_offset=0.5)
-    totals = download(str(tmp_path / "in"), str(tmp_path / "out"), config, show_progress=False)
+    totals = download(str(tmp_path / "in"), str(tmp_path / "out"), config)
     assert totals["count"] == 12
     numbers = [int(str(r["url"]).rpartition("/")[2][:-4]) for r in rows_of(tmp_path / "out")]
     assert numbers == [int((i + 0.5) * 25) for i in range(12)]
@@ -360,7 +356,7 @@ def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     data[4:200] = bytes(196)
     (tmp_path / "damaged.parquet").write_bytes(data)
     with pytest.raises(UserError, match="damaged in row group 0"):
-        download(str(tmp_path / "damaged.parquet"), out, CONFIG, show_progress=False)
+        download(str(tmp_path / "damaged.parquet"), out, CONFIG)
 
 
 def test_the_text_is_the_first_one_kept() -> None:
@@ -417,7 +413,7 @@ def test_text_of_any_kind_reaches_the_tar(server: HostileServer, tmp_path: Path)
     with pytest.raises(UserError, match="--text-col"):
         download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG)
     config = replace(CONFIG, columns=ColumnNames(texts=("alt", "title")))
-    download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), config, show_progress=False)
+    download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), config)
     tar = str(tmp_path / "out" / "00000.tar")
     samples = list(webdataset.WebDataset(tar, shardshuffle=False))
     assert [s["txt"].decode() for s in samples] == texts

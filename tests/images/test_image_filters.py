@@ -97,7 +97,7 @@ def test_duplicates_are_marked_across_shards(
     tars: Path, images_per_partition: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duplicates, "IMAGES_PER_PARTITION", images_per_partition)
-    totals = mark_duplicates(str(tars), show_progress=False)
+    totals = mark_duplicates(str(tars))
     assert totals == {"images": 7, "exact_duplicates": 1, "perceptual_duplicates": 1}
     marks = [pq.read_table(tars / "duplicates" / f"0000{n}.parquet").to_pylist() for n in range(2)]
     assert [m["key"] for m in marks[0]] == ["0000000", "0000002", "0000003"]
@@ -110,7 +110,7 @@ def test_duplicates_agree_with_a_plain_count(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     numbers = rng.integers(0, 40, (5, 20))
     write_shards(tmp_path, [[encoded(photo(int(n))) for n in shard] for shard in numbers])
-    totals = mark_duplicates(str(tmp_path), show_progress=False)
+    totals = mark_duplicates(str(tmp_path))
     assert totals["exact_duplicates"] == numbers.size - len(np.unique(numbers))
     first: dict[int, str] = {}
     for shard in range(5):
@@ -141,7 +141,7 @@ def test_look_alikes_agree_with_comparing_all_pairs(
         }
         pq.write_table(pa.table(rows), tmp_path / f"{shard_stem(shard)}.parquet")
         (tmp_path / f"{shard_stem(shard)}.tar").touch()
-    totals = mark_duplicates(str(tmp_path), max_distance=max_distance, show_progress=False)
+    totals = mark_duplicates(str(tmp_path), max_distance=max_distance)
     found = [
         row["perceptual_duplicate_of"]
         for shard in range(4)
@@ -168,12 +168,12 @@ def test_look_alikes_agree_with_comparing_all_pairs(
 def test_duplicates_are_dropped(tars: Path, tmp_path: Path) -> None:
     config = FilterConfig(drop_duplicates="exact")
     with pytest.raises(UserError, match="pool duplicates"):
-        filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
-    mark_duplicates(str(tars), show_progress=False)
-    totals = filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+        filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
+    mark_duplicates(str(tars))
+    totals = filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
     assert totals["dropped"] == {"exact_duplicate": 1}
     both = FilterConfig(drop_duplicates="perceptual")
-    totals = filter_images(str(tars), str(tmp_path / "both"), both, ENGINE, show_progress=False)
+    totals = filter_images(str(tars), str(tmp_path / "both"), both, engine=ENGINE)
     assert totals["dropped"] == {"exact_duplicate": 1, "perceptual_duplicate": 1}
     assert totals["successes"] == 5
     assert set(samples_of(tars)) - set(samples_of(tmp_path / "both")) == {"0000100", "0000101"}
@@ -185,9 +185,7 @@ def test_a_scorer_of_ones_own_filters(tars: Path, tmp_path: Path) -> None:
     )
     outs = [tmp_path / "one", tmp_path / "two"]
     for out, workers in zip(outs, (1, 2), strict=True):
-        totals = filter_images(
-            str(tars), str(out), config, LocalEngine(workers), show_progress=False
-        )
+        totals = filter_images(str(tars), str(out), config, engine=LocalEngine(workers))
     assert totals["count"] == 8
     assert totals["images"] == 7
     assert totals["successes"] == 5
@@ -210,11 +208,9 @@ def test_a_scorer_of_ones_own_filters(tars: Path, tmp_path: Path) -> None:
 def test_filters_follow_one_another(tars: Path, tmp_path: Path) -> None:
     scorers = ("test_image_filters:brightness",)
     first = FilterConfig(scorers, (Rule.parse("brightness<200"),))
-    filter_images(str(tars), str(tmp_path / "a"), first, ENGINE, show_progress=False)
+    filter_images(str(tars), str(tmp_path / "a"), first, engine=ENGINE)
     second = FilterConfig(scorers, (Rule.parse("brightness>=0"), Rule.parse("brightness<1")))
-    totals = filter_images(
-        str(tmp_path / "a"), str(tmp_path / "b"), second, ENGINE, show_progress=False
-    )
+    totals = filter_images(str(tmp_path / "a"), str(tmp_path / "b"), second, engine=ENGINE)
     assert totals["images"] == 5
     assert totals["dropped"] == {"not brightness<1": 5}
     assert totals["filtered"] == 7
@@ -239,7 +235,7 @@ def test_filters_follow_one_another(tars: Path, tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tars: Path, tmp_path: Path, config: FilterConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+        filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
 
 
 @pytest.mark.parametrize("text", ["", "unsafe", "unsafe<", "<0.5", "unsafe=0.5", "unsafe<1.2.3"])
@@ -262,7 +258,7 @@ def test_damaged_tars_are_named(tars: Path, tmp_path: Path) -> None:
     (tars / "00000.tar").write_bytes(whole[: len(whole) // 3])
     config = FilterConfig(("test_image_filters:brightness",))
     with pytest.raises(UserError, match=r"00000\.tar is damaged"):
-        filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+        filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
 
 
 def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
@@ -275,9 +271,7 @@ def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
         tar.write(Sample(samples[1].key, {**samples[1].files, "jpg": b"damaged"}))
         tar.close()
     config = FilterConfig(("test_image_filters:brightness",))
-    totals = filter_images(
-        str(tmp_path / "in"), str(tmp_path / "out"), config, ENGINE, show_progress=False
-    )
+    totals = filter_images(str(tmp_path / "in"), str(tmp_path / "out"), config, engine=ENGINE)
     assert totals["dropped"] == {"unreadable_image": 1}
     assert list(samples_of(tmp_path / "out")) == ["0000000"]
 
@@ -292,7 +286,7 @@ def test_images_missing_in_the_tar_are_not_called_successes(tars: Path, tmp_path
         tar.write(Sample("../../evil", {"jpg": b"x"}))
         tar.close()
     config = FilterConfig(("test_image_filters:brightness",))
-    totals = filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+    totals = filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
     assert totals["dropped"] == {"missing_image": 2}
     assert totals["skipped_members"] == {"unsafe_name": 1}
     assert totals["successes"] == 5 == len(samples_of(tmp_path / "out"))
@@ -304,7 +298,7 @@ def test_tars_without_parquet_are_filtered_too(tars: Path, tmp_path: Path) -> No
     for path in tars.glob("*.parquet"):
         path.unlink()
     config = FilterConfig(("test_image_filters:brightness",), (Rule.parse("brightness<200"),))
-    totals = filter_images(str(tars), str(tmp_path / "out"), config, ENGINE, show_progress=False)
+    totals = filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
     assert (totals["count"], totals["successes"]) == (7, 5)
 
 
@@ -325,9 +319,7 @@ def test_faces_are_found_and_blurred(tmp_path: Path) -> None:
     bodies = [encoded(Image.fromarray(image), "PNG") for image in (astronaut, coffee)]
     write_shards(tmp_path / "in", [list(bodies)])
     config = FilterConfig(("faces",), blur="face_boxes")
-    totals = filter_images(
-        str(tmp_path / "in"), str(tmp_path / "out"), config, ENGINE, show_progress=False
-    )
+    totals = filter_images(str(tmp_path / "in"), str(tmp_path / "out"), config, engine=ENGINE)
     assert totals["blurred_images"] == 1
     before, after = samples_of(tmp_path / "in"), samples_of(tmp_path / "out")
     portrait, cup = sorted(after)

@@ -22,12 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from metacurate.errors import UserError
-from metacurate.metadata.build import BuildConfig, build_metadata, work_folder
+from metacurate.metadata.build import BuildConfig, build_metadata
 from metacurate.metadata.store import load_metadata
 from metacurate.metadata.wordnet import shipped_entries
-from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.run import Run
-from metacurate.runtime.storage import Folder
 from wikipedia_dumps import SEGMENTS, maker
 
 ARTICLES = maker.make_articles(SEGMENTS[:300], 400, seed=11)
@@ -103,8 +100,7 @@ def config_for(folder: Path, **changes: Any) -> BuildConfig:
 
 
 def build(config: BuildConfig, out: Path, workers: int = 1, overwrite: bool = False) -> Any:
-    run = Run(Folder(work_folder(str(out))), LocalEngine(workers), overwrite, show_progress=False)
-    return build_metadata(run, config, str(out))
+    return build_metadata(config, str(out), workers=workers, overwrite=overwrite)
 
 
 def scores(out: Path, source: str) -> dict[str, float]:

@@ -154,7 +154,7 @@ def test_unusable_parquet(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("no/such/file.json", "there is no metadata file no/such/file.json"),
-        ("", "cannot be read"),
+        ("", "an empty path names no file"),
         (".", "cannot be read"),
         ("nosuch://bucket/m.json", "Protocol not known"),
     ],

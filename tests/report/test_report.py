@@ -42,7 +42,7 @@ POOL = Path(__file__).parents[2] / "examples" / "emoji"
 
 def report(folder: Path, config: ReportConfig | None = None, workers: int = 1) -> str:
     """Write a run's report; returns the page."""
-    run = Run(Folder(str(folder)), LocalEngine(workers), show_progress=False)
+    run = Run(Folder(str(folder)), LocalEngine(workers))
     write_report(run, config)
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -260,7 +260,7 @@ def test_a_pool_that_matches_nothing(tmp_path: Path) -> None:
     pool.write_text("url,caption\nhttps://example.org/1.png,zzz zzz\n", encoding="utf-8")
     metadata = tmp_path / "entries.json"
     metadata.write_text('["cat", "dog"]', encoding="utf-8")
-    run = Run(Folder(str(tmp_path / "run")), LocalEngine(1), show_progress=False)
+    run = Run(Folder(str(tmp_path / "run")), LocalEngine(1))
     match(run, open_pool([str(pool)], PoolConfig()), PoolConfig(), load_metadata(str(metadata)))
     count(run)
     balance(run, Balance(t=10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,30 +88,34 @@ def test_a_task_that_kills_its_workers_ends_the_run() -> None:
         list(engine.map_shards(always_dies, range(8)))
 
 
-SCRIPT = """
-import sys, time
-from metacurate.runtime.engines.local import LocalEngine
+WORK = """
+import time
 
 
 def work(seconds):
     print("at work", flush=True)
     time.sleep(seconds)
     return seconds
+"""
 
+SCRIPT = """
+import sys
+from metacurate.runtime.engines.local import LocalEngine
+from work import work
 
-if __name__ == "__main__":
-    try:
-        with LocalEngine(2) as engine:
-            for _ in engine.map_shards(work, [1.0, 60.0]):
-                print("done", flush=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
+try:
+    with LocalEngine(2) as engine:
+        for _ in engine.map_shards(work, [1.0, 60.0]):
+            print("done", flush=True)
+except KeyboardInterrupt:
+    sys.exit(130)
 """
 
 
 def test_ctrl_c_to_the_group_ends_idle_and_busy_workers_quietly(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
+    (tmp_path / "work.py").write_text(WORK)
     ended = subprocess.Popen(
         [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,
@@ -122,3 +127,39 @@ def test_ctrl_c_to_the_group_ends_idle_and_busy_workers_quietly(tmp_path: Path) 
     _, err = ended.communicate(timeout=30)
     assert ended.returncode == 130
     assert err == ""
+
+
+CURATION = """
+import metacurate as mc
+card = mc.curate({pool!r}, ["cat", "dog"], {out!r}, t=1, workers=2)
+print(card["kept"]["pairs"])
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "standard input", "pool worker"])
+def test_scripts_need_no_main_guard(how: str, tmp_path: Path) -> None:
+    """A worker that imported the caller's main module would run the script within itself."""
+    rows = [{"url": f"https://x.example/{n}", "text": "a cat"} for n in range(30)]
+    (tmp_path / "pool").mkdir()
+    for part in range(3):
+        lines = "".join(json.dumps(row) + "\n" for row in rows[part::3])
+        (tmp_path / "pool" / f"{part}.jsonl").write_text(lines)
+    (tmp_path / "entries.json").write_text('["cat", "dog"]')
+    code = CURATION.format(pool=str(tmp_path / "pool"), out=str(tmp_path / "out"))
+    code = code.replace('["cat", "dog"]', repr(str(tmp_path / "entries.json")))
+    if how == "pool worker":
+        (tmp_path / "task.py").write_text("def run(code):\n    exec(code, {})\n")
+        code = (
+            "import multiprocessing\nfrom task import run\n"
+            f"with multiprocessing.get_context('fork').Pool(1) as p:\n    p.map(run, [{code!r}])\n"
+        )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    given = code if how == "standard input" else ""
+    done = subprocess.run(
+        [sys.executable, *([] if given else [str(script)])], input=given, text=True,
+        capture_output=True, cwd=tmp_path, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+    assert done.stderr == ""

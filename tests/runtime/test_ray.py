@@ -19,7 +19,7 @@ from metacurate.errors import UserError
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.manifest import Statistics
-from metacurate.runtime.stage import exclusive
+from metacurate.runtime.run import HOLDER, hold, open_run
 from metacurate.runtime.storage import Folder
 
 ray = pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
@@ -29,7 +29,7 @@ ray = pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
 def _workers_find_the_tests() -> Iterator[None]:
     """Ray's workers are new processes; they import the functions of this module by name."""
     with pytest.MonkeyPatch.context() as patch:
-        places = [Path(__file__).parent, Path(__file__).parents[2] / "src"]
+        places = [*Path(__file__).parents[:2], Path(__file__).parents[2] / "src"]
         old = os.environ.get("PYTHONPATH", "")
         patch.setenv("PYTHONPATH", os.pathsep.join([*map(str, places), old]))
         yield
@@ -120,8 +120,8 @@ def test_worker_killed_in_mid_task(
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "marker.0").exists()
     # What the dead worker left is removed when the folder is next used, as by this no-op.
-    assert list((tmp_path / "killed" / "index").glob(".tmp-*"))
-    with exclusive(Folder(str(tmp_path / "killed"))):
+    assert list((tmp_path / "killed" / "state" / "tmp").glob(".tmp-*"))
+    with hold(Folder(str(tmp_path / "killed"))):
         pass
     assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
 
@@ -146,7 +146,7 @@ def test_deaths_are_counted_by_task(tmp_path: Path) -> None:
         Mortal(str(tmp_path / str(i)), MAX_DEATHS_PER_TASK - 1 if i in (1, 4) else 0, 10 * i)
         for i in range(6)
     ]
-    with make_engine("ray", Folder("memory://run")) as engine:
+    with make_engine("ray") as engine:
         assert dict(engine.map_shards(survive, tasks)) == {i: 10 * i for i in range(6)}
         deadly = [*tasks, Mortal(str(tmp_path / "deadly"), 99, 0)]
         with pytest.raises(UserError, match="died 3 times while shard 6 was under way"):
@@ -207,7 +207,7 @@ class Counted:
 @pytest.mark.usefixtures("cluster")
 def test_tasks_are_handed_over_a_few_at_a_time(tmp_path: Path) -> None:
     tasks = Counted(str(tmp_path), 40)
-    with make_engine("ray", Folder("memory://run"), workers=3) as engine:
+    with make_engine("ray", workers=3) as engine:
         for finished, _ in enumerate(engine.map_shards(measure_load, tasks), 1):  # type: ignore[arg-type]
             assert tasks.furthest < finished + 3
     assert tasks.furthest == 39
@@ -216,14 +216,12 @@ def test_tasks_are_handed_over_a_few_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_workers_must_see_the_run(tmp_path: Path) -> None:
     """A machine that has a folder of the same name, but not the same folder, is of no use."""
-    folder = Folder(str(tmp_path / "shared"))
-    with exclusive(folder), make_engine("ray", folder) as engine:
-        assert dict(engine.map_shards(abs, [-1])) == {0: 1}
-    folder = Folder(str(tmp_path / "out"))
-    with exclusive(folder), make_engine("ray", folder) as engine:
-        (tmp_path / "out" / ".lock").write_text("process 1 on another machine")
+    with open_run(tmp_path / "shared", engine="ray") as run:
+        assert dict(run.engine.map_shards(abs, [-1])) == {0: 1}
+    with open_run(tmp_path / "out", engine="ray") as run:
+        (tmp_path / "out" / HOLDER).write_text("process 1 on another machine")
         with pytest.raises(UserError, match=r"does not see .*out; give --out on storage"):
-            dict(engine.map_shards(abs, [-1]))
+            dict(run.engine.map_shards(abs, [-1]))
 
 
 def test_wrong_engine_options_are_one_line(

@@ -207,7 +207,7 @@ def test_second_process_is_refused(metacurate: Command, place: Path) -> None:
     arguments = curate(place, "shared")
     first = start(arguments)
     try:
-        lock = place / "shared" / ".lock"
+        lock = place / "shared" / ".lock-holder"
         wait_for(lambda: lock.exists() and lock.read_text(), first)
         first.send_signal(signal.SIGSTOP)
         fails(metacurate(*arguments), f"in use by process {first.pid} on ", "another --out")

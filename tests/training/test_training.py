@@ -76,7 +76,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def undisturbed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "model"
-    totals = train(config(run), str(out), show_progress=False)
+    totals = train(config(run), str(out))
     assert totals["seen_pairs"] == 192
     assert totals["epoch"] >= 1
     return out
@@ -97,9 +97,9 @@ def test_a_resumed_run_ends_with_the_same_bits(run, undisturbed, tmp_path, monke
     for stop in stops:
         monkeypatch.setattr(trainer.Trainer, "_step", until(stop))
         with pytest.raises(KeyboardInterrupt):
-            train(config(run), str(tmp_path), show_progress=False)
+            train(config(run), str(tmp_path))
     monkeypatch.setattr(trainer.Trainer, "_step", original)
-    train(config(run), str(tmp_path), show_progress=False)
+    train(config(run), str(tmp_path))
     mine, expected = weights(tmp_path), weights(undisturbed)
     assert mine.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -114,7 +114,7 @@ def test_a_resumed_run_ends_with_the_same_bits(run, undisturbed, tmp_path, monke
         for name, value in state.items():
             assert torch.equal(first["optimizer"]["state"][index][name], value)
     # A finished run is not trained again, and keeps the two newest checkpoints.
-    assert "pairs_per_second" not in train(config(run), str(tmp_path), show_progress=False)
+    assert "pairs_per_second" not in train(config(run), str(tmp_path))
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
@@ -140,12 +140,12 @@ def test_a_signal_stops_at_the_end_of_the_step_with_a_checkpoint_and_the_same_bi
 
         monkeypatch.setattr(trainer.Trainer, "_step", step)
         with pytest.raises(Stopped, match=f"stopped at step {stop + 1} of 12") as stopped:
-            train(config(run), str(tmp_path), show_progress=False)
+            train(config(run), str(tmp_path))
         assert stopped.value.number == number
         assert (tmp_path / "checkpoints" / f"step-{stop + 1:09d}.pt").is_file()
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
     monkeypatch.setattr(trainer.Trainer, "_step", original)
-    train(config(run), str(tmp_path), show_progress=False)
+    train(config(run), str(tmp_path))
     mine, expected = run_files(tmp_path), run_files(undisturbed)
     assert mine.keys() == expected.keys()  # also the same checkpoints
     for name in ("metrics.jsonl", "manifest.json", "model.json"):
@@ -162,7 +162,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer.Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
-        train(config(run), str(tmp_path), show_progress=False)
+        train(config(run), str(tmp_path))
 
 
 SIGNALLED = """
@@ -241,13 +241,13 @@ def test_an_optimiser_saved_on_another_kind_of_device_goes_on_as_this_one_needs(
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "_save", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(config(run), str(tmp_path), show_progress=False)
+            train(config(run), str(tmp_path))
     (path,) = (tmp_path / "checkpoints").iterdir()
     state = torch.load(path, weights_only=True)
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = True  # as on a GPU
     torch.save(state, path)
-    train(config(run), str(tmp_path), show_progress=False)
+    train(config(run), str(tmp_path))
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(tmp_path)[name], tensor), name
 
@@ -363,12 +363,12 @@ def test_checkpoints_load_in_open_clip_as_they_are(undisturbed):
 def test_bf16_and_gradient_checkpointing_give_nearly_the_same_losses(
     run, undisturbed, tmp_path, more
 ):
-    train(config(run, **more), str(tmp_path), show_progress=False)
+    train(config(run, **more), str(tmp_path))
     assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=0.02)
 
 
 def test_the_logit_scale_is_clamped(run, tmp_path):
-    train(config(run, max_logit_scale=2.0), str(tmp_path), show_progress=False)
+    train(config(run, max_logit_scale=2.0), str(tmp_path))
     # It begins at log(1 / 0.07) = 2.66.
     assert 0.6 < float(weights(tmp_path)["logit_scale"]) <= math.log(2.0) + 1e-6
 
@@ -384,14 +384,14 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 
 def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):
     with pytest.raises(UserError, match="seed was 0, is now 1"):
-        train(config(run, seed=1), str(undisturbed), show_progress=False)
+        train(config(run, seed=1), str(undisturbed))
 
 
 def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
     wrong = config(run, accumulate=5)
     with pytest.raises(UserError, match="multiple of ranks times accumulate"):
-        train(wrong, str(tmp_path), show_progress=False)
-    assert train(config(run), str(tmp_path), show_progress=False)["steps"] == 12
+        train(wrong, str(tmp_path))
+    assert train(config(run), str(tmp_path))["steps"] == 12
 
 
 @pytest.mark.parametrize(
@@ -405,14 +405,14 @@ def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
 )
 def test_models_that_cannot_be_trained_are_named(run, tmp_path, model, message):
     with pytest.raises(UserError, match=message):
-        train(dataclasses.replace(config(run), model=model), str(tmp_path), show_progress=False)
+        train(dataclasses.replace(config(run), model=model), str(tmp_path))
 
 
 @pytest.mark.parametrize("shards", ["s4://bucket/*.tar", "nothere"])
 def test_shards_that_cannot_be_had_are_named(run, tmp_path, shards):
     data = dataclasses.replace(config(run).data, shards=(shards,))
     with pytest.raises(UserError, match=shards.split("/")[0]):
-        train(dataclasses.replace(config(run), data=data), str(tmp_path), show_progress=False)
+        train(dataclasses.replace(config(run), data=data), str(tmp_path))
 
 
 def test_training_is_quiet_and_says_steps_and_loss(run, tmp_path, monkeypatch, capsys, caplog):

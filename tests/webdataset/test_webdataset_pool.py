@@ -83,7 +83,7 @@ def members(path: Path) -> list[tuple[str, bytes, int, int]]:
 
 
 def test_ingest(tars: Path, tmp_path: Path) -> None:
-    totals = ingest(str(tars), str(tmp_path / "pool"), ONE)
+    totals = ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     assert totals == {
         "tars": 3, "samples": 30, "pairs": 30, "texts": 30,
         "dropped": {}, "skipped_members": {}, "problems": {},
@@ -104,7 +104,7 @@ def test_ingest(tars: Path, tmp_path: Path) -> None:
 
 def test_ingest_is_the_same_for_two_workers_and_resumes(tars: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
-        ingest(str(tars), str(tmp_path / f"p{workers}"), LocalEngine(workers))
+        ingest(str(tars), str(tmp_path / f"p{workers}"), engine=LocalEngine(workers))
     shards = sorted(path.name for path in (tmp_path / "p1" / "pool").iterdir())
     assert len(shards) == 3
     for name in shards:
@@ -112,7 +112,7 @@ def test_ingest_is_the_same_for_two_workers_and_resumes(tars: Path, tmp_path: Pa
         assert one == two
     (tars / "00003.tar").write_bytes((tars / "00000.tar").read_bytes())
     with pytest.raises(UserError, match="files was 3, is now 4"):
-        ingest(str(tars), str(tmp_path / "p1"), ONE)
+        ingest(str(tars), str(tmp_path / "p1"), engine=ONE)
 
 
 def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
         ]
         add(tar, "3.json", json.dumps({"texts": texts, "caption": "drei"}).encode())
         add(tar, "3.txt", b"three")
-    ingest(str(tars), str(tmp_path / "pool"), ONE)
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     first, second, third = read_pool(tmp_path / "pool").to_pylist()
     assert first["uid"] == url_uid("http://a.com/1")
     assert (first["key"], second["uid"]) == ("x/1", key_uid("a.tar/2"))
@@ -159,7 +159,7 @@ def test_side_parquet_fills_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "width": [5, None, None],
     }
     pq.write_table(pa.table(table), tars / "00000.parquet")
-    totals = ingest(str(tars), str(tmp_path / "pool"), ONE)
+    totals = ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     rows = read_pool(tmp_path / "pool").to_pylist()
     assert [(r["url"], r["texts"][0]["text"], r["width"]) for r in rows] == [
         ("http://side/0", "zero", 5),
@@ -167,13 +167,13 @@ def test_side_parquet_fills_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     assert totals["problems"] == {}
     (tars / "00000.parquet").write_bytes(b"PAR1 not really PAR1")
-    totals = ingest(str(tars), str(tmp_path / "again"), ONE)
+    totals = ingest(str(tars), str(tmp_path / "again"), engine=ONE)
     assert totals["problems"] == {"side_parquet_unreadable": 1}
     monkeypatch.setattr(ingest_module, "MAX_SIDE_BYTES", 1 << 20)
     bomb = pa.table({"key": ["x" * 1000] * 5000})  # small in the file, 5 MB in memory
     pq.write_table(bomb, tars / "00000.parquet")
     assert (tars / "00000.parquet").stat().st_size < 1 << 14
-    totals = ingest(str(tars), str(tmp_path / "bomb"), ONE)
+    totals = ingest(str(tars), str(tmp_path / "bomb"), engine=ONE)
     assert totals["problems"] == {"side_parquet_too_large": 1}
     assert totals["dropped"] == {"no_text": 2}
 
@@ -215,7 +215,7 @@ def test_hostile_members_are_counted(tmp_path: Path) -> None:
         add(tar, "textonly.txt", b"no image")
         add_sample(tar, "last", "a last one")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    totals = ingest(str(tars), str(tmp_path / "pool"), ONE)
+    totals = ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     assert totals["skipped_members"] == {
         "unsafe_name": 6,
         "not_a_regular_file": 4,
@@ -326,10 +326,10 @@ def keep(pool: Path, out: Path, rows: list[int]) -> None:
 
 
 def test_reshard_copies_kept_samples_byte_for_byte(tars: Path, tmp_path: Path) -> None:
-    ingest(str(tars), str(tmp_path / "pool"), ONE)
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     kept = [27, 3, 4, 11, 0, 19, 3]  # in no order, one of them twice
     keep(tmp_path / "pool", tmp_path / "kept", kept)
-    totals = reshard([str(tmp_path / "kept")], str(tars), str(tmp_path / "out"), ONE,
+    totals = reshard([str(tmp_path / "kept")], str(tars), str(tmp_path / "out"), engine=ONE,
                      samples_per_tar=4)  # fmt: skip
     assert totals["rows"] == 7
     assert totals["samples"] == 6
@@ -345,35 +345,36 @@ def test_reshard_copies_kept_samples_byte_for_byte(tars: Path, tmp_path: Path) -
     samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
     assert sorted(sample["__key__"] for sample in samples) == sorted(wanted)
     # The new tars are a dataset like the old ones.
-    again = ingest(str(tmp_path / "out"), str(tmp_path / "again"), ONE)
+    again = ingest(str(tmp_path / "out"), str(tmp_path / "again"), engine=ONE)
     assert again["pairs"] == 6
 
 
 def test_reshard_is_the_same_for_two_workers_and_from_a_deduplicated_pool(
     tars: Path, tmp_path: Path
 ) -> None:
-    ingest(str(tars), str(tmp_path / "pool"), ONE)
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     dedup([str(tmp_path / "pool")], str(tmp_path / "clean"),
           DedupConfig(shard_rows=7, max_images_per_text=2, keep_repeats=True), PoolConfig(),
-          ONE)  # fmt: skip
+          engine=ONE)  # fmt: skip
     outs = []
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
-        totals = reshard([str(tmp_path / "clean")], str(tars), str(out), LocalEngine(workers),
-                         samples_per_tar=5)  # fmt: skip
+        totals = reshard(
+            [str(tmp_path / "clean")], str(tars), str(out), samples_per_tar=5, workers=workers
+        )
         assert totals["samples"] == read_pool(tmp_path / "clean").num_rows == 24
         outs.append({path.name: path.read_bytes() for path in out.glob("*.tar")})
         assert not (out / "places").exists()
     assert outs[0] == outs[1]
     assert len(outs[0]) == 3
     # With other settings the old tars go, also those that have no successor.
-    reshard([str(tmp_path / "clean")], str(tars), str(tmp_path / "out1"), ONE,
+    reshard([str(tmp_path / "clean")], str(tars), str(tmp_path / "out1"), engine=ONE,
             samples_per_tar=100, overwrite=True)  # fmt: skip
     assert [path.name for path in (tmp_path / "out1").glob("*.tar")] == ["00000.tar"]
 
 
 def test_reshard_trusts_no_row(tars: Path, tmp_path: Path) -> None:
-    ingest(str(tars), str(tmp_path / "pool"), ONE)
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     rows = read_pool(tmp_path / "pool").to_pylist()[:12]
     secret = tmp_path / "secret.tar"
     secret.write_bytes((tars / "00000.tar").read_bytes())
@@ -391,7 +392,7 @@ def test_reshard_trusts_no_row(tars: Path, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, read_pool(tmp_path / "pool").schema.remove_metadata()
                    .set(5, pa.field("members", read_pool(tmp_path / "pool").schema.field(
                        "members").type))), curated)  # fmt: skip
-    totals = reshard([str(curated)], str(tars), str(tmp_path / "out"), ONE)
+    totals = reshard([str(curated)], str(tars), str(tmp_path / "out"), engine=ONE)
     assert totals["samples"] == 2
     assert totals["dropped"]["tar_or_members_unknown"] == 3
     assert totals["dropped"]["not_at_its_place"] == 7
@@ -400,21 +401,21 @@ def test_reshard_trusts_no_row(tars: Path, tmp_path: Path) -> None:
 
 
 def test_reshard_errors(tars: Path, tmp_path: Path) -> None:
-    ingest(str(tars), str(tmp_path / "pool"), ONE)
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     pool = [str(tmp_path / "pool")]
     with pytest.raises(UserError, match="choose another"):
-        reshard(pool, str(tars), str(tars) + "/../tars", ONE)
+        reshard(pool, str(tars), str(tars) + "/../tars", engine=ONE)
     other = tmp_path / "other"
     other.mkdir()
     with pytest.raises(UserError, match=r"no \.tar file"):
-        reshard(pool, str(other), str(tmp_path / "out"), ONE)
+        reshard(pool, str(other), str(tmp_path / "out"), engine=ONE)
     (other / "x.tar").write_bytes((tars / "00000.tar").read_bytes())
     with pytest.raises(UserError, match=r"no row .* names a tar"):
-        reshard(pool, str(other), str(tmp_path / "out"), ONE)
+        reshard(pool, str(other), str(tmp_path / "out"), engine=ONE)
     plain = tmp_path / "plain.parquet"
     pq.write_table(pa.table({"url": ["http://a/1"]}), plain)
     with pytest.raises(UserError, match="no column tar, key, members"):
-        reshard([str(plain)], str(tars), str(tmp_path / "out2"), ONE)
+        reshard([str(plain)], str(tars), str(tmp_path / "out2"), engine=ONE)
 
 
 # Uid lists.
@@ -477,13 +478,13 @@ def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path)
             text = "a dog in the garden" if row % 3 else "qqq zzz"
             add_sample(tar, f"00003{row:04d}", text)
     pool, curated = str(tmp_path / "pool"), tmp_path / "curated"
-    ingest(str(tars), pool, ONE)
+    ingest(str(tars), pool, engine=ONE)
     card = curate(pool, "wordnet", str(curated), t=5, report=False, workers=1)
     rows = pq.read_table(curated / "curated").to_pylist()
     keys = {row["key"] for row in rows}
     assert 0 < len(rows) == card["kept"]["pairs"] < 42
     assert not keys & {f"00003{row:04d}" for row in (0, 3, 6, 9)}
-    reshard([str(curated)], str(tars), str(tmp_path / "out"), ONE)
+    reshard([str(curated)], str(tars), str(tmp_path / "out"), engine=ONE)
     got = [name for path in (tmp_path / "out").glob("*.tar") for name, *_ in members(path)]
     assert {name.partition(".")[0] for name in got} == keys
     assert len(got) == 3 * len(keys)

@@ -29,7 +29,6 @@ from metacurate.curation.settings import json_number
 from metacurate.curation.subset import (
     PairSampler,
     merge_samples,
-    open_shard,
     read_curated,
     run_pool_config,
 )
@@ -39,7 +38,7 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.arrays import load_array
+from metacurate.runtime.made import load_array, open_made
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder, is_local, local_path
@@ -187,7 +186,7 @@ def _find_in_shard(task: _FindTask) -> tuple[int, list[tuple[int, list[list[int]
     """The shard's pairs, and of those with that uid the row number and each text's entry ids."""
     wanted = np.frombuffer(task.uid, "<u8")
     rows, found = 0, []
-    with open_shard(task.folder, index_file_name(task.position)) as file:
+    with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
             rows += batch.batch.num_rows
             for place in np.flatnonzero((batch.uids == wanted).all(axis=1)).tolist():

@@ -27,9 +27,9 @@ from metacurate.curation.layout import (
     matched_run,
 )
 from metacurate.curation.match_index import read_index
-from metacurate.curation.subset import open_shard
 from metacurate.errors import UserError
 from metacurate.runtime.engine import Engine
+from metacurate.runtime.made import open_made
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
@@ -208,7 +208,7 @@ def _shard_sizes(task: _SizeTask) -> tuple[int, list[tuple[float, float]]]:
     keep_probs = _probabilities(task.folder, task.thresholds, task.counts_digest)
     parts: list[list[tuple[float, float]]] = [[] for _ in keep_probs]
     rows = 0
-    with open_shard(task.folder, index_file_name(task.position)) as file:
+    with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
             rows += batch.batch.num_rows
             texts, ids = batch.text_offsets, batch.entry_ids

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from metacurate.cli import app
-from metacurate.cli.options import AsJson, Workers, show, summary_table
+from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
 from metacurate.errors import UserError
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
-    from metacurate.runtime.run import Run
+    pass
 
 inspect_app = typer.Typer(help="Look closely at a text, an entry or a pair.", no_args_is_help=True)
 app.add_typer(inspect_app, name="inspect")
@@ -25,17 +23,6 @@ app.add_typer(inspect_app, name="inspect")
 RunOption = Annotated[
     str, typer.Option("--run", metavar="DIR", help="The output folder of a finished run.")
 ]
-
-
-@contextmanager
-def _run(folder: str, workers: int | None) -> Iterator[Run]:
-    """A run to read from."""
-    from metacurate.runtime.engines.local import LocalEngine
-    from metacurate.runtime.run import Run
-    from metacurate.runtime.storage import Folder
-
-    with LocalEngine(workers) as engine:
-        yield Run(Folder(folder), engine)
 
 
 def _foreign(text: str | None, limit: int = 80) -> Text:
@@ -109,11 +96,13 @@ def inspect_text_command(
 
 
 @inspect_app.command("entry")
+@reads
 def inspect_entry_command(
     name: Annotated[str, typer.Argument(help="The entry as the metadata has it.")],
     run: RunOption,
     samples: Annotated[int, typer.Option(min=0, help="How many sample pairs.")] = 5,
-    workers: Workers = None,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Show an entry's counts before and after balancing, its p, and some of its kept pairs.
@@ -122,7 +111,7 @@ def inspect_entry_command(
     """
     from metacurate.analysis.inspect import inspect_entry
 
-    with _run(run, workers) as opened:
+    with read_run(run, options) as opened:
         found = inspect_entry(opened, name, samples)
     rows: list[tuple[str, str | Text]] = [
         ("entry", _foreign(name)),
@@ -148,10 +137,12 @@ def inspect_entry_command(
 
 
 @inspect_app.command("uid")
+@reads
 def inspect_uid_command(
     uid: Annotated[str, typer.Argument(metavar="HEX", help="The pair's uid: 32 hex digits.")],
     run: RunOption,
-    workers: Workers = None,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Show a matched pair's texts, matches and draws, and whether it is kept.
@@ -160,7 +151,7 @@ def inspect_uid_command(
     """
     from metacurate.analysis.inspect import inspect_uid
 
-    with _run(run, workers) as opened:
+    with read_run(run, options) as opened:
         found = inspect_uid(opened, uid)
     parts: list[Any] = []
     for pair in found["pairs"]:
@@ -252,6 +243,7 @@ def diff_command(
 
 
 @app.command("plan")
+@reads
 def plan_command(
     run: Annotated[
         str | None, typer.Argument(metavar="[DIR]", help="A counted run: exact expected sizes.")
@@ -270,7 +262,8 @@ def plan_command(
     target_size: Annotated[
         list[int] | None, typer.Option(help="Expected pairs to be kept; repeatable.")
     ] = None,
-    workers: Workers = None,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Show what balancing would keep for a sweep of thresholds, without reading the pool.
@@ -287,7 +280,7 @@ def plan_command(
     if (run is None) == (counts is None):
         raise UserError("give either a run's folder or --counts")
     if run is not None:
-        with _run(run, workers) as opened:
+        with read_run(run, options) as opened:
             plans = planning.plan_run(opened, sweep)
         sizes = (">pairs expected", ">texts expected")
     else:

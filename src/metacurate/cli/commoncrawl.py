@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.pool import pool_app
 
 
@@ -25,6 +25,7 @@ def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @pool_app.command("extract")
+@runs
 def extract_command(
     sources: Annotated[
         list[str],
@@ -69,8 +70,8 @@ def extract_command(
     max_record_mib: Annotated[
         int, typer.Option(min=1, help="Larger records and pages are dropped (MiB).")
     ] = 32,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -83,7 +84,6 @@ def extract_command(
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
     from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
-    from metacurate.runtime.engines.local import LocalEngine
     from metacurate.texts.rules import TextRules
 
     settings = ExtractConfig(
@@ -94,6 +94,5 @@ def extract_command(
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
     )
-    with LocalEngine(workers) as engine:
-        totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)
+    totals = extract_pool(sources, out, settings, **options)
     show(totals, summary_table("pool extract", _rows(totals)), as_json=as_json)

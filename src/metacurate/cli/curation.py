@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metacurate.cli import app
 from metacurate.cli.options import (
-    Address,
     AsJson,
     ConfigFile,
-    EngineName,
-    Overwrite,
-    Workers,
+    Options,
+    open_run,
+    runs,
     show,
     summary_table,
 )
@@ -24,7 +22,9 @@ from metacurate.cli.options import (
 if TYPE_CHECKING:
     from metacurate.curation.settings import Balance
     from metacurate.pool.schema import PoolConfig
-    from metacurate.runtime.run import Run
+
+PIPELINE = "metacurate.pipeline"
+"""What local workers import before they start."""
 
 PoolInputs = Annotated[
     list[str],
@@ -84,28 +84,6 @@ ExpectSurvival = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-@contextmanager
-def _run(
-    out: str, workers: int | None, engine: str, address: str | None, *, overwrite: bool = False
-) -> Iterator[Run]:
-    """A run in an output folder, which is this process's alone for the time of the block.
-
-    The rest of the code is best imported in the block, while the engine starts its processes.
-    """
-    from metacurate.runtime.engines.make import make_engine
-    from metacurate.runtime.stage import exclusive
-    from metacurate.runtime.storage import Folder
-
-    folder = Folder(out)
-    with (
-        exclusive(folder),
-        make_engine(engine, folder, workers=workers, address=address) as running,
-    ):
-        from metacurate.runtime.run import Run
-
-        yield Run(folder, running, overwrite)
-
-
 def _pool_config(
     url_col: str | None, text_col: list[str] | None, key_col: str | None, rows_per_unit: int
 ) -> PoolConfig:
@@ -123,6 +101,7 @@ def _balance_settings(
 
 
 @app.command("curate")
+@runs
 def curate_command(
     pool: PoolInputs,
     out: Out,
@@ -139,10 +118,8 @@ def curate_command(
     report: Annotated[
         bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
     ] = True,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -155,7 +132,7 @@ def curate_command(
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    with _run(out, workers, engine, address, overwrite=overwrite) as run:
+    with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run
 
@@ -165,6 +142,7 @@ def curate_command(
 
 
 @app.command("match")
+@runs
 def match_command(
     pool: PoolInputs,
     out: Out,
@@ -173,10 +151,8 @@ def match_command(
     text_col: TextCol = None,
     key_col: KeyCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -185,7 +161,7 @@ def match_command(
     Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
     """
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    with _run(out, workers, engine, address, overwrite=overwrite) as run:
+    with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.curation.match import match
         from metacurate.metadata.store import load_metadata
         from metacurate.pool.open import open_pool
@@ -196,11 +172,11 @@ def match_command(
 
 
 @app.command("count")
+@runs
 def count_command(
     run_folder: RunFolder,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Count how often each entry matches; writes DIR/counts.npy.
@@ -210,13 +186,14 @@ def count_command(
     from metacurate.curation.count import count
     from metacurate.curation.layout import COUNT, finished_section
 
-    with _run(run_folder, workers, engine, address) as run:
+    with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
         count(run)
         totals = finished_section(run.folder, COUNT)["totals"]
     show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
 
 
 @app.command("balance")
+@runs
 def balance_command(
     run_folder: RunFolder,
     t: Threshold = None,
@@ -224,10 +201,8 @@ def balance_command(
     target_size: TargetSize = None,
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
-    workers: Workers = None,
-    engine: EngineName = "local",
-    address: Address = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Balance a matched and counted pool; writes DIR/curated and the data card.
@@ -239,27 +214,53 @@ def balance_command(
 
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
-    with _run(run_folder, workers, engine, address, overwrite=overwrite) as run:
+    with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
         balance(run, settings)
         card = write_datacard(run)
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
 
 
 @app.command("status")
-def status_command(run_folder: RunFolder, as_json: AsJson = False) -> None:
-    """Show how far the stages in an output folder are.
+def status_command(
+    run_folder: RunFolder,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare the checksums of all files of finished stages; exit code 1 if one "
+            "differs.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far the stages in an output folder are, and whether their files are whole.
 
-    Example: [bold]metacurate status run/[/bold]
+    What --verify finds damaged, the command that made the run makes anew when it is given again.
+
+    Example: [bold]metacurate status run/ --verify[/bold]
     """
-    from metacurate.runtime.manifest import status
+    from metacurate.runtime import manifest
+    from metacurate.runtime.run import hold, is_held
     from metacurate.runtime.storage import Folder
 
-    stages = status(Folder(run_folder))
+    folder = Folder(run_folder)
+    stages = manifest.status(folder, held=is_held(folder))
+    wrong: dict[str, str] = {}
+    if verify:
+        with hold(folder):
+            wrong = manifest.verify(folder)
     rows = [
-        (name, f"{s['state']}, {s['shards_done']} of {s['shards']} shards")
-        for name, s in stages.items()
+        (name, f"{s.state}, {s.shards_done} of {s.shards} shards") for name, s in stages.items()
     ]
-    show({"stages": stages}, summary_table(run_folder, rows), as_json=as_json)
+    rows += [(f"damaged: {name}", reason) for name, reason in wrong.items()]
+    if verify and not wrong:
+        rows.append(("files", "all as they were written"))
+    found: dict[str, Any] = {"stages": {name: asdict(s) for name, s in stages.items()}}
+    if verify:
+        found["damaged"] = wrong
+    show(found, summary_table(run_folder, rows), as_json=as_json)
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _plain_rows(totals: dict[str, Any]) -> list[tuple[str, str]]:

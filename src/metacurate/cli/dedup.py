@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.pool import pool_app
 
 
 @pool_app.command("dedup")
+@runs
 def dedup_command(
     pool: PoolInputs,
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
@@ -67,8 +68,8 @@ def dedup_command(
     text_col: TextCol = None,
     key_col: KeyCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -85,7 +86,6 @@ def dedup_command(
     from metacurate.dedup.dedup import DedupConfig, dedup
     from metacurate.errors import UserError
     from metacurate.pool.schema import PoolConfig
-    from metacurate.runtime.engines.local import LocalEngine
     from metacurate.texts.rules import TextRules
 
     if keep_repeats and dedup_texts is None:
@@ -110,8 +110,7 @@ def dedup_command(
         shard_rows=shard_rows,
     )
     pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
-    with LocalEngine(workers) as engine:
-        totals = dedup(pool, out, settings, pool_config, engine, overwrite=overwrite)
+    totals = dedup(pool, out, settings, pool_config, **options)
     rows = [
         ("rows read", f"{totals['rows']:,}"),
         ("pairs", f"{totals['pairs']:,}  ({totals['pairs'] / max(totals['rows'], 1):.1%})"),

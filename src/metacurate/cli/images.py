@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import (
+    AsJson,
+    ConfigFile,
+    Options,
+    Overwrite,
+    Workers,
+    runs,
+    show,
+    summary_table,
+)
 from metacurate.cli.pool import pool_app
 
 Tars = Annotated[
@@ -163,18 +172,20 @@ def download(
         sample_offset=sample_offset,
         workers=workers or available_cores(),
     )
-    totals = stage.download(source, out, settings, overwrite=overwrite)
+    totals = stage.download(source, out, settings, overwrite=overwrite, show_progress=True)
     _summary(f"Images in {out}", totals, as_json=as_json)
 
 
 @pool_app.command()
+@runs
 def duplicates(
     tars: Tars,
     max_distance: Annotated[
         int,
         typer.Option(help="Differing bits of 64 up to which two hashes are of one picture; 0-5."),
     ] = 3,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Mark duplicate images, exact and perceptual, across all shards of a folder.
@@ -186,11 +197,12 @@ def duplicates(
     """
     from metacurate.images.duplicates import mark_duplicates
 
-    totals = mark_duplicates(tars, max_distance=max_distance, overwrite=overwrite)
+    totals = mark_duplicates(tars, max_distance=max_distance, **options)
     _summary(f"Duplicates in {tars}", totals, as_json=as_json)
 
 
 @pool_app.command(name="filter")
+@runs
 def filter_(
     tars: Tars,
     out: Out,
@@ -221,8 +233,8 @@ def filter_(
         ),
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of blurred images.")] = 95,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -234,7 +246,6 @@ def filter_(
     --scorer faces --blur face_boxes
     """
     from metacurate.images.filter import FilterConfig, Rule, filter_images
-    from metacurate.runtime.engines.local import LocalEngine
 
     settings = FilterConfig(
         scorers=tuple(scorer or ()),
@@ -243,8 +254,7 @@ def filter_(
         drop_duplicates=drop_duplicates,
         quality=quality,
     )
-    with LocalEngine(workers) as engine:
-        totals = filter_images(tars, out, settings, engine, overwrite=overwrite)
+    totals = filter_images(tars, out, settings, **options)
     _summary(f"Images in {out}", totals, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metacurate.cli import app
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,7 @@ app.add_typer(metadata_app, name="metadata", no_args_is_help=True)
 
 
 @metadata_app.command("build")
+@runs
 def build_command(
     out: Annotated[
         str,
@@ -83,8 +84,8 @@ def build_command(
     wiki: Annotated[
         str, typer.Option(help="The wiki's code in page view files and the entries' language.")
     ] = "en",
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -96,10 +97,7 @@ def build_command(
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
     --pageviews 'pageviews-*.gz' --out metadata.json[/bold]
     """
-    from metacurate.metadata.build import SOURCES, BuildConfig, build_metadata, work_folder
-    from metacurate.runtime.engines.local import LocalEngine
-    from metacurate.runtime.run import Run
-    from metacurate.runtime.storage import Folder
+    from metacurate.metadata.build import SOURCES, BuildConfig, build_metadata
 
     settings = BuildConfig(
         wordnet=wordnet,
@@ -114,8 +112,7 @@ def build_command(
         lowercase=lowercase,
         wiki=wiki,
     )
-    with LocalEngine(workers) as engine:
-        totals = build_metadata(Run(Folder(work_folder(out)), engine, overwrite), settings, out)
+    totals = build_metadata(settings, out, **options)
     for note in totals["notes"]:
         print(f"note: {note}", file=sys.stderr)
     show(totals, _size_table(out, totals), as_json=as_json)

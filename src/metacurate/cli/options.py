@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
 from rich.console import Console, RenderableType
@@ -15,6 +18,9 @@ from rich.text import Text
 
 from metacurate.errors import UserError
 from metacurate.printable import printable
+
+if TYPE_CHECKING:
+    from metacurate.runtime.run import Run
 
 MAX_SHOWN = 2000  # characters of a value or a message
 
@@ -73,6 +79,88 @@ Overwrite = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
+
+
+class Options(TypedDict):
+    """What ``runs`` hands to a command; the words of ``runtime.run.RunOptions``."""
+
+    engine: str
+    address: str | None
+    workers: int | None
+    overwrite: bool
+    show_progress: bool
+
+
+_RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "workers": (Workers, None),
+    "engine": (EngineName, "local"),
+    "address": (Address, None),
+    "overwrite": (Overwrite, False),
+}
+
+
+def runs(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every run; it gets them as its argument ``options``."""
+    return _with_options(command, tuple(_RUN_OPTIONS))
+
+
+def reads(command: Callable[..., None]) -> Callable[..., None]:
+    """As ``runs``, for a command that only reads a run: without ``--overwrite``."""
+    return _with_options(command, tuple(name for name in _RUN_OPTIONS if name != "overwrite"))
+
+
+def _with_options(command: Callable[..., None], names: Sequence[str]) -> Callable[..., None]:
+    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+    own = [
+        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
+        for p in signature.parameters.values()
+        if p.name != "options"
+    ]
+    # Before --json and --config, which come last everywhere.
+    place = next((i for i, p in enumerate(own) if p.name in ("as_json", "config")), len(own))
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name in names
+        for kind, default in (_RUN_OPTIONS[name],)
+    ]
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        options = {name: given.pop(name) for name in names}
+        command(**given, options={**options, "show_progress": True})
+
+    parameters = [*own[:place], *added, *own[place:]]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+@contextmanager
+def open_run(
+    out: str,
+    *,
+    inputs: Sequence[str] = (),
+    preload: str | None = None,
+    existing: bool = False,
+    **options: Any,
+) -> Iterator[Run]:
+    """``runtime.run.open_run``, imported late: the engine starts its processes meanwhile."""
+    from metacurate.runtime import run
+
+    with run.open_run(out, inputs=inputs, preload=preload, existing=existing, **options) as opened:
+        yield opened
+
+
+@contextmanager
+def read_run(folder: str, options: Options) -> Iterator[Run]:
+    """``runtime.run.read_run``, imported late."""
+    from metacurate.runtime import run
+
+    with run.read_run(
+        folder, engine=options["engine"], address=options["address"], workers=options["workers"],
+        show_progress=options["show_progress"],
+    ) as opened:  # fmt: skip
+        yield opened
 
 
 def show(result: dict[str, Any], table: RenderableType, *, as_json: bool) -> None:

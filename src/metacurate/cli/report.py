@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from metacurate.cli import app
-from metacurate.cli.options import AsJson, Workers, show, summary_table
+from metacurate.cli.options import AsJson, Options, open_run, reads, show, summary_table
 
 
 @app.command("report")
+@reads
 def report_command(
     run_folder: Annotated[str, typer.Argument(metavar="DIR", help="The output folder of a run.")],
     t: Annotated[
@@ -33,7 +34,8 @@ def report_command(
         typer.Option(metavar="FOLDER", help="WebDataset shards to take thumbnails from."),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    workers: Workers = None,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Write DIR/report.html, a page on what a run kept and why, and its plots (DIR/report).
@@ -45,16 +47,13 @@ def report_command(
     """
     from metacurate.curation.layout import BALANCE, REPORT_FILE, finished_section
     from metacurate.report.build import PLOT_FOLDER, ReportConfig, write_report
-    from metacurate.runtime.engines.local import LocalEngine
-    from metacurate.runtime.run import Run
-    from metacurate.runtime.stage import exclusive
     from metacurate.runtime.storage import Folder, is_local, local_path
 
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)
-    finished_section(folder, BALANCE)
-    with exclusive(folder), LocalEngine(workers) as engine:
-        totals = write_report(Run(folder, engine), config)
+    with open_run(run_folder, existing=True, preload="metacurate.report.build", **options) as run:
+        finished_section(folder, BALANCE)
+        totals = write_report(run, config)
     page = folder.address(REPORT_FILE)
     rows = [
         ("pool", f"{totals['pairs']:,} pairs"),

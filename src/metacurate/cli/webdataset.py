@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metacurate.cli.options import AsJson, ConfigFile, Overwrite, Workers, show, summary_table
+from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.pool import pool_app
 
 Curated = Annotated[
@@ -20,6 +20,7 @@ Curated = Annotated[
 
 
 @pool_app.command("ingest")
+@runs
 def ingest_command(
     tars: Annotated[
         str,
@@ -28,8 +29,8 @@ def ingest_command(
         ),
     ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -40,15 +41,14 @@ def ingest_command(
 
     Example: [bold]metacurate pool ingest tars/ --out pool/[/bold]
     """
-    from metacurate.runtime.engines.local import LocalEngine
     from metacurate.webdataset.ingest import ingest
 
-    with LocalEngine(workers) as engine:
-        totals = ingest(tars, out, engine, overwrite=overwrite)
+    totals = ingest(tars, out, **options)
     _show("Ingested", {**totals, "out": f"{out}/pool/"}, as_json)
 
 
 @pool_app.command("reshard")
+@runs
 def reshard_command(
     curated: Curated,
     tars: Annotated[
@@ -61,8 +61,8 @@ def reshard_command(
         int,
         typer.Option(min=1, help="Join consecutive tars until they hold this many kept samples."),
     ] = 10_000,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -70,23 +70,19 @@ def reshard_command(
 
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """
-    from metacurate.runtime.engines.local import LocalEngine
     from metacurate.webdataset.reshard import reshard
 
-    with LocalEngine(workers) as engine:
-        totals = reshard(
-            curated, tars, out, engine, samples_per_tar=samples_per_tar, overwrite=overwrite
-        )
+    totals = reshard(curated, tars, out, samples_per_tar=samples_per_tar, **options)
     _show("Resharded", {**totals, "out": out}, as_json)
 
 
 @pool_app.command("uids")
+@runs
 def uids_command(
     curated: Curated,
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE.npy", help="Output file.")],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
-    ] = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
 ) -> None:
     """Write the sorted uids of a pool as DataComp's resharder takes them (.npy of dtype u8,u8).
@@ -95,7 +91,7 @@ def uids_command(
     """
     from metacurate.webdataset.uid_list import write_uid_list
 
-    totals = write_uid_list(curated, out, overwrite=overwrite)
+    totals = write_uid_list(curated, out, **options)
     _show("Uids", {**totals, "out": out}, as_json)
 
 

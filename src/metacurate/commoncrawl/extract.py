@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import IO
+from typing import IO, Unpack
 
 import fsspec
 import numpy as np
@@ -32,10 +32,10 @@ from metacurate.errors import UserError
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
-from metacurate.runtime.engine import Engine
 from metacurate.runtime.isolate import Isolated
-from metacurate.runtime.manifest import Stage, Statistics, add_statistics, begin, finish, shard_name
-from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
+from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
 from metacurate.texts.rules import TextRules
@@ -101,42 +101,29 @@ def extract_pool(
     sources: Sequence[str],
     out: str,
     config: ExtractConfig,
-    engine: Engine,
-    *,
-    overwrite: bool = False,
-    show_progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Statistics:
     """Extract a pool from WAT and WARC files; the totals of its statistics.
 
     ``sources``: files, folders and globs (local or fsspec addresses), and ``@LIST`` for a file of
     addresses, one a line. Shards go to ``OUT/pool``. Resumes by itself. Raises UserError.
     """
-    files = find_sources(sources)
-    load_identifier_of(config)  # a missing package is told before the work begins
-    folder = Folder(out)
-    with exclusive(folder):
+    with open_run(out, inputs=[s for s in sources if not s.startswith("@")], **options) as run:
+        files = find_sources(sources)
+        load_identifier_of(config)  # a missing package is told before the work begins
         settings = {
             "sources": [{"source": s, "content": _fingerprint(s)} for s, _ in files],
             **asdict(config),
         }
-        totals = begin(folder, EXTRACT, settings, shards=len(files), overwrite=overwrite)
-        if totals is not None:
-            return totals
         tasks = [
-            ExtractTask(source, form, folder, f"pool/{shard_name(position)}.parquet", config)
+            ExtractTask(source, form, run.folder, f"pool/{shard_name(position)}.parquet", config)
             for position, (source, form) in enumerate(files)
         ]
-        shards = run_shards(
-            folder,
-            EXTRACT,
-            extract_shard,
-            tasks,
-            engine,
-            unit="pages",
-            show_progress=show_progress,
-        )
-        totals = {"files": len(files), **add_statistics(shards)}
-        return finish(folder, EXTRACT, totals, shards)
+
+        def totals(shards: list[Statistics]) -> Statistics:
+            return {"files": len(files), **add_statistics(shards)}
+
+        return run_stage(run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals)
 
 
 def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:

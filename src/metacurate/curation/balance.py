@@ -20,6 +20,7 @@ from metacurate.curation.layout import (
     COUNT,
     MATCH,
     THRESHOLD_FILE,
+    curated_file_name,
     finished_section,
     index_file_name,
     load_counts,
@@ -30,11 +31,11 @@ from metacurate.errors import UserError
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
-from metacurate.runtime.arrays import digest
-from metacurate.runtime.manifest import Statistics, add_statistics, begin, finish, shard_name
+from metacurate.runtime.made import open_made
+from metacurate.runtime.manifest import Statistics, add_statistics, digest
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run
-from metacurate.runtime.stage import run_shards
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 
 # A kept row group is written when it has this many rows, or bytes.
@@ -85,29 +86,33 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
         raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
     counts = load_counts(run.folder)
     counted = digest(matched["config"])
-    config = settings.as_json()
     units = pool.units
-    totals = begin(run.folder, BALANCE, config, shards=len(units), overwrite=run.overwrite)
-    if totals is not None:
-        return totals
-    solved = run.folder.read_json(THRESHOLD_FILE)
-    if solved is None:
-        t = _solve(run, settings, counts, len(units), counted)
-        run.folder.write_json(THRESHOLD_FILE, {"t": json_number(t)})
-    else:
-        t = float(solved["t"])
-    tasks = [
-        BalanceTask(run.folder, i, unit, t, settings.seed, counted) for i, unit in enumerate(units)
-    ]
-    shards = run_shards(
-        run.folder, BALANCE, balance_shard, tasks, run.engine,
-        unit="pairs_matched", show_progress=run.show_progress,
+
+    def tasks() -> list[BalanceTask]:
+        solved = run.folder.read_json(THRESHOLD_FILE)
+        t = _solve(run, settings, counts, len(units), counted) if solved is None else solved["t"]
+        # Written again too: a resumed run records the same files.
+        run.folder.write_json(THRESHOLD_FILE, {"t": json_number(float(t))})
+        return [
+            BalanceTask(run.folder, position, unit, float(t), settings.seed, counted)
+            for position, unit in enumerate(units)
+        ]
+
+    def totals(shards: list[Statistics]) -> Statistics:
+        t = float(run.folder.read_json(THRESHOLD_FILE)["t"])
+        return {
+            "t": json_number(t),
+            "p": balancing.tail_proportion(counts, t),
+            "seed": settings.seed,
+            **add_statistics(shards),
+            # Summed exactly, whatever the order of the shards.
+            "pairs_expected": math.fsum(shard["pairs_expected"] for shard in shards),
+        }
+
+    return run_stage(
+        run, BALANCE, settings.as_json(), tasks, balance_shard,
+        unit="pairs_matched", totals=totals,
     )  # fmt: skip
-    totals = {"t": json_number(t), "p": balancing.tail_proportion(counts, t)}
-    totals |= {"seed": settings.seed, **add_statistics(shards)}
-    # The number of pairs expected is summed exactly, whatever the order of the shards.
-    totals["pairs_expected"] = math.fsum(shard["pairs_expected"] for shard in shards)
-    return finish(run.folder, BALANCE, totals, shards)
 
 
 def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
@@ -145,7 +150,7 @@ def expected_shard_size(task: SizeTask) -> float:
     """The expected number of kept pairs of an index shard."""
     keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
     sizes = []
-    with task.folder.open(index_file_name(task.position)) as file:
+    with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
             offsets = batch.text_offsets[batch.pair_offsets]
             probabilities = balancing.pair_keep_probabilities(offsets, batch.entry_ids, keep_probs)
@@ -161,8 +166,8 @@ def balance_shard(task: BalanceTask) -> Statistics:
     own = [field for field in task.unit.columns.carried if field.name not in added]
     schema = pa.schema([*own, *CURATED_FIELDS])
     with (
-        task.folder.open(index_file_name(task.position)) as index_file,
-        task.folder.create(f"curated/{shard_name(task.position)}.parquet") as file,
+        open_made(task.folder, index_file_name(task.position)) as index_file,
+        task.folder.create(curated_file_name(task.position)) as file,
         pq.ParquetWriter(
             file, schema, compression="zstd", use_dictionary=_repetitive(schema, task.unit)
         ) as writer,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
-from metacurate.curation.count import CountTask, partial_file, partials, sum_partials
+from metacurate.curation.count import CountTask, count_tasks, partial_file, sum_partials
 from metacurate.curation.layout import (
     BALANCE,
     CARD,
@@ -20,14 +20,16 @@ from metacurate.curation.layout import (
     KEPT_COUNTS_FILE,
     MATCH,
     METADATA_FILE,
+    curated_file_name,
     finished_section,
     load_counts,
     matched_run,
 )
 from metacurate.metadata.store import Metadata, load_metadata
-from metacurate.runtime.arrays import save_array
-from metacurate.runtime.manifest import Statistics, begin, finish, shard_name
+from metacurate.runtime.made import open_made, save_array
+from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import Run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.version import __version__
 
@@ -36,13 +38,15 @@ def write_datacard(run: Run) -> dict[str, Any]:
     """Count the kept entries and write ``datacard.json``; returns the card without its entries."""
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
-    totals = begin(run.folder, CARD, {}, shards=partials(shards), overwrite=run.overwrite)
-    if totals is None:
-        kept = sum_partials(run, CARD, count_curated_shards, "kept_counts", shards, entries)
+    tasks = count_tasks(run.folder, shards, entries)
+
+    def totals(_: list[Statistics]) -> Statistics:
+        kept = sum_partials(tasks, "kept_counts")
         save_array(run.folder, KEPT_COUNTS_FILE, kept)
-        card = make_datacard(run.folder, kept)
-        run.folder.write_json(DATACARD_FILE, card)
-        finish(run.folder, CARD, {"kept_match_counts": int(kept.sum())})
+        run.folder.write_json(DATACARD_FILE, make_datacard(run.folder, kept))
+        return {"kept_match_counts": int(kept.sum())}
+
+    run_stage(run, CARD, {}, tasks, count_curated_shards, unit="match_counts", totals=totals)
     card = run.folder.read_json(DATACARD_FILE)
     return {k: v for k, v in card.items() if not k.startswith("entry_counts")}
 
@@ -51,7 +55,7 @@ def count_curated_shards(task: CountTask) -> Statistics:
     """Count the entries of the kept texts of some curated shards into one partial."""
     counts = np.zeros(task.entries, np.uint64)
     for position in task.shards:
-        with task.folder.open(f"curated/{shard_name(position)}.parquet") as file:
+        with open_made(task.folder, curated_file_name(position)) as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["matched", "text_kept"]):
                 texts = batch.column("matched").flatten()
                 kept = texts.filter(batch.column("text_kept").flatten())

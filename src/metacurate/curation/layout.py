@@ -11,9 +11,9 @@ from typing import Any
 
 from metacurate.curation.balancing import Counts
 from metacurate.errors import UserError
-from metacurate.runtime.arrays import load_array
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.made import load_array
 from metacurate.runtime.manifest import Stage, read_manifest, shard_name
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
@@ -42,6 +42,11 @@ def light_engine(run: Run) -> Engine:
 def index_file_name(position: int) -> str:
     """The name of an index shard."""
     return f"index/{shard_name(position)}.arrow"
+
+
+def curated_file_name(position: int) -> str:
+    """The name of a curated shard."""
+    return f"curated/{shard_name(position)}.parquet"
 
 
 def finished_section(folder: Folder, stage: Stage) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from metacurate.metadata.store import Metadata, load_metadata, save_parquet
 from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.manifest import Statistics, add_statistics, begin, finish
+from metacurate.runtime.manifest import Statistics, add_statistics
 from metacurate.runtime.run import Run
-from metacurate.runtime.stage import run_shards
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
 
 
@@ -41,21 +41,20 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
         "pool_config": asdict(pool_config),
         "metadata": {"entries": len(metadata), "fingerprint": metadata.fingerprint},
     }
-    units = pool.units
-    totals = begin(run.folder, MATCH, config, shards=len(units), overwrite=run.overwrite)
-    if totals is not None:
-        return totals
-    save_parquet(metadata, run.folder.address(METADATA_FILE))
-    if is_local(run.folder.url):
-        Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
-    tasks = [MatchTask(run.folder, i, unit, metadata.fingerprint) for i, unit in enumerate(units)]
-    shards = run_shards(
-        run.folder, MATCH, match_shard, tasks, run.engine,
-        unit="texts", show_progress=run.show_progress,
-    )  # fmt: skip
-    totals = add_statistics(shards)
-    totals["bad_files"] = dict(pool.bad_files)
-    return finish(run.folder, MATCH, totals, shards)
+
+    def tasks() -> list[MatchTask]:
+        save_parquet(metadata, run.folder.address(METADATA_FILE))
+        if is_local(run.folder.url):
+            Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
+        return [
+            MatchTask(run.folder, position, unit, metadata.fingerprint)
+            for position, unit in enumerate(pool.units)
+        ]
+
+    def totals(shards: list[Statistics]) -> Statistics:
+        return {**add_statistics(shards), "bad_files": dict(pool.bad_files)}
+
+    return run_stage(run, MATCH, config, tasks, match_shard, unit="texts", totals=totals)
 
 
 @lru_cache(maxsize=1)

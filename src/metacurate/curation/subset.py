@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
-from metacurate.curation.layout import MATCH, finished_section
-from metacurate.errors import UserError
+from metacurate.curation.layout import MATCH, curated_file_name, finished_section
 from metacurate.pool.columns import is_list, resolve
 from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.manifest import shard_name
+from metacurate.runtime.made import damaged, open_made
 from metacurate.runtime.storage import Folder
 
 BATCH_ROWS = 8192
@@ -62,22 +60,12 @@ def run_pool_config(folder: Folder) -> PoolConfig:
     return PoolConfig.from_json(finished_section(folder, MATCH)["config"]["pool_config"])
 
 
-def curated_file_name(position: int) -> str:
-    """The name of a curated shard."""
-    return f"curated/{shard_name(position)}.parquet"
-
-
 def read_curated(folder: Folder, position: int, config: PoolConfig) -> Iterator[CuratedBatch]:
     """Read a curated shard batch by batch."""
     name = curated_file_name(position)
     address = folder.address(name)
-    with open_shard(folder, name) as file:
-        try:
-            parquet = pq.ParquetFile(file)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the machine's, no damage
-                raise
-            raise _damaged(address, str(error)) from None
+    with open_made(folder, name) as file:
+        parquet = pq.ParquetFile(file)
         schema, groups = parquet.schema_arrow, parquet.num_row_groups
     columns = resolve(address, schema, config)
     unit = Unit(address, "parquet", (0, groups), columns)
@@ -99,28 +87,7 @@ def read_curated(folder: Folder, position: int, config: PoolConfig) -> Iterator[
             langs=_text_field(rows, columns.texts, "lang"),
         )
     if reasons := [reason for reason in skipped if reason.startswith("unreadable")]:
-        raise _damaged(address, ", ".join(reasons).replace("_", " "))
-
-
-@contextmanager
-def open_shard(folder: Folder, name: str) -> Iterator[IO[bytes]]:
-    """Open one of a run's index or curated shards; UserError if it has been removed."""
-    try:
-        file = folder.open(name)
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder.address(name)} is missing; make it again with the command that made the run "
-            "and --overwrite"
-        ) from None
-    with file:
-        yield file
-
-
-def _damaged(address: str, reason: str) -> UserError:
-    return UserError(
-        f"{address} is damaged ({reason}); make it again with the command that made the run and "
-        "--overwrite"
-    )
+        raise damaged(folder, name, ", ".join(reasons).replace("_", " "))
 
 
 def _offsets(lists: pa.ListArray) -> npt.NDArray[np.int64]:

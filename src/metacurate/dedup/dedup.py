@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -36,10 +37,17 @@ from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.write import canonical_batch, canonical_schema
-from metacurate.runtime import manifest, stage
-from metacurate.runtime.engine import Engine, Task
-from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.manifest import (
+    Stage,
+    Statistics,
+    add_statistics,
+    discard,
+    finished,
+    shard_name,
+)
 from metacurate.runtime.progress import note
+from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
@@ -125,10 +133,7 @@ def dedup(
     out: str,
     config: DedupConfig,
     pool_config: PoolConfig,
-    engine: Engine,
-    *,
-    overwrite: bool = False,
-    show_progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Statistics:
     """Write ``OUT/pool/part-NNNNNN.parquet``: one row a uid, sorted by uid over all shards.
 
@@ -137,86 +142,60 @@ def dedup(
     ``pairs`` + the sum of ``dropped``; ``texts_read`` = ``texts`` + the sum of ``texts_dropped``;
     ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
     """
-    pool = open_pool(inputs, pool_config)
-    if show_progress:
-        note(pool.describe())
-    folder = Folder(out)
-    batch_rows = rows_per_batch(pool.rows, config.shard_rows)
-    job = _Job(folder, config, canonical_schema(pool), len(pool.units), batch_rows)
-    # All stages have one configuration: the scratch files of a finished run are gone, so that a
-    # change redoes it from its start.
-    settings = {
-        "inputs": list(inputs),
-        "pool": hashlib.sha256(json.dumps(pool.fingerprints).encode()).hexdigest(),
-        "pool_config": asdict(pool_config),
-        **config.as_json(),
-    }
-    runner = _Runner(folder, settings, engine, overwrite, show_progress)
-    with stage.exclusive(folder):
-        totals = _run(job, pool, runner)
-        for name in SCRATCH:
-            folder.remove(name)
-    return totals
+    with open_run(out, inputs=inputs, preload=__name__, **options) as run:
+        pool = open_pool(inputs, pool_config)
+        if run.show_progress:
+            note(pool.describe())
+        batch_rows = rows_per_batch(pool.rows, config.shard_rows)
+        job = _Job(run.folder, config, canonical_schema(pool), len(pool.units), batch_rows)
+        # All stages have one configuration: the scratch files of a finished run are gone, so that a
+        # change redoes it from its start.
+        settings = {
+            "inputs": list(inputs),
+            "pool": hashlib.sha256(json.dumps(pool.fingerprints).encode()).hexdigest(),
+            "pool_config": asdict(pool_config),
+            **config.as_json(),
+        }
+        totals = finished(run.folder, WRITE if config.max_images_per_text else MERGE, settings)
+        if totals is None:
+            totals = _run(run, job, pool, settings)
+        discard(run.folder, SCRATCH)
+        return totals
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Runs stages in one folder with one configuration."""
-
-    folder: Folder
-    settings: Statistics
-    engine: Engine
-    overwrite: bool
-    show_progress: bool
-
-    def run(
-        self, which: Stage, function: Callable[[Task], Statistics], tasks: list[Task], unit: str
-    ) -> tuple[Statistics, list[Statistics]]:
-        """A stage's totals and its shards' statistics (none if it was done before)."""
-        done = manifest.begin(
-            self.folder, which, self.settings, shards=len(tasks), overwrite=self.overwrite
-        )
-        if done is not None:
-            return done, []
-        shards = stage.run_shards(
-            self.folder, which, function, tasks, self.engine,
-            unit=unit, show_progress=self.show_progress,
-        )  # fmt: skip
-        return manifest.add_statistics(shards), shards
-
-
-def _run(job: _Job, pool: Pool, runner: _Runner) -> Statistics:
+def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
     folder, most = job.folder, job.config.max_images_per_text
-    last = WRITE if most else MERGE
-    partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
     parts: list[Statistics] = []
 
-    def finished(which: Stage, result: tuple[Statistics, list[Statistics]]) -> Statistics:
-        own, shards = result
-        parts.append(own)
-        totals = _totals(parts, pool) if which == last else own
-        return manifest.finish(folder, which, totals, shards) if shards else totals
+    def stage(
+        which: Stage, function: Callable[[Any], Statistics], tasks: list[Any], unit: str
+    ) -> Statistics:
+        def totals(shards: list[Statistics]) -> Statistics:
+            own = add_statistics(shards)
+            is_last = which == (WRITE if most else MERGE)
+            return _totals([*parts, own], pool) if is_last else own
 
-    finished(PARTITION, runner.run(PARTITION, _partition, partitions, "rows"))
-    section = manifest.read_manifest(folder)["stages"].get(last.name)
-    if section is not None and section["state"] == "done":
-        return section["totals"]
+        parts.append(run_stage(run, which, settings, tasks, function, unit=unit, totals=totals))
+        return parts[-1]
+
+    partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
+    stage(PARTITION, _partition, partitions, "rows")
     indices = [read_index(folder, _runs(n)) for n in range(job.units)]
     ranges = plan_ranges(indices, job.config.shard_rows, SHARD_BYTES)
     merges = [_MergeTask(job, n, uids) for n, uids in enumerate(ranges)]
-    totals = finished(MERGE, runner.run(MERGE, _merge, merges, "rows_merged"))
+    totals = stage(MERGE, _merge, merges, "rows_merged")
     if most:
         buckets = plan_buckets(folder, [_counts(n) for n in range(len(ranges))])
         repeats = [_RepeatsTask(job, n, len(ranges), b) for n, b in enumerate(buckets)]
-        finished(REPEATS, runner.run(REPEATS, _repeats, repeats, "texts_over_limit"))
+        stage(REPEATS, _repeats, repeats, "texts_over_limit")
         writes = [_WriteTask(job, n, len(ranges), len(buckets)) for n in range(len(ranges))]
-        totals = finished(WRITE, runner.run(WRITE, _write, writes, "pairs"))
+        totals = stage(WRITE, _write, writes, "pairs")
     return totals
 
 
 def _totals(parts: Sequence[Statistics], pool: Pool) -> Statistics:
     read, written = parts[0], parts[-1]
-    summed = manifest.add_statistics(parts)
+    summed = add_statistics(parts)
     return {
         "units": len(pool.units),
         "rows": read["rows"],

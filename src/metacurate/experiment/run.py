@@ -21,10 +21,10 @@ from metacurate.experiment.config import Arm, ExperimentConfig
 from metacurate.experiment.results import markdown, plot, summarise
 from metacurate.pipeline import curate
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.manifest import Stage, begin, finish, read_manifest
+from metacurate.runtime.manifest import Stage, finished
 from metacurate.runtime.progress import meter
-from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.run import open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, TrainConfig
 
@@ -60,40 +60,44 @@ def experiment(
     *,
     workers: int = 1,
     overwrite: bool = False,
-    show_progress: bool = True,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Run what is missing of an experiment and write its results; returns them.
 
     ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
     caller can mend.
     """
-    folder = Folder(out)
-    with exclusive(folder):
+    with open_run(
+        out, inputs=config.pool.paths, workers=workers,
+        overwrite=overwrite, show_progress=show_progress,
+    ) as run:  # fmt: skip
+        folder = run.folder
         settings = json.loads(json.dumps(asdict(config)))
         del settings["train"]["threads"], settings["train"]["workers"]
-        planned = len(config.arms) * len(config.seeds)
-        stages = read_manifest(folder)["stages"]
-        if stages.get(EXPERIMENT.name, {}).get("state") != "done":
+        if finished(folder, EXPERIMENT, settings) is None:
             _check(config, folder)
-        done = begin(folder, EXPERIMENT, settings, shards=planned, overwrite=overwrite)
-        if done is not None:
-            return dict(folder.read_json(RESULTS_FILE))
-        sizes = _curate(config, folder, workers, show_progress)
-        tasks = [
-            _task(config, folder, arm, seed, sizes) for arm in config.arms for seed in config.seeds
-        ]
-        with LocalEngine(workers) as engine:
-            runs = run_shards(
-                folder, EXPERIMENT, run_arm, tasks, engine,
-                unit="seen_pairs", parts="runs", show_progress=show_progress,
-            )  # fmt: skip
-        results = summarise(config, runs)
-        folder.write_json(RESULTS_FILE, results)
-        with folder.create(TABLE_FILE) as file:
-            file.write(markdown(results).encode())
-        plot(results, folder)
-        finish(folder, EXPERIMENT, {"runs": len(runs)}, runs)
-        return results
+
+        def tasks() -> list[RunTask]:
+            sizes = _curate(config, folder, workers, show_progress)
+            return [
+                _task(config, folder, arm, seed, sizes)
+                for arm in config.arms
+                for seed in config.seeds
+            ]
+
+        def write(runs: list[dict[str, Any]]) -> dict[str, Any]:
+            results = summarise(config, runs)
+            folder.write_json(RESULTS_FILE, results)
+            with folder.create(TABLE_FILE) as file:
+                file.write(markdown(results).encode())
+            plot(results, folder)
+            return {"runs": len(runs)}
+
+        run_stage(
+            run, EXPERIMENT, settings, tasks, run_arm, unit="seen_pairs", parts="runs",
+            totals=write,
+        )  # fmt: skip
+        return dict(folder.read_json(RESULTS_FILE))
 
 
 def _check(config: ExperimentConfig, folder: Folder) -> None:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -31,15 +31,9 @@ from metacurate.images.fetch import Failure, FetchConfig, Fetcher
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
 from metacurate.images.urltable import ColumnNames, UrlTable, json_row
 from metacurate.runtime.engine import Result, Task
-from metacurate.runtime.manifest import (
-    Stage,
-    Statistics,
-    add_statistics,
-    begin,
-    finish,
-    read_manifest,
-)
-from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics
+from metacurate.runtime.run import open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.shards import (
     FAILED_TO_DOWNLOAD,
@@ -53,7 +47,7 @@ from metacurate.webdataset.shards import (
     statistics_name,
 )
 
-DOWNLOAD = Stage("download", (), downstream=(DUPLICATES,))
+DOWNLOAD = Stage("download", (), downstream=(DUPLICATES,), files=SHARD_FILE.pattern)
 SHARDS_AT_ONCE = 2
 
 RESULT_FIELDS = {
@@ -127,7 +121,7 @@ def download(
     config: DownloadConfig,
     *,
     overwrite: bool = False,
-    show_progress: bool = True,
+    show_progress: bool = False,
 ) -> Statistics:
     """Download the images of a curated set (or any Parquet with URLs) into tar shards.
 
@@ -141,32 +135,22 @@ def download(
         _ShardTask(n, first, min(size, table.rows - first))
         for n, first in enumerate(range(0, table.rows, size))
     ]
-    folder = Folder(out)
-    with exclusive(folder):
-        _refuse_foreign(folder)
-        totals = begin(
-            folder,
-            DOWNLOAD,
-            {"input": table.fingerprint(), **config.recorded()},
-            shards=len(tasks),
-            overwrite=overwrite,
-        )
-        if totals is not None:
-            return totals
-        _remove_unfinished(folder)
-        with _Downloader(table, folder, config) as downloader:
-            shards = run_shards(
-                folder,
-                DOWNLOAD,
-                downloader.shard,
-                tasks,
-                downloader,
-                unit="count",
-                show_progress=show_progress,
-            )
-        totals = _no_rows() | add_statistics(shards)
-        totals["status_dict"] = dict(sorted(totals["status_dict"].items()))
-        return finish(folder, DOWNLOAD, totals, shards)
+    recorded = {"input": table.fingerprint(), **config.recorded()}
+
+    def totals(shards: list[Statistics]) -> Statistics:
+        summed = _no_rows() | add_statistics(shards)
+        return summed | {"status_dict": dict(sorted(summed["status_dict"].items()))}
+
+    with (
+        open_run(
+            out, inputs=[source], workers=1, overwrite=overwrite, show_progress=show_progress
+        ) as run,
+        _Downloader(table, run.folder, config) as downloader,
+    ):
+        return run_stage(
+            replace(run, engine=downloader), DOWNLOAD, recorded, tasks, downloader.shard,
+            unit="count", totals=totals,
+        )  # fmt: skip
 
 
 def _no_rows() -> Statistics:
@@ -198,26 +182,6 @@ def _check(config: DownloadConfig) -> None:
     if not 0 <= config.sample_offset < 1:
         raise UserError(f"--sample-offset must be in [0, 1), not {config.sample_offset}")
     parse_networks(fetch.allow_networks)
-
-
-def _refuse_foreign(folder: Folder) -> None:
-    """Never touch tars that another program (or another command) made."""
-    if DOWNLOAD.name in read_manifest(folder)["stages"]:
-        return
-    if any(SHARD_FILE.fullmatch(name) for name in folder.list()):
-        raise UserError(
-            f"{folder.url} holds shards that were not made by pool download; use another --out"
-        )
-
-
-def _remove_unfinished(folder: Folder) -> None:
-    """Remove the files of shards that are not done: of a killed run or of other settings."""
-    states = folder.list(f"state/{DOWNLOAD.name}")
-    done = {shard_stem(int(n.rpartition("-")[2].removesuffix(".json"))) for n in states}
-    for name in folder.list():
-        match = SHARD_FILE.fullmatch(name)
-        if match and match.group(1) not in done:
-            folder.remove(name)
 
 
 class _Downloader:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.kernels.hamming import first_within
-from metacurate.runtime.manifest import Stage, Statistics, begin, finish
+from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.progress import meter
-from metacurate.runtime.stage import exclusive
+from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.shards import SUCCESS, list_shards
 
@@ -53,7 +54,7 @@ def duplicates_name(stem: str) -> str:
 
 
 def mark_duplicates(
-    tars: str, *, max_distance: int = 3, overwrite: bool = False, show_progress: bool = True
+    tars: str, *, max_distance: int = 3, **options: Unpack[RunOptions]
 ) -> Statistics:
     """Mark a folder's duplicate images in ``duplicates/NNNNN.parquet`` (see ``SCHEMA``).
 
@@ -64,27 +65,27 @@ def mark_duplicates(
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
         raise UserError(f"--max-distance must be from 0 to {MAX_DISTANCE}, not {max_distance}")
-    folder = Folder(tars)
-    with exclusive(folder):
-        stems = list_shards(folder)
-        missing = [s for s in stems if not folder.exists(f"{s}.parquet")]
+    with open_run(tars, existing=True, **options) as run:
+        stems = list_shards(run.folder)
+        missing = [s for s in stems if not run.folder.exists(f"{s}.parquet")]
         if missing:
             raise UserError(
-                f"{folder.address(missing[0])}.parquet is missing: no hashes to compare"
+                f"{run.folder.address(missing[0])}.parquet is missing: no hashes to compare"
             )
-        sizes = {s: _size(folder, f"{s}.parquet") for s in stems}
-        totals = begin(
-            folder,
-            DUPLICATES,
-            {"input": sizes, "max_distance": max_distance},
-            shards=1,
-            overwrite=overwrite,
-        )
-        if totals is not None:
-            return totals
-        with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-            totals = _mark(folder, stems, Path(scratch), max_distance, show_progress)
-        return finish(folder, DUPLICATES, totals)
+        recorded = {
+            "input": {s: _size(run.folder, f"{s}.parquet") for s in stems},
+            "max_distance": max_distance,
+        }
+        task = _MarkTask(run.folder, tuple(stems), max_distance, run.show_progress)
+        return run_stage(run, DUPLICATES, recorded, [task], _mark, unit="images")
+
+
+@dataclass(frozen=True)
+class _MarkTask:
+    folder: Folder
+    stems: tuple[str, ...]
+    max_distance: int
+    show_progress: bool
 
 
 def _size(folder: Folder, name: str) -> int:
@@ -92,13 +93,19 @@ def _size(folder: Folder, name: str) -> int:
         return file.seek(0, 2)
 
 
-def _mark(
-    folder: Folder, stems: list[str], scratch: Path, max_distance: int, show_progress: bool
-) -> Statistics:
+def _mark(task: _MarkTask) -> Statistics:
+    with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
+        return _mark_all(task, Path(scratch))
+
+
+def _mark_all(task: _MarkTask, scratch: Path) -> Statistics:
+    folder, stems = task.folder, task.stems
     images = 0
     rows = sum(_read(folder, s, ["key"]).num_rows for s in stems)
-    spread = _Spread(scratch, max(1, -(-rows // IMAGES_PER_PARTITION)), len(stems), max_distance)
-    with meter("duplicates", len(stems), "images", show=show_progress) as progress:
+    spread = _Spread(
+        scratch, max(1, -(-rows // IMAGES_PER_PARTITION)), len(stems), task.max_distance
+    )
+    with meter("duplicates", len(stems), "images", show=task.show_progress) as progress:
         for number, stem in enumerate(stems):
             hashed = _hashes(folder, stem)
             images += hashed.num_rows

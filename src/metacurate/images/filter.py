@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +25,9 @@ from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg, open_rgb
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.images.urltable import json_row
-from metacurate.runtime.engine import Engine
-from metacurate.runtime.manifest import (
-    Stage,
-    Statistics,
-    add_statistics,
-    begin,
-    finish,
-    read_manifest,
-)
-from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics
+from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.shards import (
     FILTERED,
@@ -48,7 +41,7 @@ from metacurate.webdataset.shards import (
     statistics_name,
 )
 
-FILTER = Stage("filter", (), downstream=(DUPLICATES,))
+FILTER = Stage("filter", (), downstream=(DUPLICATES,), files=SHARD_FILE.pattern)
 COMPARISONS = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -116,13 +109,7 @@ class _FilterTask:
 
 
 def filter_images(
-    tars: str,
-    out: str,
-    config: FilterConfig,
-    engine: Engine,
-    *,
-    overwrite: bool = False,
-    show_progress: bool = True,
+    tars: str, out: str, config: FilterConfig, **options: Unpack[RunOptions]
 ) -> Statistics:
     """Score and filter a folder of tar shards into another one.
 
@@ -137,13 +124,11 @@ def filter_images(
         raise UserError(f"--quality must be from 1 to 100, not {config.quality}")
     for name in config.scorers:
         load_scorer(name)
-    source, folder = Folder(tars), Folder(out)
-    if source.url.rstrip("/") == folder.url.rstrip("/"):
-        raise UserError("--out must be another folder than the input")
-    stems = list_shards(source)
-    if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
-        raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
-    with exclusive(folder):
+    with open_run(out, inputs=[tars], preload=__name__, **options) as run:
+        source = Folder(tars)
+        stems = list_shards(source)
+        if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
+            raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
         recorded = {
             "input": {stem: _size(source, f"{stem}.tar") for stem in stems},
             "scorers": list(config.scorers),
@@ -152,24 +137,11 @@ def filter_images(
             "drop_duplicates": config.drop_duplicates,
             "quality": config.quality if config.blur else None,
         }
-        if FILTER.name not in read_manifest(folder)["stages"] and any(
-            SHARD_FILE.fullmatch(name) for name in folder.list()
-        ):
-            raise UserError(
-                f"{folder.url} holds shards that were not made by pool filter; use another --out"
-            )
-        totals = begin(folder, FILTER, recorded, shards=len(stems), overwrite=overwrite)
-        if totals is not None:
-            return totals
-        for name in folder.list():
-            match = SHARD_FILE.fullmatch(name)
-            if match and match[1] not in stems:
-                folder.remove(name)
-        tasks = [_FilterTask(source, folder, stem, config) for stem in stems]
-        shards = run_shards(
-            folder, FILTER, _filter_shard, tasks, engine, unit="images", show_progress=show_progress
-        )
-        return finish(folder, FILTER, _sorted_tables(add_statistics(shards)), shards)
+        tasks = [_FilterTask(source, run.folder, stem, config) for stem in stems]
+        return run_stage(
+            run, FILTER, recorded, tasks, _filter_shard, unit="images",
+            totals=lambda shards: _sorted_tables(add_statistics(shards)),
+        )  # fmt: skip
 
 
 def _sorted_tables(totals: Statistics) -> Statistics:

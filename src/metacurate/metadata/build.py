@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,7 @@ from metacurate.metadata.ngrams import TOKENS_A_RUN
 from metacurate.metadata.shuffle import partitions_for, read_table
 from metacurate.metadata.store import (
     BUILT_IN,
+    Metadata,
     load_metadata,
     make_metadata,
     save_json,
@@ -33,9 +34,9 @@ from metacurate.metadata.store import (
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.metadata.wikipedia import check_dumps
 from metacurate.pool.files import fingerprint, open_source
-from metacurate.runtime.manifest import Stage, Statistics, add_statistics, begin, finish, shard_name
-from metacurate.runtime.run import Run
-from metacurate.runtime.stage import exclusive, run_shards
+from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
+from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 
 SOURCES = ("wordnet", "unigrams", "bigrams", "titles")
 # Entries by source in the paper (arXiv 2309.16671).
@@ -86,11 +87,11 @@ class BuildConfig:
         return found
 
 
-def build_metadata(run: Run, config: BuildConfig, out: str) -> Statistics:
+def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions]) -> Statistics:
     """Build metadata and write ``out`` (JSON) and the same name with ``.parquet``.
 
-    ``run.folder`` holds the work files. Returns the totals: sizes by source, the paper's beside
-    them, and what was counted and lost on the way.
+    The folder ``work_folder(out)`` holds the work files. Returns the totals: sizes by source, the
+    paper's beside them, and what was counted and lost on the way.
     """
     if not out.endswith(".json"):
         raise UserError(f"--out must name a .json file (for example metadata.json), not {out}")
@@ -99,7 +100,7 @@ def build_metadata(run: Run, config: BuildConfig, out: str) -> Statistics:
     # The dump alone decides if there is one: page views may be added later.
     stored = sum(_whole(address).end for address in dumps or views)
     config = replace(config, partitions=config.partitions or partitions_for(stored))
-    with exclusive(run.folder):
+    with open_run(work_folder(out), inputs=[*dumps, *views], **options) as run:
         totals: dict[str, Statistics] = {}
         if dumps and chosen != ("wordnet",):
             totals |= _dump_stages(run, config, chosen, dumps)
@@ -116,14 +117,7 @@ def _stage(
     tasks: Sequence[Any],
     unit: str,
 ) -> dict[str, Statistics]:
-    totals = begin(run.folder, stage, config, shards=len(tasks), overwrite=run.overwrite)
-    if totals is None:
-        shards = run_shards(
-            run.folder, stage, function, tasks, run.engine, unit=unit,
-            show_progress=run.show_progress,
-        )  # fmt: skip
-        totals = finish(run.folder, stage, add_statistics(shards), shards)
-    return {stage.name: totals}
+    return {stage.name: run_stage(run, stage, config, tasks, function, unit=unit)}
 
 
 def _whole(address: str) -> Part:
@@ -221,10 +215,38 @@ def _assemble(
         "lang": config.wiki,
         "inputs": done,
     }
-    totals = begin(run.folder, stages.METADATA, settings, shards=1, overwrite=run.overwrite)
     parquet = f"{out.removesuffix('.json')}.parquet"
-    if totals is not None and _holds(parquet, totals) and _holds(out, totals):
-        return totals
+    done_before = finished(run.folder, stages.METADATA, settings)
+    if done_before is not None and not (_holds(parquet, done_before) and _holds(out, done_before)):
+        reopen(run.folder, stages.METADATA)
+
+    def write(_: list[Statistics]) -> Statistics:
+        metadata, sizes = _merged(run, config, chosen, found)
+        save_parquet(metadata, parquet)
+        save_json(metadata, out)
+        return {
+            "entries": len(metadata),
+            "fingerprint": metadata.fingerprint,
+            "sizes": sizes,
+            "paper_entries": PAPER_TOTAL,
+            **_notes(config, chosen, done),
+            "stages": done,
+        }
+
+    return run_stage(run, stages.METADATA, settings, (), _nothing, unit="entries", totals=write)
+
+
+def _nothing(_: None) -> Statistics:
+    return {}
+
+
+Entries = list[tuple[str, float | None]]
+
+
+def _merged(
+    run: Run, config: BuildConfig, chosen: tuple[str, ...], found: dict[str, Entries]
+) -> tuple[Metadata, dict[str, dict[str, int]]]:
+    """The entries of all sources in their order, without repeats, and how many each gave."""
     merged: dict[str, tuple[str, float | None]] = {}
     sizes: dict[str, dict[str, int]] = {}
     for source in chosen:
@@ -241,17 +263,7 @@ def _assemble(
         lang=[config.wiki] * len(merged),
         origin="the metadata built",
     )
-    save_parquet(metadata, parquet)
-    save_json(metadata, out)
-    result: Statistics = {
-        "entries": len(metadata),
-        "fingerprint": metadata.fingerprint,
-        "sizes": sizes,
-        "paper_entries": PAPER_TOTAL,
-        **_notes(config, chosen, done),
-        "stages": done,
-    }
-    return finish(run.folder, stages.METADATA, result)
+    return metadata, sizes
 
 
 def _holds(address: str, totals: Statistics) -> bool:
@@ -263,11 +275,11 @@ def _holds(address: str, totals: Statistics) -> bool:
     return metadata.fingerprint == totals["fingerprint"]
 
 
-def _synsets(config: BuildConfig) -> list[tuple[str, float | None]]:
+def _synsets(config: BuildConfig) -> Entries:
     return [(name, None) for name in read_synsets_of(config.wordnet or BUILT_IN)]
 
 
-def _scored(run: Run, config: BuildConfig, source: str) -> list[tuple[str, float | None]]:
+def _scored(run: Run, config: BuildConfig, source: str) -> Entries:
     """The entries of a counted source, best first, with their scores."""
     folder, partitions = run.folder, config.partitions or 1
     kind = {"unigrams": "words", "bigrams": "bigrams", "titles": "titles"}[source]

@@ -31,11 +31,12 @@ from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.report import charts
 from metacurate.report.page import PLOTS, PageData, render_page
-from metacurate.report.scan import Scan, scan, scan_tasks
+from metacurate.report.scan import Scan, add_up, scan_shards, scan_tasks
 from metacurate.report.thumbnails import find_thumbnails
-from metacurate.runtime.arrays import load_array
-from metacurate.runtime.manifest import begin, finish
+from metacurate.runtime.made import load_array
+from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import Run
+from metacurate.runtime.stage import run_stage
 
 PLOT_FOLDER = "report"
 
@@ -85,7 +86,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
 
     The pass over the shards resumes what was done with the same settings; with other settings it is
     done anew. Raises UserError if the run is not finished or lacks a named entry. As with the other
-    stages, the caller holds the folder (:func:`metacurate.runtime.stage.exclusive`).
+    stages, the caller holds the folder (:func:`metacurate.runtime.run.open_run`).
     """
     config = config or ReportConfig()
     folder = run.folder
@@ -98,33 +99,40 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
     t = float(balance["totals"]["t"])
     chosen = choose_entries(metadata, counts, t, config)
     settings = asdict(config) | {"thresholds": [json_number(x) for x in config.thresholds]}
-    begin(folder, REPORT, settings, shards=scan_tasks(shards), overwrite=True)
-    found = scan(run, run_pool_config(folder), shards, entries, chosen.sampled, config.samples)
-    thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
-    figures = draw_charts(counts, kept, t, config.thresholds, found)
-    for name, figure in figures.items():
-        charts.save_plot(figure, folder, f"{PLOT_FOLDER}/{name}")
-    page = render_page(
-        PageData(
-            match=match, balance=balance, tables=folder.read_json(DATACARD_FILE)["tables"],
-            metadata=metadata, counts=counts, kept=kept, t=t,
-            head=chosen.head, tail=chosen.tail, unmatched=chosen.unmatched,
-            sampled=chosen.sampled, scan=found, thumbnails=thumbnails,
-            charts={n: charts.inline_svg(f, n, PLOTS[n]) for n, f in figures.items()},
-        )
-    )  # fmt: skip
-    with folder.create(REPORT_FILE) as file:
-        file.write(page.encode())
-    totals = {
-        "pairs": match["totals"]["pairs"],
-        "pairs_matched": match["totals"]["pairs_matched"],
-        "pairs_kept": balance["totals"]["pairs_kept"],
-        "sample_pairs": sum(map(len, found.samples.values())),
-        "thumbnails": len(thumbnails),
-        "plots": len(figures),
-        "page_bytes": len(page.encode()),
-    }
-    return finish(folder, REPORT, totals)
+    tasks = scan_tasks(
+        folder, run_pool_config(folder), shards, entries, chosen.sampled, config.samples
+    )
+
+    def page(parts: list[Statistics]) -> Statistics:
+        found = add_up(parts, chosen.sampled, config.samples)
+        thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
+        figures = draw_charts(counts, kept, t, config.thresholds, found)
+        html = render_page(
+            PageData(
+                match=match, balance=balance, tables=folder.read_json(DATACARD_FILE)["tables"],
+                metadata=metadata, counts=counts, kept=kept, t=t,
+                head=chosen.head, tail=chosen.tail, unmatched=chosen.unmatched,
+                sampled=chosen.sampled, scan=found, thumbnails=thumbnails,
+                charts={n: charts.inline_svg(f, n, PLOTS[n]) for n, f in figures.items()},
+            )
+        )  # fmt: skip
+        for name, figure in figures.items():
+            charts.save_plot(figure, folder, f"{PLOT_FOLDER}/{name}")
+        with folder.create(REPORT_FILE) as file:
+            file.write(html.encode())
+        return {
+            "pairs": match["totals"]["pairs"],
+            "pairs_matched": match["totals"]["pairs_matched"],
+            "pairs_kept": balance["totals"]["pairs_kept"],
+            "sample_pairs": sum(map(len, found.samples.values())),
+            "thumbnails": len(thumbnails),
+            "plots": len(figures),
+            "page_bytes": len(html.encode()),
+        }
+
+    return run_stage(
+        run, REPORT, settings, tasks, scan_shards, unit="pairs", totals=page, replace=True
+    )
 
 
 def choose_entries(metadata: Metadata, counts: Counts, t: float, config: ReportConfig) -> Chosen:

@@ -13,20 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.curation.layout import REPORT, index_file_name
+from metacurate.curation.layout import index_file_name
 from metacurate.curation.match_index import read_index
 from metacurate.curation.subset import (
     CuratedBatch,
     PairSampler,
     Sample,
     merge_samples,
-    open_shard,
     read_curated,
 )
 from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import Statistics
-from metacurate.runtime.run import Run
-from metacurate.runtime.stage import run_shards
 from metacurate.runtime.storage import Folder
 
 MAX_TASKS = 512
@@ -68,27 +66,27 @@ class Scan:
     samples: dict[int, list[Sample]]
 
 
-def scan(
-    run: Run,
+def scan_tasks(
+    folder: Folder,
     pool_config: PoolConfig,
     shards: int,
     entries: int,
     chosen: Sequence[int],
     samples: int,
-) -> Scan:
-    """Pass over all index and curated shards of a run whose report stage has begun."""
+) -> list[ScanTask]:
+    """Tasks that look at all index and curated shards of a run."""
     size = max(1, math.ceil(shards / MAX_TASKS))
-    tasks = [
+    return [
         ScanTask(
-            run.folder, range(first, min(first + size, shards)), pool_config, entries,
+            folder, range(first, min(first + size, shards)), pool_config, entries,
             tuple(chosen), samples,
         )
         for first in range(0, shards, size)
     ]  # fmt: skip
-    parts = run_shards(
-        run.folder, REPORT, scan_shards, tasks, run.engine,
-        unit="pairs", show_progress=run.show_progress,
-    )  # fmt: skip
+
+
+def add_up(parts: Sequence[Statistics], chosen: Sequence[int], samples: int) -> Scan:
+    """What all tasks found."""
     return Scan(
         matches_before=_sum_histograms(part["matches_before"] for part in parts),
         matches_after=_sum_histograms(part["matches_after"] for part in parts),
@@ -99,11 +97,6 @@ def scan(
             for entry in chosen
         },
     )
-
-
-def scan_tasks(shards: int) -> int:
-    """How many tasks a scan of so many shards has."""
-    return math.ceil(shards / max(1, math.ceil(shards / MAX_TASKS)))
 
 
 def _sum_histograms(histograms: Any) -> npt.NDArray[np.int64]:
@@ -129,7 +122,7 @@ def scan_shards(task: ScanTask) -> Statistics:
     sampler = PairSampler(task.chosen, task.entries, task.samples)
     pairs = 0
     for position in task.shards:
-        with open_shard(task.folder, index_file_name(position)) as file:
+        with open_made(task.folder, index_file_name(position)) as file:
             for index in read_index(file):
                 before += _histogram(np.diff(index.text_offsets))
         for batch in read_curated(task.folder, position, task.pool_config):

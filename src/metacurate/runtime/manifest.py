@@ -1,37 +1,57 @@
-"""Manifests: what a run's folder holds, to resume from and to refuse mix-ups by.
+"""Manifests: what a run's folder holds, to resume from, to refuse mix-ups by and to notice damage.
 
-``manifest.json`` has one section per stage: its configuration (options, input fingerprints,
-versions, seed), its state, its per-shard statistics and their totals. Nothing in it depends on
-time, workers or restarts.
+``manifest.json`` has one section per stage: its configuration (options, input fingerprints, seed),
+its state, its per-shard statistics with their totals, and the size and checksum of each file that
+it wrote. Nothing in it depends on time, workers or restarts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from metacurate.errors import UserError
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, Written, checksum
 from metacurate.version import __version__
 
 MANIFEST = "manifest.json"
 SHOWN_DIFFERENCES = 5
 Statistics = dict[str, Any]
+Files = Mapping[str, Written]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage is called, what it leaves in the run's folder, and which stages build on it."""
+    """What a stage is called, what it leaves in the run's folder, and which stages build on it.
+
+    Attributes:
+        name: Of its section in the manifest and of its folder in ``state/``.
+        outputs: Names of files and folders that are this stage's alone.
+        downstream: Stages whose results are void once this one's change.
+        format: Raised when the bytes that it writes change: older results are then made anew.
+        files: A pattern of further files that it writes directly into the folder (tar shards).
+    """
 
     name: str
     outputs: tuple[str, ...]
     downstream: tuple[Stage, ...] = ()
+    format: int = 1
+    files: str | None = None
 
     def shard_state(self, position: int) -> str:
         """The name of the file that marks a shard as done."""
         return f"state/{self.name}/{shard_name(position)}.json"
+
+    def present(self, folder: Folder) -> list[str]:
+        """What lies in the folder under the names of this stage's outputs."""
+        found = [name for name in self.outputs if folder.exists(name)]
+        if self.files is not None:
+            found += [name for name in folder.list() if re.fullmatch(self.files, name)]
+        return found
 
 
 def shard_name(position: int) -> str:
@@ -45,21 +65,29 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
 
 
 def begin(
-    folder: Folder, stage: Stage, config: dict[str, Any], *, shards: int, overwrite: bool
+    folder: Folder,
+    stage: Stage,
+    config: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    replace: bool = False,
 ) -> Statistics | None:
-    """Open a stage of ``shards`` shards: record its configuration, or resume the same one.
+    """Open a stage: record its configuration, or resume the same one.
 
-    ``config`` must be plain JSON values. Returns the stage's totals if it is already complete, else
-    None. Raises UserError naming what differs if the folder holds the stage with another
-    configuration, unless ``overwrite``: then this stage and those downstream are removed.
+    ``config`` must be plain JSON values. Returns the stage's totals if it is complete and its files
+    are there with the sizes that they had, else None. Raises UserError naming what differs if the
+    folder holds the stage with another configuration, unless ``overwrite``: then this stage and
+    those downstream are removed; and if files lie under its names that no run of it wrote. With
+    ``replace`` another configuration is no error, and the old files stay until new ones take
+    their place.
     """
     manifest = read_manifest(folder)
     sections = manifest["stages"]
-    config = {"metacurate": __version__, **json.loads(json.dumps(config))}
+    config = {"format": stage.format, **json.loads(json.dumps(config))}
     section = sections.get(stage.name)
     stale = section is not None and section["state"] == "stale"
     if section is not None and (stale or section["config"] != config):
-        if not (overwrite or stale):
+        if not (overwrite or stale or replace):
             found = differences(section["config"], config)
             more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
             raise UserError(
@@ -73,15 +101,28 @@ def begin(
             sections[old.name]["state"] = "stale"
         folder.write_json(MANIFEST, manifest)
         for old in outdated:
-            for name in (f"state/{old.name}", *old.outputs):
+            for name in (f"state/{old.name}", *(() if replace else old.present(folder))):
                 folder.remove(name)
             del sections[old.name]
         section = None
+    elif section is None and (found := stage.present(folder)):
+        raise UserError(
+            f"{folder.address(found[0])} is there already and was not made by this command; "
+            "use another --out"
+        )
     if section is None:
-        sections[stage.name] = {"config": config, "state": "running", "planned": shards}
+        sections[stage.name] = {"config": config, "state": "running", "planned": 0}
         folder.write_json(MANIFEST, manifest)
         return None
-    return section["totals"] if section["state"] == "done" else None
+    if section["state"] != "done":
+        return None
+    if not (lost := lost_files(folder, section)):
+        return section["totals"]
+    for name in ("totals", "shards", "files", "discarded"):
+        section.pop(name, None)
+    section |= {"state": "running", "damaged": lost}
+    folder.write_json(MANIFEST, manifest)
+    return None
 
 
 def _with_downstream(stage: Stage) -> Iterator[Stage]:
@@ -90,18 +131,138 @@ def _with_downstream(stage: Stage) -> Iterator[Stage]:
         yield from _with_downstream(later)
 
 
-def finish(
-    folder: Folder, stage: Stage, totals: Statistics, shards: Sequence[Statistics] = ()
-) -> Statistics:
-    """Close a stage: put its totals and per-shard statistics into the manifest."""
+def plan(folder: Folder, stage: Stage, shards: int) -> None:
+    """Record how many shards a stage that has begun will have."""
     manifest = read_manifest(folder)
+    section = manifest["stages"][stage.name]
+    if section["planned"] != shards:
+        section["planned"] = shards
+        folder.write_json(MANIFEST, manifest)
+
+
+def remove_damaged(folder: Folder, stage: Stage) -> None:
+    """Remove what is left of a stage's damaged files: a file that is missing is made anew."""
+    for name in read_manifest(folder)["stages"][stage.name].get("damaged", ()):
+        folder.remove(name)
+
+
+def finish(
+    folder: Folder,
+    stage: Stage,
+    totals: Statistics,
+    shards: Sequence[Statistics] = (),
+    files: Files | None = None,
+) -> Statistics:
+    """Close a stage: put its totals, per-shard statistics and files into the manifest.
+
+    Files in ``state/`` are left out: nothing needs them after the stage.
+    """
+    manifest = read_manifest(folder)
+    own = (MANIFEST, "state")
+    kept = {n: w for n, w in sorted((files or {}).items()) if not any(_below(n, o) for o in own)}
     section = {**manifest["stages"][stage.name], "state": "done"}
-    manifest["stages"][stage.name] = {**section, "totals": totals, "shards": list(shards)}
+    section.pop("damaged", None)
+    manifest["stages"][stage.name] = {
+        **section,
+        "totals": totals,
+        "shards": list(shards),
+        "files": kept,
+    }
     folder.write_json(MANIFEST, manifest)
     return totals
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def finished(
+    folder: Folder, stage: Stage, config: Mapping[str, Any] | None = None
+) -> Statistics | None:
+    """The totals of a stage that is complete and whole, else None; if given, with this config."""
+    section = read_manifest(folder)["stages"].get(stage.name)
+    if section is None or section["state"] != "done" or lost_files(folder, section):
+        return None
+    if config is None:
+        return section["totals"]
+    same = section["config"] == {"format": stage.format, **json.loads(json.dumps(config))}
+    return section["totals"] if same else None
+
+
+def reopen(folder: Folder, stage: Stage) -> None:
+    """Have a finished stage run again with the same settings."""
+    manifest = read_manifest(folder)
+    section = manifest["stages"].get(stage.name)
+    if section is not None and section["state"] == "done":
+        section["state"] = "running"
+        folder.write_json(MANIFEST, manifest)
+
+
+def discard(folder: Folder, names: Collection[str]) -> None:
+    """Remove sub-folders that only the stages of a finished run needed; they count as intended."""
+    manifest = read_manifest(folder)
+    for section in manifest["stages"].values():
+        gone = {n for n in names if any(_below(file, n) for file in section.get("files", ()))}
+        if gone:
+            section["discarded"] = sorted(gone)
+            section["files"] = {
+                file: written
+                for file, written in section["files"].items()
+                if not any(_below(file, n) for n in gone)
+            }
+    folder.write_json(MANIFEST, manifest)
+    for name in names:
+        folder.remove(name)
+
+
+def _below(file: str, name: str) -> bool:
+    return file == name or file.startswith(f"{name}/")
+
+
+def lost_files(folder: Folder, section: Mapping[str, Any]) -> list[str]:
+    """The files of a finished stage that are not there, or not with the size that they had.
+
+    What was discarded counts as lost: whoever needs the stage again needs it.
+    """
+    files: Files = section.get("files", {})
+    sizes: dict[str, int] = {}
+    for parent in sorted({name.rpartition("/")[0] for name in files}):
+        sizes |= folder.sizes(parent)
+    lost = [name for name, written in files.items() if sizes.get(name) != written["bytes"]]
+    return [*lost, *section.get("discarded", ())]
+
+
+def verify(folder: Folder) -> dict[str, str]:
+    """Compare all files of finished stages with the checksums in the manifest.
+
+    Returns ``{name: what is wrong}`` and marks these files as damaged, so that the command that
+    made the run makes them anew.
+    """
+    manifest = read_manifest(folder)
+    wrong: dict[str, str] = {}
+    for section in manifest["stages"].values():
+        if section["state"] != "done":
+            continue
+        files: Files = section.get("files", {})
+        missing = set(lost_files(folder, section)) & set(files)
+        found = dict.fromkeys(missing, "is missing or has another size")
+        for name in files.keys() - missing:
+            with folder.open(name) as file:
+                if checksum(file) != files[name]["xxh3"]:
+                    found[name] = "has other bytes than were written"
+        if found:
+            for key in ("totals", "shards", "files"):
+                section.pop(key, None)
+            section |= {"state": "running", "damaged": sorted(found)}
+        wrong |= found
+    if wrong:
+        folder.write_json(MANIFEST, manifest)
+    return dict(sorted(wrong.items()))
+
+
+def digest(*configs: Any) -> str:
+    """A short name for settings: workers keep what they derived from a folder under it."""
+    text = json.dumps(configs, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs between two configurations, one phrase a setting."""
     found = []
     for key in [*old, *(k for k in new if k not in old)]:
@@ -134,18 +295,25 @@ def add_statistics(shards: Sequence[Statistics]) -> Statistics:
     return totals
 
 
-def status(folder: Folder) -> dict[str, dict[str, Any]]:
-    """How far each stage is: ``{stage: {state, shards, shards_done}}``."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is."""
+
+    state: Literal["done", "running", "stopped", "stale"]
+    shards: int
+    shards_done: int
+
+
+def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
+    """How far each stage is; ``held``: whether a process holds the folder (else it has stopped)."""
     stages = read_manifest(folder)["stages"]
     if not stages:
         raise UserError(f"{folder.url} holds no run; give the folder named by --out")
     found = {}
     for name, section in stages.items():
-        done = section["state"] == "done"
-        there = section["planned"] if done else len(folder.list(f"state/{name}"))
-        found[name] = {
-            "state": section["state"],
-            "shards": section["planned"],
-            "shards_done": there,
-        }
+        state, planned = section["state"], section["planned"]
+        done = planned if state == "done" else len(folder.list(f"state/{name}"))
+        if state == "running" and not held:
+            state = "stopped"
+        found[name] = Progress(state, planned, done)
     return found

@@ -1,11 +1,39 @@
-"""What the stages of a run share: the folder and the engine."""
+"""Opening a run: one way into the output folder of every stage.
+
+``open_run`` resolves the output and the inputs, refuses an output that overlaps an input, takes the
+folder's lock, removes what a killed run left unfinished and starts the engine.
+"""
 
 from __future__ import annotations
 
+import os
+import posixpath
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypedDict
 
+from filelock import FileLock, Timeout
+
+from metacurate.errors import UserError
 from metacurate.runtime.engine import Engine
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.engines.make import make_engine
+from metacurate.runtime.manifest import MANIFEST
+from metacurate.runtime.storage import (
+    SCRATCH,
+    TEMPORARY_NAME,
+    Address,
+    Folder,
+    as_address,
+    is_local,
+    local_path,
+)
+
+# Held by the process that runs in a local folder; the other file says which process that is.
+LOCK = ".lock"
+HOLDER = ".lock-holder"
 
 
 @dataclass(frozen=True)
@@ -13,7 +41,7 @@ class Run:
     """Where and how stages run.
 
     Attributes:
-        folder: The output folder; the caller holds it (``stage.exclusive``).
+        folder: The output folder; this process holds it (``open_run``).
         engine: Runs shard functions.
         overwrite: Whether results with other settings are removed; else they are a UserError.
         show_progress: Whether progress goes to standard error.
@@ -22,4 +50,177 @@ class Run:
     folder: Folder
     engine: Engine
     overwrite: bool = False
-    show_progress: bool = True
+    show_progress: bool = False
+
+
+class RunOptions(TypedDict, total=False):
+    """How any stage runs: the same words for every function and command.
+
+    ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
+    cluster; ``workers``: processes, all cores if not given; ``overwrite``: redo what the output
+    folder holds with other settings instead of refusing; ``show_progress``: report progress on
+    standard error.
+    """
+
+    engine: str | Engine
+    address: str | None
+    workers: int | None
+    overwrite: bool
+    show_progress: bool
+
+
+@contextmanager
+def open_run(
+    out: Address,
+    *,
+    inputs: Sequence[Address] = (),
+    engine: str | Engine = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+    preload: str | None = None,
+    existing: bool = False,
+) -> Iterator[Run]:
+    """A run in the folder ``out``, which is this process's alone for the time of the block.
+
+    Args:
+        out: The output folder, a local path or any fsspec address.
+        inputs: Files, folders and globs that the run reads; none may overlap ``out``.
+        engine: The name of an engine, or one that is running (it then stays open).
+        address: Of a Ray cluster.
+        workers: Processes; all cores if None.
+        overwrite: See ``Run``.
+        show_progress: See ``Run``.
+        preload: A module that local workers import before they start.
+        existing: Whether the folder must be there already: this goes on with another's run.
+
+    Raises:
+        UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
+    """
+    folder = Folder(as_address(out))
+    if existing:
+        require(folder)
+    for given in inputs:
+        refuse_overlap(folder.url, as_address(given))
+    with ExitStack() as stack:
+        stack.enter_context(hold(folder))
+        if isinstance(engine, str):
+            witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
+            engine = stack.enter_context(
+                make_engine(engine, witness, workers=workers, address=address, preload=preload)
+            )
+        yield Run(folder, engine, overwrite, show_progress)
+
+
+@contextmanager
+def read_run(
+    folder: Address,
+    *,
+    engine: str | Engine = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    show_progress: bool = False,
+) -> Iterator[Run]:
+    """A run that is only read: it is not held, and nothing may be written. Else as ``open_run``."""
+    opened = Folder(as_address(folder))
+    require(opened)
+    with ExitStack() as stack:
+        if isinstance(engine, str):
+            engine = stack.enter_context(make_engine(engine, workers=workers, address=address))
+        yield Run(opened, engine, show_progress=show_progress)
+
+
+def require(folder: Folder) -> None:
+    """Raise UserError if a local folder is not there."""
+    if is_local(folder.url) and not local_path(folder.url).is_dir():
+        raise UserError(f"there is no folder {folder.url}; give the output folder of a run")
+
+
+@contextmanager
+def hold(folder: Folder) -> Iterator[None]:
+    """Hold a run's folder for this process; UserError naming the holder if another one has it.
+
+    The lock is the kernel's (it ends with the process, kill -9 included). Object stores have no
+    locks: there the caller sees to it. Where the block leaves no manifest, it leaves nothing: the
+    lock and the folders made for it are removed.
+    """
+    if not is_local(folder.url):
+        yield
+        return
+    path = local_path(folder.url)
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(path / LOCK, timeout=0, thread_local=False), path / HOLDER
+    try:
+        lock.acquire()
+    except Timeout:
+        try:
+            who = holder.read_text()
+        except OSError:
+            who = ""
+        raise UserError(
+            f"{folder.url} is in use by {who or 'another process'}; "
+            "wait for it to end or use another --out"
+        ) from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        if (path / MANIFEST).exists():
+            _remove_unfinished(folder)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        if not (path / MANIFEST).exists():
+            (path / LOCK).unlink(missing_ok=True)
+            for folder_made in made:
+                if any(folder_made.iterdir()):
+                    break
+                folder_made.rmdir()
+        lock.release()
+
+
+def is_held(folder: Folder) -> bool:
+    """Whether a process holds a run's folder (never known of an object store: False)."""
+    if not is_local(folder.url) or not (local_path(folder.url) / LOCK).exists():
+        return False
+    lock = FileLock(local_path(folder.url) / LOCK, timeout=0, thread_local=False)
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+
+
+def _remove_unfinished(folder: Folder) -> None:
+    """Remove files of a killed run: only this program's names, only in its own sub-folder."""
+    scratch = local_path(folder.address(SCRATCH))
+    if scratch.is_dir():
+        for path in scratch.iterdir():
+            if re.fullmatch(TEMPORARY_NAME, path.name) and path.is_file():
+                path.unlink()
+
+
+def refuse_overlap(out: str, given: str) -> None:
+    """Raise UserError if an output folder overlaps an input, under whatever spelling or link.
+
+    An output in an input folder would be read as input by the next run; an input in an output
+    folder might be replaced. Only a file that lies directly in the output folder is allowed.
+    """
+    wild = min((given.find(c) for c in "*?[" if c in given), default=-1)
+    root = given if wild < 0 else given[:wild].rpartition("/")[0] or "."
+    target, source = _canonical(out), _canonical(root)
+    if target != source and not target.startswith(source.rstrip("/") + "/"):
+        inside = source.startswith(target.rstrip("/") + "/")
+        directly = source.rpartition("/")[0] == target.rstrip("/")
+        if not inside or (directly and wild < 0 and Folder(target).is_file(source)):
+            return
+    raise UserError(f"--out {out} overlaps the input {given}; choose another output folder")
+
+
+def _canonical(address: str) -> str:
+    """One spelling of an address: links, ``.``, ``..`` and repeated slashes resolved."""
+    if is_local(address):
+        return os.path.realpath(local_path(address))
+    scheme, _, rest = address.partition("://")
+    path = posixpath.normpath("/" + rest.lstrip("/"))
+    return {"s3a": "s3"}.get(scheme, scheme) + ":/" + path

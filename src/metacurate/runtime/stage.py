@@ -1,29 +1,75 @@
-"""Stages: pure functions over shards, with a manifest to resume from and to refuse mix-ups by.
+"""Stages: pure functions over shards that resume, notice damage and record what they made.
 
-A run's folder holds ``manifest.json`` with one section per stage: its configuration (options, input
-fingerprints, versions, seed), its state, its per-shard statistics and their totals. While a stage
-runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics), written after
-the shard's own files: its presence is what "done" means, so a killed run loses only shards under
-way. Nothing in these files depends on time, workers or restarts.
+While a stage runs, each finished shard leaves ``state/STAGE/part-NNNNNN.json`` (its statistics, and
+the sizes and checksums of its files), written after the shard's own files: its presence is what
+"done" means, so a killed run loses only shards under way. Nothing in these files depends on time,
+workers or restarts.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
-from metacurate.errors import UserError
-from metacurate.runtime.engine import Engine, Task
-from metacurate.runtime.manifest import Stage, Statistics
+from metacurate.runtime.engine import Task
+from metacurate.runtime.manifest import (
+    Stage,
+    Statistics,
+    add_statistics,
+    begin,
+    finish,
+    plan,
+    remove_damaged,
+)
 from metacurate.runtime.progress import meter
-from metacurate.runtime.storage import LOCK, TEMPORARY_PREFIX, Folder, is_local, local_path
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import Folder, Written, is_local, recorded
 
 STATE_READERS = 32
+
+
+def run_stage(
+    run: Run,
+    stage: Stage,
+    config: Mapping[str, Any],
+    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
+    function: Callable[[Task], Statistics],
+    *,
+    unit: str,
+    parts: str = "shards",
+    totals: Callable[[list[Statistics]], Statistics] = add_statistics,
+    replace: bool = False,
+) -> Statistics:
+    """Run a stage, or what is missing of it; returns its totals.
+
+    Args:
+        run: The folder and the engine.
+        stage: Its name and outputs.
+        config: All that decides the bytes of the outputs, as plain JSON values.
+        tasks: One for each shard, or a function that makes them (called only if there is work).
+        function: A module-level function of a task. It writes the shard's files by
+            ``Folder.create`` and returns plain JSON statistics.
+        unit: The key of the statistics that drives the rate of progress (``"texts"``).
+        parts: What progress calls the tasks.
+        totals: Makes the totals of all shards' statistics; may write files of the whole run.
+        replace: Whether other settings simply replace what is there (see ``manifest.begin``).
+
+    Raises:
+        UserError: As ``manifest.begin``.
+    """
+    done = begin(run.folder, stage, config, overwrite=run.overwrite, replace=replace)
+    if done is not None:
+        return done
+    remove_damaged(run.folder, stage)
+    with recorded() as written:
+        planned = tasks() if callable(tasks) else tasks
+        plan(run.folder, stage, len(planned))
+        shards, files = _run_shards(run, stage, function, planned, unit, parts)
+        result = totals(shards)
+    files |= {name: w for a, w in written.items() if (name := run.folder.name_of(a)) is not None}
+    return finish(run.folder, stage, result, shards, files)
 
 
 @dataclass(frozen=True)
@@ -37,76 +83,53 @@ class _RecordedShard(Generic[Task]):
 
 
 def _run_recorded(shard: _RecordedShard[Task]) -> Statistics:
-    statistics = shard.function(shard.task)
-    shard.folder.write_json(shard.state, statistics)
-    return statistics
+    with recorded() as written:
+        statistics = shard.function(shard.task)
+    files = {n: w for a, w in written.items() if (n := shard.folder.name_of(a)) is not None}
+    done = {"statistics": statistics, "files": dict(sorted(files.items()))}
+    shard.folder.write_json(shard.state, done)
+    return done
 
 
-def run_shards(
-    folder: Folder,
+def _run_shards(
+    run: Run,
     stage: Stage,
     function: Callable[[Task], Statistics],
     tasks: Sequence[Task],
-    engine: Engine,
-    *,
     unit: str,
-    parts: str = "shards",
-    show_progress: bool = True,
-) -> list[Statistics]:
-    """Run a stage's shard function over those tasks that are not done; statistics in task order.
-
-    ``function`` writes the shard's files through ``Folder.create`` and returns plain JSON
-    statistics; the value under the key ``unit`` (for example ``"texts"``) drives the progress rate,
-    and ``parts`` is what progress calls the tasks.
-    """
+    parts: str,
+) -> tuple[list[Statistics], dict[str, Written]]:
+    """Run the tasks that are not done; the statistics in task order, and all shards' files."""
+    folder = run.folder
     states = [stage.shard_state(position) for position in range(len(tasks))]
-    there = set(folder.list(f"state/{stage.name}"))
-    # Many at a time: object stores take long to answer, and a large run has 100,000 shards.
-    with ThreadPoolExecutor(1 if is_local(folder.url) else STATE_READERS) as readers:
-        known = [p for p, s in enumerate(states) if s in there]
-        read = readers.map(folder.read_json, (states[p] for p in known))
-        done = dict(zip(known, read, strict=True))
+    done = _shards_done(folder, stage, states)
     missing = [p for p in range(len(tasks)) if p not in done]
     calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
-    with meter(stage.name, len(tasks), unit, parts=parts, show=show_progress) as progress:
+    with meter(stage.name, len(tasks), unit, parts=parts, show=run.show_progress) as progress:
         progress.advance(items=0, shards=len(done))
-        for position, statistics in engine.map_shards(_run_recorded, calls):
-            done[missing[position]] = statistics
-            progress.advance(items=int(statistics.get(unit, 0)))
-    return [done[position] for position in range(len(tasks))]
+        for position, shard in run.engine.map_shards(_run_recorded, calls):
+            done[missing[position]] = shard
+            progress.advance(items=int(shard["statistics"].get(unit, 0)))
+    files: dict[str, Written] = {}
+    for shard in done.values():
+        files |= shard["files"]
+    return [done[position]["statistics"] for position in range(len(tasks))], files
 
 
-@contextmanager
-def exclusive(folder: Folder) -> Iterator[None]:
-    """Hold a run's folder for this process; UserError naming the holder if another one has it.
-
-    Unfinished files that a killed run left behind are removed.
-
-    The lock is the kernel's (it ends with the process, kill -9 included). Object stores have no
-    locks: there the caller sees to it.
-    """
-    if not is_local(folder.url):
-        yield
-        return
-    import fcntl
-
-    path = local_path(folder.url)
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(
-                f"{folder.url} is in use by {holder}; wait for it to end or use another --out"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        for leftover in path.rglob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)  # of a run that was killed while it wrote
-        try:
-            yield
-        finally:
-            lock.truncate(0)
+def _shards_done(folder: Folder, stage: Stage, states: Sequence[str]) -> dict[int, Statistics]:
+    """What finished shards left, by position; not those whose files are lost."""
+    there = set(folder.list(f"state/{stage.name}"))
+    known = [p for p, s in enumerate(states) if s in there]
+    # Many at a time: object stores take long to answer, and a large run has 100,000 shards.
+    with ThreadPoolExecutor(1 if is_local(folder.url) else STATE_READERS) as readers:
+        read = readers.map(folder.read_json, (states[p] for p in known))
+        done = dict(zip(known, read, strict=True))
+    parents = {name.rpartition("/")[0] for shard in done.values() for name in shard["files"]}
+    sizes: dict[str, int] = {}
+    for parent in sorted(parents):
+        sizes |= folder.sizes(parent)
+    return {
+        position: shard
+        for position, shard in done.items()
+        if all(sizes.get(name) == w["bytes"] for name, w in shard["files"].items())
+    }

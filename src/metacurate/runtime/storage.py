@@ -8,22 +8,29 @@ A run that is killed, or whose machine loses power, therefore leaves whole files
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import fsspec
 import orjson
+import xxhash
 
 from metacurate.errors import UserError
 
-TEMPORARY_PREFIX = ".tmp-"
-# Held by the process that runs in a local folder; says which process that is.
-LOCK = ".lock"
+Address = str | os.PathLike[str]
+"""A local path or the address of any fsspec filesystem."""
+
+# Where a run's unfinished files are, so that a killed run's can be told from the user's own.
+SCRATCH = "state/tmp"
+TEMPORARY_NAME = r"\.tmp-.+\.[0-9a-f]{32}"
+PIECE_BYTES = 1 << 20
 # To an object store at a time, from a process: it answers slowly, but many at once.
 CONNECTIONS = 64
 
@@ -33,13 +40,26 @@ def is_local(url: str) -> bool:
     return "://" not in url or url.startswith("file://")
 
 
+def as_address(given: Address) -> str:
+    """A path or address as text, with ``~`` expanded: the one place that does it."""
+    address = os.fspath(given)
+    if not isinstance(address, str):
+        raise UserError(f"{address!r} is no path; give a text or a path")
+    if not address:
+        raise UserError("an empty path names no file or folder")
+    if is_local(address):
+        return os.path.expanduser(address.removeprefix("file://"))
+    return address
+
+
 def local_path(url: str) -> Path:
     """The path of a local address."""
-    return Path(url.removeprefix("file://"))
+    return Path(as_address(url))
 
 
 def resolve(address: str) -> tuple[Any, str]:
     """The fsspec filesystem of an address and the path there; UserError if it cannot be used."""
+    address = as_address(address)
     # No listings from a cache: other processes write to the same folders.
     options: dict[str, Any] = {"use_listings_cache": False}
     if address.startswith(("s3://", "s3a://")):
@@ -66,15 +86,68 @@ def storage_failure(error: BaseException) -> str | None:
 STORAGE_PACKAGES = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
 
 
+class Written(TypedDict):
+    """What a file had when it was written: its size, and its XXH3 checksum of 128 bits in hex."""
+
+    bytes: int
+    xxh3: str
+
+
+def checksum(file: IO[bytes]) -> str:
+    """The checksum of the rest of a file."""
+    digest = xxhash.xxh3_128()
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+_RECORD: ContextVar[dict[str, Written] | None] = ContextVar("_RECORD", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[dict[str, Written]]:
+    """Collects the addresses, sizes and checksums of the files that this thread creates."""
+    files: dict[str, Written] = {}
+    token = _RECORD.set(files)
+    try:
+        yield files
+    finally:
+        _RECORD.reset(token)
+
+
+def _record(address: str, path: Path) -> None:
+    if (files := _RECORD.get()) is not None:
+        with path.open("rb") as file:
+            files[address] = {"bytes": path.stat().st_size, "xxh3": checksum(file)}
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder with one run's output; its files go by relative names with ``/`` between parts."""
 
     url: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", as_address(self.url))
+
     def address(self, name: str) -> str:
         """The full address of a file in this folder."""
         return f"{self.url.rstrip('/')}/{name}"
+
+    def name_of(self, address: str) -> str | None:
+        """The name of a file of this folder; None for the address of another file."""
+        start = self.address("")
+        return address.removeprefix(start) if address.startswith(start) else None
+
+    def _temporary(self, final: Path) -> Path:
+        """Where a file is written first: in a run's scratch folder, elsewhere beside itself."""
+        name = f".tmp-{final.name}.{uuid.uuid4().hex}"
+        if local_path(self.address("manifest.json")).exists():
+            scratch = local_path(self.address(SCRATCH))
+            scratch.mkdir(parents=True, exist_ok=True)
+            if scratch.stat().st_dev == final.parent.stat().st_dev:
+                return scratch / name
+        return final.with_name(name)
 
     @contextmanager
     def create(self, name: str) -> Iterator[IO[bytes]]:
@@ -83,12 +156,13 @@ class Folder:
         if is_local(address):
             final = local_path(address)
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = final.with_name(f"{TEMPORARY_PREFIX}{final.name}.{uuid.uuid4().hex}")
+            temporary = self._temporary(final)
             try:
                 with temporary.open("wb") as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
+                _record(address, temporary)
                 temporary.replace(final)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -97,6 +171,7 @@ class Folder:
             spooled = Path(scratch) / "file"
             with spooled.open("wb") as file:
                 yield file
+            _record(address, spooled)
             filesystem, path = resolve(address)
             filesystem.put_file(str(spooled), path)
 
@@ -133,28 +208,48 @@ class Folder:
         filesystem, path = resolve(address)
         return bool(filesystem.exists(path))
 
+    def is_file(self, name: str = "") -> bool:
+        """Whether that is a file."""
+        filesystem, path = resolve(self.address(name) if name else self.url)
+        return bool(filesystem.isfile(path))
+
     def list(self, name: str = "") -> list[str]:
         """The sorted names (relative to this folder) of the files directly in a sub-folder."""
+        return sorted(self.sizes(name))
+
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """The sizes of the files directly in a sub-folder, by their names in this folder."""
         address = self.address(name) if name else self.url
+        prefix = f"{name}/" if name else ""
         if is_local(address):
-            path = local_path(address)
-            if not path.is_dir():
-                return []
-            found = [p.name for p in path.iterdir() if p.is_file()]
+            try:
+                with os.scandir(local_path(address)) as entries:
+                    found = {e.name: e.stat().st_size for e in entries if e.is_file()}
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
         else:
             filesystem, remote = resolve(address)
             try:
                 listing = filesystem.ls(remote, detail=True)
             except FileNotFoundError:
-                return []
-            found = [
-                entry["name"].rsplit("/", 1)[-1] for entry in listing if entry["type"] == "file"
-            ]
-        prefix = f"{name}/" if name else ""
-        return sorted(prefix + n for n in found if not n.startswith(TEMPORARY_PREFIX))
+                return {}
+            found = {
+                entry["name"].rsplit("/", 1)[-1]: entry["size"]
+                for entry in listing
+                if entry["type"] == "file"
+            }
+        return {prefix + n: size for n, size in found.items() if not n.startswith(".tmp-")}
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole sub-folder; nothing happens if there is none."""
-        filesystem, path = resolve(self.address(name))
-        if filesystem.exists(path):
-            filesystem.rm(path, recursive=True)
+        address = self.address(name)
+        if is_local(address):
+            path = local_path(address)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+            return
+        filesystem, remote = resolve(address)
+        if filesystem.exists(remote):
+            filesystem.rm(remote, recursive=True)

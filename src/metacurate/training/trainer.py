@@ -22,10 +22,10 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from metacurate.errors import Stopped, UserError, first_line
-from metacurate.runtime.manifest import Stage, begin, finish
+from metacurate.runtime.manifest import Stage, begin, finish, remove_damaged
 from metacurate.runtime.progress import meter
-from metacurate.runtime.stage import exclusive
-from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.runtime.run import open_run
+from metacurate.runtime.storage import Folder, is_local, local_path, recorded
 from metacurate.training.config import OptimizerSection, TrainConfig
 from metacurate.training.distributed import Ranks, ranks
 from metacurate.training.loader import Batch, PairLoader, join_states
@@ -43,7 +43,7 @@ MAX_SEED = 2**63
 
 
 def train(
-    config: TrainConfig, out: str, *, overwrite: bool = False, show_progress: bool = True
+    config: TrainConfig, out: str, *, overwrite: bool = False, show_progress: bool = False
 ) -> dict[str, Any]:
     """Train as configured, or go on with a run that was stopped; returns the run's totals.
 
@@ -60,11 +60,13 @@ def train(
         problem, totals = None, None
         if here.first:
             try:
-                stack.enter_context(exclusive(folder))
+                stack.enter_context(open_run(out, inputs=config.data.shards, workers=1))
                 settings = {"train": config.as_json()}
                 # Before the first checkpoint there is nothing to lose: settings may be mended.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
-                totals = begin(folder, TRAIN, settings, shards=1, overwrite=overwrite or fresh)
+                totals = begin(folder, TRAIN, settings, overwrite=overwrite or fresh)
+                if totals is None:
+                    remove_damaged(folder, TRAIN)
             except UserError as error:
                 problem = str(error)
         here.agree(problem)
@@ -336,8 +338,9 @@ class Trainer:
         }
         if here.first:
             final = {"name": config.model.name, "state_dict": self._clip_model.state_dict()}
-            save_torch(self.folder, FINAL, final)
-            finish(self.folder, TRAIN, totals)
+            with recorded() as written:
+                save_torch(self.folder, FINAL, final)
+            finish(self.folder, TRAIN, totals, files={FINAL: written[self.folder.address(FINAL)]})
         here.gather(None)  # no rank leaves before the files are there
         trained = (config.steps - start_step) * config.global_batch
         if not trained:

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from metacurate.errors import UserError
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import key_uid, url_uid
-from metacurate.runtime import manifest, stage
-from metacurate.runtime.engine import Engine
-from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
+from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.headers import Member, Sample, read_samples
 
@@ -68,28 +68,26 @@ class _TarTask:
     position: int
 
 
-def ingest(
-    tars: str, out: str, engine: Engine, *, overwrite: bool = False, show_progress: bool = True
-) -> Statistics:
+def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
     """Make a pool (``OUT/pool/part-NNNNNN.parquet``, one file a tar) of a folder of tars.
 
     Returns the totals: ``samples`` = ``pairs`` + the sum of ``dropped``; ``skipped_members`` and
     ``problems`` count what was wrong by reason. Resumes; UserError if there is no tar, or if
     ``out`` holds another run.
     """
-    folder = Folder(out)
-    names = tar_names(tars)
-    config = {"tars": tars, "files": len(names), "fingerprint": fingerprint(Folder(tars), names)}
-    with stage.exclusive(folder):
-        done = manifest.begin(folder, STAGE, config, shards=len(names), overwrite=overwrite)
-        if done is not None:
-            return done
+    with open_run(out, inputs=[tars], preload=__name__, **options) as run:
+        names = tar_names(tars)
+        config = {
+            "tars": tars,
+            "files": len(names),
+            "fingerprint": fingerprint(Folder(tars), names),
+        }
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
-        shards = stage.run_shards(
-            folder, STAGE, _ingest_tar, tasks, engine, unit="samples", show_progress=show_progress
-        )
-        totals = {"tars": len(names), **manifest.add_statistics(shards)}
-        return manifest.finish(folder, STAGE, totals, shards)
+
+        def totals(shards: list[Statistics]) -> Statistics:
+            return {"tars": len(names), **add_statistics(shards)}
+
+        return run_stage(run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals)
 
 
 def tar_names(tars: str) -> list[str]:

@@ -7,13 +7,12 @@ folder: a name in a row is only ever compared with those.
 
 from __future__ import annotations
 
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import IO
+from typing import IO, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +22,23 @@ from metacurate.arrays import ranges_to_indices, uid_halves
 from metacurate.errors import UserError
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.uid import key_uids
-from metacurate.runtime import manifest, stage
-from metacurate.runtime.engine import Engine
-from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.manifest import (
+    Stage,
+    Statistics,
+    add_statistics,
+    discard,
+    finished,
+    shard_name,
+)
+from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
-from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.runtime.stage import run_stage
+from metacurate.runtime.storage import Folder
 from metacurate.webdataset.headers import END_OF_TAR, is_member
 from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint, tar_names
 
-TAR_NAME = re.compile(r"\d{5,}\.tar")
+COPY = Stage("copy", (), files=r"\d{5,}\.tar")
+LOCATE = Stage("locate", ("places",), (COPY,))
 
 COPY_BYTES = 1 << 20
 COLUMNS = ("tar", "key", "members")
@@ -65,11 +72,9 @@ def reshard(
     curated: Sequence[str],
     tars: str,
     out: str,
-    engine: Engine,
     *,
     samples_per_tar: int = 10_000,
-    overwrite: bool = False,
-    show_progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Statistics:
     """Write ``OUT/NNNNN.tar`` with the samples of ``tars`` that the curated pool keeps.
 
@@ -77,71 +82,47 @@ def reshard(
     order of their tars; consecutive tars go into one until it has ``samples_per_tar`` (a tar is
     never split). Returns the totals: ``rows`` read, ``samples`` copied, ``dropped`` by reason.
     """
-    folder = Folder(out)
-    if _same_folder(tars, out):
-        raise UserError(f"--out {out} is the folder of the tars to copy from; choose another")
-    names = tuple(tar_names(tars))
-    files = parquet_files(curated)
-    # Both stages have one configuration: the places are gone when the tars are written, so that a
-    # change redoes them too.
-    config = {
-        "curated": list(curated),
-        "curated_fingerprint": fingerprint_all(files),
-        "tars": tars,
-        "tars_fingerprint": fingerprint(Folder(tars), names),
-        "samples_per_tar": samples_per_tar,
-    }
-
-    def begin(which: Stage, shards: int) -> Statistics | None:
-        return manifest.begin(folder, which, config, shards=shards, overwrite=overwrite)
-
-    with stage.exclusive(folder):
-        old = tuple(name for name in folder.list() if TAR_NAME.fullmatch(name))
-        copying = Stage("copy", old)
-        locating = Stage("locate", ("places",), (copying,))
-        located = begin(locating, len(files))
-        if located is None:
-            shards = stage.run_shards(
-                folder, locating, _locate,
-                [_LocateTask(file, names, out, n) for n, file in enumerate(files)],
-                engine, unit="rows", show_progress=show_progress,
-            )  # fmt: skip
-            located = manifest.finish(folder, locating, manifest.add_statistics(shards), shards)
-        if located["rows"] and not located["located"]:
-            raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
-        copied = manifest.read_manifest(folder)["stages"].get(copying.name)
-        if copied is not None and copied["state"] == "done":
-            totals: Statistics = copied["totals"]
-        else:
-            groups = _plan(folder, len(files), len(names), samples_per_tar)
-            begin(copying, len(groups))
-            tasks = [
+    with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
+        folder = run.folder
+        names = tuple(tar_names(tars))
+        files = parquet_files(curated)
+        # Both stages have one configuration: the places are gone when the tars are written, so that
+        # a change redoes them too.
+        config = {
+            "curated": list(curated),
+            "curated_fingerprint": fingerprint_all(files),
+            "tars": tars,
+            "tars_fingerprint": fingerprint(Folder(tars), names),
+            "samples_per_tar": samples_per_tar,
+        }
+        totals = finished(folder, COPY, config)
+        if totals is None:
+            locating = [_LocateTask(file, names, out, n) for n, file in enumerate(files)]
+            located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
+            if located["rows"] and not located["located"]:
+                raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
+            copying = [
                 _CopyTask(tars, names, len(files), first, end, out, n)
-                for n, (first, end) in enumerate(groups)
+                for n, (first, end) in enumerate(
+                    _plan(folder, len(files), len(names), samples_per_tar)
+                )
             ]
-            shards = stage.run_shards(
-                folder, copying, _copy, tasks, engine,
-                unit="samples", show_progress=show_progress,
+            totals = run_stage(
+                run, COPY, config, copying, _copy, unit="samples",
+                totals=lambda shards: _totals(located, shards),
             )  # fmt: skip
-            totals = manifest.finish(folder, copying, _totals(located, shards), shards)
-        folder.remove("places")
+        discard(folder, ["places"])
         return totals
 
 
-def _same_folder(a: str, b: str) -> bool:
-    if is_local(a) and is_local(b):
-        return local_path(a).resolve() == local_path(b).resolve()
-    return a.rstrip("/") == b.rstrip("/")
-
-
 def _totals(located: Statistics, copied: Sequence[Statistics]) -> Statistics:
-    summed = manifest.add_statistics(copied)
+    summed = add_statistics(copied)
     return {
         "rows": located["rows"],
         "tars": len(copied),
         "samples": summed.get("samples", 0),
         "bytes": summed.get("bytes", 0),
-        "dropped": manifest.add_statistics([located["dropped"], summed.get("dropped", {})]),
+        "dropped": add_statistics([located["dropped"], summed.get("dropped", {})]),
     }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -13,82 +16,126 @@ import pyarrow.types as pat
 from metacurate.arrays import uid_halves
 from metacurate.dedup.merging import uid_order
 from metacurate.errors import UserError
-from metacurate.pool.parquet import parquet_files, parquet_tables
+from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.uid import key_uids
-from metacurate.runtime.manifest import Statistics
-from metacurate.runtime.progress import meter
-from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
+from metacurate.runtime.made import open_made
+from metacurate.runtime.manifest import MANIFEST, Stage, Statistics, add_statistics, shard_name
+from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.stage import run_stage
+from metacurate.runtime.storage import Folder, as_address, is_local, local_path
 
 UID_LIST_DTYPE = np.dtype("u8,u8")
 """``f0`` is the number of the uid's first 16 hex digits, ``f1`` that of the last 16."""
 
 PART_UIDS = 1 << 22
+UIDS = Stage("uids", ("parts",))
 
 
-def write_uid_list(
-    curated: Sequence[str], out: str, *, overwrite: bool = False, show_progress: bool = True
-) -> Statistics:
+@dataclass(frozen=True)
+class _PartTask:
+    """A file whose uids become sorted parts in the work folder."""
+
+    folder: Folder
+    position: int
+    file: str
+
+
+def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOptions]) -> Statistics:
     """Write the distinct uids of a pool (Parquet files or folders) in rising order.
 
     ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A column of strings (DataComp's
     metadata) is read as ``pool.uid.key_uid`` reads keys. Memory: some 16-byte uids a few million at
-    a time; the rest waits sorted on disk. UserError if there is no such column.
+    a time; the rest waits sorted in the folder ``OUT.work``, from which a stopped run resumes.
+    UserError if there is no such column.
     """
-    path = Path(out)
-    folder, name = Folder(str(path.parent)), path.name
+    out = as_address(out)
+    parent, _, name = out.rpartition("/")
+    target = Folder(parent or ("/" if out.startswith("/") else "."))
     if not name.endswith(".npy"):
         raise UserError(f"--out {out} must end in .npy")
-    if folder.exists(name) and not overwrite:
+    if target.exists(name) and not options.get("overwrite"):
         raise UserError(f"{out} is there already; use --overwrite or another --out")
-    files = parquet_files(curated)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as scratch:
-        parts, rows = _write_parts(files, Path(scratch), show_progress)
-        merged = Path(scratch) / "merged"
-        with merged.open("wb") as file:
-            count = 0
-            for piece in _merge(parts):
-                file.write(piece.tobytes())
-                count += len(piece)
-        with folder.create(name) as target, merged.open("rb") as file:
-            header = {"descr": UID_LIST_DTYPE.descr, "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(target, header)
-            while piece_bytes := file.read(1 << 20):
-                target.write(piece_bytes)
-    return {"files": len(files), "rows": rows, "uids": count, "repeated": rows - count}
+    with open_run(f"{out}.work", preload=__name__, **options) as run:
+        files = parquet_files(curated)
+        tasks = [_PartTask(run.folder, n, file) for n, file in enumerate(files)]
+
+        def totals(shards: list[Statistics]) -> Statistics:
+            names = [_part(n, k) for n, s in enumerate(shards) for k in range(s["parts"])]
+            count = _write_merged(run.folder, names, target, name)
+            rows = add_statistics(shards)["rows"]
+            return {"files": len(files), "rows": rows, "uids": count, "repeated": rows - count}
+
+        config = {"files": fingerprint_all(files)}
+        result = run_stage(
+            run,
+            UIDS,
+            config,
+            tasks,
+            _write_parts,
+            unit="rows",
+            parts="files",
+            totals=totals,
+            replace=True,
+        )
+        for scratch in ("parts", "state", MANIFEST):
+            run.folder.remove(scratch)
+    return result
 
 
-def _write_parts(
-    files: Sequence[str], scratch: Path, show_progress: bool
-) -> tuple[list[np.ndarray], int]:
-    """Sorted parts of about ``PART_UIDS`` uids on disk (memory-mapped), and the number of rows."""
-    parts: list[np.ndarray] = []
+def _part(position: int, number: int) -> str:
+    return f"parts/{shard_name(position)}-{number:04d}.bin"
+
+
+def _write_parts(task: _PartTask) -> Statistics:
+    """Sorted parts of about ``PART_UIDS`` uids of one file."""
     waiting: list[np.ndarray] = []
-    rows = waiting_rows = 0
+    rows = waiting_rows = parts = 0
 
     def flush() -> None:
-        nonlocal waiting_rows
-        path = scratch / f"{len(parts)}.bin"
-        _sorted_unique(np.concatenate(waiting)).tofile(path)
-        parts.append(np.memmap(path, dtype=UID_LIST_DTYPE, mode="r"))
+        nonlocal waiting_rows, parts
+        with task.folder.create(_part(task.position, parts)) as file:
+            file.write(_sorted_unique(np.concatenate(waiting)).tobytes())
+        parts += 1
         waiting.clear()
         waiting_rows = 0
 
-    with meter("uids", len(files), "uids", show=show_progress) as progress:
-        for file in files:
-            before = rows
-            for table in parquet_tables(file, ["uid"]):
-                uids = _uids(file, table.column("uid"))
-                rows += len(uids)
-                waiting_rows += len(uids)
-                waiting.append(uids)
-                if waiting_rows >= PART_UIDS:
-                    flush()
-            progress.advance(items=rows - before)
-        if waiting_rows:
+    for table in parquet_tables(task.file, ["uid"]):
+        uids = _uids(task.file, table.column("uid"))
+        rows += len(uids)
+        waiting_rows += len(uids)
+        waiting.append(uids)
+        if waiting_rows >= PART_UIDS:
             flush()
-    return parts, rows
+    if waiting_rows:
+        flush()
+    return {"rows": rows, "parts": parts}
+
+
+def _write_merged(folder: Folder, parts: Sequence[str], target: Folder, name: str) -> int:
+    """Merge the sorted parts into the list; returns how many uids it has."""
+    with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
+        mapped = [_mapped(folder, part, Path(scratch) / f"{n}") for n, part in enumerate(parts)]
+        merged = Path(scratch) / "merged"
+        count = 0
+        with merged.open("wb") as file:
+            for piece in _merge(mapped):
+                file.write(piece.tobytes())
+                count += len(piece)
+        with target.create(name) as file, merged.open("rb") as source:
+            header = {"descr": UID_LIST_DTYPE.descr, "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(file, header)
+            shutil.copyfileobj(source, file)
+    return count
+
+
+def _mapped(folder: Folder, name: str, copy: Path) -> np.ndarray:
+    """A part as a memory-mapped array; one in an object store is copied first."""
+    if is_local(folder.url):
+        return np.memmap(local_path(folder.address(name)), dtype=UID_LIST_DTYPE, mode="r")
+    with open_made(folder, name) as source, copy.open("wb") as file:
+        shutil.copyfileobj(source, file)
+    return np.memmap(copy, dtype=UID_LIST_DTYPE, mode="r")
 
 
 def _uids(file: str, column: pa.ChunkedArray) -> np.ndarray:

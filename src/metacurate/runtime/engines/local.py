@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
+from types import ModuleType
+from typing import Any
 
 import pyarrow as pa
 
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 
-# Workers are forked from a server process that has done nothing but import this: they start in
+# Workers are forked from a server process that has done nothing but import a module: they start in
 # milliseconds and share its memory. It starts no Python thread; those of libraries (OpenBLAS,
 # jemalloc) mind forks. A worker forked from this process would inherit locks held by Arrow's and
 # Numba's threads. On macOS system libraries do not survive a fork.
-PRELOADED = "metacurate.pipeline"
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 
@@ -38,15 +39,18 @@ class LocalEngine:
     in a ``with`` block).
     """
 
-    def __init__(self, workers: int | None = None) -> None:
-        self.workers = workers or available_cores()
+    def __init__(self, workers: int | None = None, preload: str | None = None) -> None:
+        # A worker of somebody's own process pool may have no children: it does the work itself.
+        alone = multiprocessing.current_process().daemon
+        self.workers = 1 if alone else workers or available_cores()
+        self._preload = preload
         self._pool: ProcessPoolExecutor | None = None
-        self._context = multiprocessing.get_context(START_METHOD)
+        self._context = _Context()
 
     def __enter__(self) -> LocalEngine:
         if self.workers > 1 and START_METHOD == "forkserver":
             # Already now: the server's imports overlap with what comes before the first tasks.
-            self._context.set_forkserver_preload([PRELOADED])
+            self._context.set_forkserver_preload([self._preload] if self._preload else [])
             multiprocessing.forkserver.ensure_running()
         return self
 
@@ -109,6 +113,33 @@ class LocalEngine:
                 initargs=(max(1, available_cores() // self.workers), dict(os.environ)),
             )
         return self._pool.submit(function, task)
+
+
+_Base: Any = type(multiprocessing.get_context(START_METHOD))
+
+
+class _Process(_Base.Process):  # type: ignore[misc]
+    """A worker that does not import the caller's main module.
+
+    Shard functions are importable by name: the main module is of no use to a worker, and running it
+    again (a script without a main guard, standard input, a notebook's kernel) would start the run
+    within the run, or fail.
+    """
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return _Base.Process._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(_Base):  # type: ignore[misc]
+    """Starts ``_Process``."""
+
+    Process = _Process
 
 
 def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
