@@ -1,0 +1,344 @@
+"""Opening a run, and what it notices: overlaps, foreign files, lost and damaged outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from metacurate.dedup.dedup import DedupConfig, dedup
+from metacurate.errors import UserError
+from metacurate.pipeline import curate
+from metacurate.pool.schema import PoolConfig
+from metacurate.runtime import manifest
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.manifest import Stage, Statistics
+from metacurate.runtime.run import hold, is_held, open_run, refuse_overlap
+from metacurate.runtime.stage import run_stage
+from metacurate.runtime.storage import Folder
+
+Command = Callable[..., Any]
+ONE = LocalEngine(1)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """Three files of ten pairs."""
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for part in range(3):
+        rows = [
+            {"url": f"https://x.example/{part}-{n}.jpg", "text": f"a cat {n}"} for n in range(10)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"part-{part}.parquet")
+    (tmp_path / "entries.json").write_text('["cat", "dog"]')
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.startswith(".lock")
+    }
+
+
+# Overlap ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["{pool}", "{pool}/", "{pool}/.", "{pool}/sub", "{pool}/sub/../", "{parent}/x/../pool",
+     "{link}", "{link}/sub", "file://{pool}", "{relative}", "./{relative}"],
+)  # fmt: skip
+@pytest.mark.parametrize("given", ["{pool}", "{pool}/*.parquet", "{link}", "file://{pool}/"])
+def test_an_output_in_an_input_is_refused(
+    spelling: str, given: str, pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = pool.parent / "link"
+    link.symlink_to(pool)
+    monkeypatch.chdir(pool.parent)
+    names = {"pool": pool, "parent": pool.parent, "link": link, "relative": "pool"}
+    before = files(pool)
+    with (
+        pytest.raises(UserError, match="overlaps the input"),
+        open_run(spelling.format(**names), inputs=[given.format(**names)], engine=ONE),
+    ):
+        pass
+    assert files(pool) == before
+
+
+@pytest.mark.parametrize(
+    ("out", "given"),
+    [
+        ("s3://b/pool", "s3://b/pool"),
+        ("s3://b/pool/", "s3a://b/pool"),
+        ("s3://b/pool/out", "s3://b//pool/*.parquet"),
+        ("s3://b/x/../pool/out", "s3://b/pool/"),
+        ("memory://pool/out", "memory://pool"),
+        ("s3://b/out", "s3://b/out/pool/a.parquet"),
+    ],
+)
+def test_addresses_overlap_in_every_spelling(out: str, given: str) -> None:
+    with pytest.raises(UserError, match="overlaps the input"):
+        refuse_overlap(out, given)
+
+
+@pytest.mark.parametrize(
+    ("out", "given"),
+    [("s3://b/out", "s3://b/pool"), ("s3://b/pool2", "s3://b/pool"), ("/a/pool2", "/a/pool"),
+     ("s3://b/pool", "gs://b/pool"), ("out", "pool/*.parquet"), ("out", "out2")],
+)  # fmt: skip
+def test_other_folders_do_not_overlap(out: str, given: str) -> None:
+    refuse_overlap(out, given)
+
+
+def test_commands_refuse_their_input_as_output(
+    metacurate: Command, pool: Path, tmp_path: Path
+) -> None:
+    before = files(pool)
+    for arguments in (
+        ("pool", "dedup", pool, "--out", pool),
+        ("pool", "dedup", pool, "--out", pool, "--overwrite"),
+        ("curate", pool, "--t", 1, "--out", f"{pool}/sub"),
+        ("pool", "filter", pool, "--scorer", "unsafe", "--out", f"{pool}/.", "--overwrite"),
+    ):
+        run = metacurate(*arguments)
+        assert run.returncode == 2, run.stderr
+        assert "overlaps the input" in run.stderr
+    assert files(pool) == before
+
+
+# What is not ours ---------------------------------------------------------------------------------
+
+
+def test_files_of_others_are_never_touched(metacurate: Command, pool: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ours = {".tmp-mywork": b"x", "sub/.tmp-mywork": b"x", "state/tmp/notes": b"x",
+            "sub/.tmp-a.0123456789abcdef0123456789abcdef": b"x"}  # fmt: skip
+    for name, content in ours.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    (out / ".tmp-folder").mkdir()
+    metadata = tmp_path / "entries.json"
+    assert metacurate("curate", "/no/such/pool", "--t", 10, "--out", out).returncode == 2
+    assert metacurate("curate", pool, "-m", metadata, "--t", 10, "--out", out).returncode == 0
+    assert metacurate("curate", pool, "-m", metadata, "--t", 10, "--out", out).returncode == 0
+    assert {name: (out / name).read_bytes() for name in ours} == ours
+    assert (out / ".tmp-folder").is_dir()
+
+
+def test_outputs_of_another_program_are_refused(pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "pool").mkdir(parents=True)
+    (tmp_path / "out" / "pool" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(UserError, match="was not made by this command"):
+        dedup([str(pool)], str(tmp_path / "out"), DedupConfig(), PoolConfig(), overwrite=True)
+    assert (tmp_path / "out" / "pool" / "mine.parquet").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("curate", "nosuch", "--t", "1", "--out", "made/out"),
+        ("curate", "pool", "-m", "nosuch.json", "--t", "1", "--out", "made/out"),
+        ("curate", "pool", "--text-col", "nosuch", "--t", "1", "--out", "made/out"),
+        ("pool", "dedup", "nosuch", "--out", "made/out"),
+        ("pool", "extract", "nosuch.wat.gz", "--out", "made/out"),
+        ("pool", "ingest", "nosuch", "--out", "made/out"),
+        ("count", "made"),
+        ("balance", "made", "--t", "1"),
+    ],
+)
+@pytest.mark.usefixtures("pool")
+def test_a_command_that_cannot_start_leaves_nothing(
+    arguments: tuple[str, ...],
+    metacurate: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = metacurate(*arguments)
+    assert run.returncode == 2
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "made").exists()
+    if arguments[0] in ("count", "balance"):
+        assert "there is no folder made" in run.stderr
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def curated(pool: Path, out: Path) -> dict[str, Any]:
+    return curate(
+        str(pool), str(pool.parent / "entries.json"), str(out), t=10, engine=ONE,
+        pool_config=PoolConfig(rows_per_unit=10),
+    )  # fmt: skip
+
+
+OUTPUTS = (
+    "curated/part-000001.parquet", "index/part-000002.arrow", "counts.npy", "kept_counts.npy",
+    "datacard.json", "threshold.json", "metadata.parquet", "report.html", "report/ranks.svg",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pool and its finished curation, to copy."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "pool").mkdir()
+    for part in range(3):
+        rows = [
+            {"url": f"https://x.example/{part}-{n}.jpg", "text": f"a cat {n}"} for n in range(10)
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), root / "pool" / f"part-{part}.parquet")
+    (root / "entries.json").write_text('["cat", "dog"]')
+    curated(root / "pool", root / "out")
+    return root
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("harm", [Path.unlink, truncate], ids=["deleted", "truncated"])
+def test_lost_outputs_are_made_again(
+    name: str, harm: Callable[[Path], None], finished: Path
+) -> None:
+    out = finished / "out"
+    before = files(out)
+    harm(out / name)
+    curated(finished / "pool", out)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_changed_outputs_are_found_and_made_again(
+    name: str, metacurate: Command, finished: Path
+) -> None:
+    out = finished / "out"
+    before = files(out)
+    flip(out / name)
+    run = metacurate("status", out, "--verify", "--json")
+    assert run.returncode == 1
+    assert json.loads(run.stdout)["damaged"] == {name: "has other bytes than were written"}
+    curated(finished / "pool", out)
+    assert files(out) == before
+    assert metacurate("status", out, "--verify").returncode == 0
+
+
+@pytest.mark.parametrize("harm", [truncate, flip, Path.unlink])
+@pytest.mark.parametrize("later", ["card", "report"])
+def test_damage_that_a_later_stage_meets_is_one_line(
+    harm: Callable[[Path], None], later: str, metacurate: Command, finished: Path, tmp_path: Path
+) -> None:
+    """The curated shards are damaged between two stages that ran to their end."""
+    out = tmp_path / "out"
+    shutil.copytree(finished / "out", out)
+    path = out / "curated/part-000001.parquet"
+    if harm is flip:  # the footer's length: what is read first
+        path.write_bytes(path.read_bytes()[:-8] + b"\xff\xff\xff\x7fPAR1")
+    else:
+        harm(path)
+    found = json.loads((out / "manifest.json").read_text())
+    for name in ("card", "report"):
+        del found["stages"][name]
+        shutil.rmtree(out / "state" / name)
+    for name in ("kept_counts.npy", "datacard.json", "report.html"):
+        if later == "card" or name == "report.html":
+            (out / name).unlink()
+    for name in ("report", "state/kept_counts"):
+        shutil.rmtree(out / name)
+    section = found["stages"]["balance"]
+    section["files"] = {}
+    (out / "manifest.json").write_text(json.dumps(found))
+    command = ("report", out) if later == "report" else ("balance", out, "--t", 10)
+    run = metacurate(*command)
+    assert run.returncode == 2, run.stderr
+    assert "part-000001.parquet" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, truncate], ids=["deleted", "truncated"])
+@pytest.mark.parametrize("most", [None, 2])
+def test_a_run_whose_scratch_is_gone_starts_again_for_a_lost_output(
+    harm: Callable[[Path], None], most: int | None, pool: Path, tmp_path: Path
+) -> None:
+    def run() -> Statistics:
+        config = DedupConfig(shard_rows=10, max_images_per_text=most)
+        return dedup([str(pool)], str(tmp_path / "out"), config, PoolConfig(), engine=ONE)
+
+    totals, before = run(), files(tmp_path / "out")
+    assert run() == totals
+    harm(next((tmp_path / "out" / "pool").glob("*.parquet")))
+    assert run() == totals
+    assert files(tmp_path / "out") == before
+
+
+# Stages -------------------------------------------------------------------------------------------
+
+STAGE = Stage("double", ("doubled",))
+
+
+def double(task: tuple[str, int]) -> Statistics:
+    folder, number = task
+    with Folder(folder).create(f"doubled/{number}.txt") as file:
+        file.write(str(2 * number).encode())
+    return {"numbers": 1}
+
+
+def doubled(out: Path, stage: Stage = STAGE, **options: Any) -> Statistics:
+    tasks = [(str(out), n) for n in range(3)]
+    with open_run(out, engine=ONE, **options) as run:
+        return run_stage(run, stage, {"factor": 2}, tasks, double, unit="numbers")
+
+
+def test_a_stage_of_another_format_is_refused_and_a_newer_package_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubled(tmp_path)
+    monkeypatch.setattr(manifest, "__version__", "99.0")
+    assert doubled(tmp_path) == {"numbers": 3}
+    with pytest.raises(UserError, match="format was 1, is now 2"):
+        doubled(tmp_path, Stage("double", ("doubled",), format=2))
+
+
+def test_status_tells_stopped_from_running(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    with open_run(tmp_path, engine=ONE) as run:
+        manifest.begin(run.folder, STAGE, {}, overwrite=False)
+        assert is_held(folder)
+        assert manifest.status(folder, held=is_held(folder))["double"].state == "running"
+    assert not is_held(folder)
+    assert manifest.status(folder, held=is_held(folder))["double"].state == "stopped"
+
+
+def test_a_home_is_expanded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert doubled(Path("~/out")) == {"numbers": 3}
+    assert (tmp_path / "out" / "doubled" / "1.txt").read_text() == "2"
+    assert not (tmp_path / "~").exists()
+
+
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    doubled(tmp_path)
+    scratch = tmp_path / "state" / "tmp"
+    left = scratch / ".tmp-1.txt.0123456789abcdef0123456789abcdef"
+    left.write_bytes(b"half")
+    (scratch / "note").write_bytes(b"mine")
+    with hold(Folder(str(tmp_path))):
+        assert sorted(os.listdir(scratch)) == ["note"]
