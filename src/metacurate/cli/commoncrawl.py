@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
+from metacurate.cli.options import (
+    AsJson,
+    ConfigFile,
+    Options,
+    runs,
+    show,
+    summary_table,
+    totals_rows,
+)
 from metacurate.cli.pool import pool_app
-
-
-def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
-    """Totals as a table's rows: numbers, and tables of numbers with the largest first."""
-    rows = []
-    for name, value in totals.items():
-        label = name.replace("_", " ")
-        if isinstance(value, dict):
-            ordered = sorted(value.items(), key=lambda item: -item[1])
-            shown = ", ".join(f"{count:,} {reason}" for reason, count in ordered if count)
-            rows.append((label, shown or "none"))
-        else:
-            rows.append((label, f"{value:,}"))
-    return rows
 
 
 @pool_app.command("extract")
@@ -95,4 +89,4 @@ def extract_command(
         max_record_bytes=max_record_mib << 20,
     )
     totals = extract_pool(sources, out, settings, **options)
-    show(totals, summary_table("pool extract", _rows(totals)), as_json=as_json)
+    show(totals, summary_table("pool extract", totals_rows(totals)), as_json=as_json)

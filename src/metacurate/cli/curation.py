@@ -13,10 +13,12 @@ from metacurate.cli.options import (
     AsJson,
     ConfigFile,
     Options,
+    only_given,
     open_run,
     runs,
     show,
     summary_table,
+    totals_rows,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def _balance_settings(
 ) -> Balance:
     from metacurate.curation.settings import Balance
 
-    return Balance(t, p, target_size, seed, expect_survival)
+    aim = only_given({"t": t, "p": p, "target_size": target_size})
+    return Balance(**aim, seed=seed, expect_survival=expect_survival)
 
 
 @app.command("curate")
@@ -168,7 +171,7 @@ def match_command(
 
         entries = load_metadata(metadata)
         totals = match(run, open_pool(pool, pool_config), pool_config, entries)
-    show(totals, summary_table("match", _plain_rows(totals)), as_json=as_json)
+    show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 
 
 @app.command("count")
@@ -189,7 +192,7 @@ def count_command(
     with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
         count(run)
         totals = finished_section(run.folder, COUNT)["totals"]
-    show(totals, summary_table("count", _plain_rows(totals)), as_json=as_json)
+    show(totals, summary_table("count", totals_rows(totals)), as_json=as_json)
 
 
 @app.command("balance")
@@ -261,21 +264,6 @@ def status_command(
     show(found, summary_table(run_folder, rows), as_json=as_json)
     if wrong:
         raise typer.Exit(1)
-
-
-def _plain_rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
-    """Numbers and named numbers as rows of a table."""
-    rows = []
-    for name, value in totals.items():
-        if isinstance(value, dict):
-            rows += [(f"{name}: {key}", _shown(v)) for key, v in value.items()]
-        else:
-            rows.append((name.replace("_", " "), _shown(value)))
-    return rows
-
-
-def _shown(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool, report: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from metacurate.cli.options import (
     runs,
     show,
     summary_table,
+    totals_rows,
 )
 from metacurate.cli.pool import pool_app
 
@@ -23,16 +24,6 @@ Tars = Annotated[
     str, typer.Argument(metavar="TARS", help="Folder of tar shards.", show_default=False)
 ]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="TARS", help="Output folder.")]
-
-
-def _summary(title: str, result: dict[str, Any], *, as_json: bool) -> None:
-    rows = []
-    for name, value in result.items():
-        if isinstance(value, dict):
-            rows += [(f"  {key}", f"{number:,}") for key, number in value.items()]
-        else:
-            rows.append((name.replace("_", " "), f"{value:,}"))
-    show(result, summary_table(title, rows), as_json=as_json)
 
 
 @pool_app.command()
@@ -173,7 +164,7 @@ def download(
         workers=workers or available_cores(),
     )
     totals = stage.download(source, out, settings, overwrite=overwrite, show_progress=True)
-    _summary(f"Images in {out}", totals, as_json=as_json)
+    show(totals, summary_table(f"Images in {out}", totals_rows(totals)), as_json=as_json)
 
 
 @pool_app.command()
@@ -198,7 +189,7 @@ def duplicates(
     from metacurate.images.duplicates import mark_duplicates
 
     totals = mark_duplicates(tars, max_distance=max_distance, **options)
-    _summary(f"Duplicates in {tars}", totals, as_json=as_json)
+    show(totals, summary_table(f"Duplicates in {tars}", totals_rows(totals)), as_json=as_json)
 
 
 @pool_app.command(name="filter")
@@ -255,7 +246,7 @@ def filter_(
         quality=quality,
     )
     totals = filter_images(tars, out, settings, **options)
-    _summary(f"Images in {out}", totals, as_json=as_json)
+    show(totals, summary_table(f"Images in {out}", totals_rows(totals)), as_json=as_json)
 
 
 @pool_app.command()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 import typer
@@ -16,39 +16,67 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metacurate.errors import UserError
+from metacurate.errors import UserError, first_line
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
     from metacurate.runtime.run import Run
 
+# Of the command that runs.
+_CONTEXT: ContextVar[typer.Context] = ContextVar("_CONTEXT")
 MAX_SHOWN = 2000  # characters of a value or a message
 
 
-def _defaults_from_file(context: typer.Context, path: Path | None) -> Path | None:
+def _defaults_from_file(context: typer.Context, address: str | None) -> str | None:
     """Make a TOML file's values the defaults of the command's options."""
-    if path is None:
+    if address is None:
         return None
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid TOML: {error}") from None
-    names = {option: p.name for p in context.command.params for option in p.opts}
-    unknown = [key for key in values if f"--{key}" not in names]
+    values = _read_toml(address)
+    parameters = {option: p for p in context.command.params for option in p.opts}
+    unknown = [key for key in values if f"--{key}" not in parameters]
     if unknown:
-        raise UserError(
-            f"{path} sets unknown options: {', '.join(unknown)}; "
-            f"known are {', '.join(sorted(name[2:] for name in names if name.startswith('--')))}"
-        )
-    defaults = {str(names[f"--{key}"]): value for key, value in values.items()}
+        known = ", ".join(sorted(name[2:] for name in parameters if name.startswith("--")))
+        raise UserError(f"{address} sets unknown options: {', '.join(unknown)}; known are {known}")
+    defaults = {}
+    for key, value in values.items():
+        parameter = parameters[f"--{key}"]
+        is_flag = getattr(parameter, "is_flag", False)
+        if is_flag != isinstance(value, bool):
+            wanted = "true or false" if is_flag else "a value"
+            raise UserError(f"{address}: {key} takes {wanted}, not {json.dumps(value)}")
+        many = getattr(parameter, "multiple", False) and not isinstance(value, list)
+        defaults[str(parameter.name)] = [value] if many else value
     context.default_map = {**(context.default_map or {}), **defaults}
-    return path
+    return address
+
+
+def _read_toml(address: str) -> dict[str, Any]:
+    from metacurate.runtime.storage import Folder, split_address
+
+    folder, name = split_address(address)
+    try:
+        with Folder(folder).open(name) as file:
+            return tomllib.loads(file.read().decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"there is no configuration file {address}") from None
+    except OSError as error:
+        said = error.strerror or first_line(error)
+        raise UserError(f"the configuration {address} cannot be read: {said}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{address} is no valid TOML: {error}") from None
+
+
+def only_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of which one excludes the others: those of the command line win over a file's."""
+    found = {name: _CONTEXT.get().get_parameter_source(name) for name in values}
+    sources = {name: source.name if source else "" for name, source in found.items()}
+    if "COMMANDLINE" not in sources.values():
+        return dict(values)
+    return {n: None if sources[n] == "DEFAULT_MAP" else value for n, value in values.items()}
 
 
 ConfigFile = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--config",
         metavar="FILE",
@@ -125,11 +153,15 @@ def _with_options(command: Callable[..., None], names: Sequence[str]) -> Callabl
     ]
 
     @wraps(command)
-    def with_options(**given: Any) -> None:
+    def with_options(_context: typer.Context, **given: Any) -> None:
+        _CONTEXT.set(_context)
         options = {name: given.pop(name) for name in names}
         command(**given, options={**options, "show_progress": True})
 
-    parameters = [*own[:place], *added, *own[place:]]
+    context = inspect.Parameter(
+        "_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+    )
+    parameters = [context, *own[:place], *added, *own[place:]]
     with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_options
@@ -186,3 +218,21 @@ def summary_table(title: str, rows: Sequence[tuple[str, str | Text]]) -> Table:
         shown = Text(printable(value, MAX_SHOWN)) if isinstance(value, str) else value
         table.add_row(Text(printable(name, MAX_SHOWN)), shown)
     return table
+
+
+def totals_rows(totals: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A stage's totals as rows of a table: numbers, and named numbers one a row."""
+    rows = []
+    for name, value in totals.items():
+        label = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += [(f"{label}: {key}", _shown(number)) for key, number in value.items()]
+        else:
+            rows.append((label, _shown(value)))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from metacurate.cli import app
-from metacurate.cli.options import AsJson, Overwrite, show, summary_table
+from metacurate.cli.options import AsJson, Overwrite, show, summary_table, totals_rows
 from metacurate.errors import Stopped
 
 TomlFile = Annotated[
@@ -53,17 +53,4 @@ def train_command(
             raise
         raise typer.Exit(128 + stop.number) from None  # the first rank says it for all
     if first:
-        show(totals, summary_table("train", _rows(totals)), as_json=as_json)
-
-
-def _rows(totals: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = []
-    for name, value in totals.items():
-        if isinstance(value, dict):
-            text = ", ".join(f"{k} {v:,}" for k, v in value.items()) or "none"
-        elif isinstance(value, float):
-            text = f"{value:,.4g}"
-        else:
-            text = f"{value:,}" if isinstance(value, int) else str(value)
-        rows.append((name.replace("_", " "), text))
-    return rows
+        show(totals, summary_table("train", totals_rows(totals)), as_json=as_json)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
+from metacurate.cli.options import (
+    AsJson,
+    ConfigFile,
+    Options,
+    runs,
+    show,
+    summary_table,
+    totals_rows,
+)
 from metacurate.cli.pool import pool_app
 
 Curated = Annotated[
@@ -44,7 +52,8 @@ def ingest_command(
     from metacurate.webdataset.ingest import ingest
 
     totals = ingest(tars, out, **options)
-    _show("Ingested", {**totals, "out": f"{out}/pool/"}, as_json)
+    result = {**totals, "out": f"{out}/pool/"}
+    show(result, summary_table("Ingested", totals_rows(result)), as_json=as_json)
 
 
 @pool_app.command("reshard")
@@ -73,7 +82,8 @@ def reshard_command(
     from metacurate.webdataset.reshard import reshard
 
     totals = reshard(curated, tars, out, samples_per_tar=samples_per_tar, **options)
-    _show("Resharded", {**totals, "out": out}, as_json)
+    result = {**totals, "out": out}
+    show(result, summary_table("Resharded", totals_rows(result)), as_json=as_json)
 
 
 @pool_app.command("uids")
@@ -92,15 +102,5 @@ def uids_command(
     from metacurate.webdataset.uid_list import write_uid_list
 
     totals = write_uid_list(curated, out, **options)
-    _show("Uids", {**totals, "out": out}, as_json)
-
-
-def _show(title: str, totals: dict[str, Any], as_json: bool) -> None:
-    rows: list[tuple[str, str]] = []
-    for name, value in totals.items():
-        label = name.replace("_", " ")
-        if isinstance(value, dict):
-            rows += [(f"{label}: {key}", f"{number:,}") for key, number in value.items()]
-        else:
-            rows.append((label, f"{value:,}" if isinstance(value, int) else str(value)))
-    show(totals, summary_table(title, rows), as_json=as_json)
+    result = {**totals, "out": out}
+    show(result, summary_table("Uids", totals_rows(result)), as_json=as_json)

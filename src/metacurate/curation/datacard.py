@@ -91,7 +91,7 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> dict[str, Any]:
             "match_counts": int(counts.sum()),
         },
         "balancing": {
-            "settings": balance["config"],
+            "settings": {k: v for k, v in balance["config"].items() if k != "format"},
             "t": kept["t"],
             "tail_proportion": kept["p"],
             "seed": kept["seed"],

@@ -52,6 +52,12 @@ def as_address(given: Address) -> str:
     return address
 
 
+def split_address(address: Address) -> tuple[str, str]:
+    """The folder of a file's address, and the file's name."""
+    parent, slash, name = as_address(address).rpartition("/")
+    return (parent or "/") if slash else ".", name
+
+
 def local_path(url: str) -> Path:
     """The path of a local address."""
     return Path(as_address(url))

@@ -23,7 +23,7 @@ from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import MANIFEST, Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
-from metacurate.runtime.storage import Folder, as_address, is_local, local_path
+from metacurate.runtime.storage import Folder, is_local, local_path, split_address
 
 UID_LIST_DTYPE = np.dtype("u8,u8")
 """``f0`` is the number of the uid's first 16 hex digits, ``f1`` that of the last 16."""
@@ -49,9 +49,8 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
     a time; the rest waits sorted in the folder ``OUT.work``, from which a stopped run resumes.
     UserError if there is no such column.
     """
-    out = as_address(out)
-    parent, _, name = out.rpartition("/")
-    target = Folder(parent or ("/" if out.startswith("/") else "."))
+    parent, name = split_address(out)
+    target = Folder(parent)
     if not name.endswith(".npy"):
         raise UserError(f"--out {out} must end in .npy")
     if target.exists(name) and not options.get("overwrite"):

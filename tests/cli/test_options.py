@@ -1,0 +1,98 @@
+"""What all commands share: options from a file, and which of them wins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"link": f"https://x.example/{n}", "text": "a cat", "words": "a dog"} for n in range(9)]
+    path = tmp_path / "pool.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "entries.json").write_text('["cat", "dog"]')
+    return path
+
+
+def settings(metacurate: Command, pool: Path, toml: str | bytes, *options: str) -> dict[str, Any]:
+    """What the data card says of the balancing and the columns, or the error's line."""
+    (pool.parent / "run.toml").write_bytes(toml.encode() if isinstance(toml, str) else toml)
+    run = metacurate("curate", pool, "-m", "entries.json", "--config", "run.toml", "--no-report",
+                     "--workers", 1, "--out", "out", "--json", *options)  # fmt: skip
+    if run.returncode:
+        assert run.returncode == 2
+        return {"error": run.stderr.strip()}
+    card = json.loads(run.stdout)
+    match = json.loads((pool.parent / "out" / "manifest.json").read_text())["stages"]["match"]
+    return {**card["balancing"]["settings"], "columns": match["config"]["columns"]}
+
+
+@pytest.mark.parametrize(
+    ("toml", "options", "found"),
+    [
+        ("t = 5", (), {"t": 5.0}),
+        ("t = 5", ("--p", "0.5"), {"p": 0.5}),
+        ("p = 0.5", ("--target-size", "4"), {"target_size": 4}),
+        ("t = 5", ("--t", "3"), {"t": 3.0}),
+        ("t = 5\nseed = 7", ("--p", "0.5"), {"p": 0.5, "seed": 7}),
+        (b"\xef\xbb\xbft = 5", (), {"t": 5.0}),
+        ("t = inf", (), {"t": "inf"}),
+    ],
+)
+def test_the_command_line_wins_over_the_file(
+    toml: str | bytes, options: tuple[str, ...], found: dict[str, Any],
+    metacurate: Command, pool: Path,
+) -> None:  # fmt: skip
+    got = settings(metacurate, pool, toml, *options)
+    aims = {name: value for name, value in got.items() if name in ("t", "p", "target_size")}
+    assert aims == {name: value for name, value in found.items() if name != "seed"}
+    assert got["seed"] == found.get("seed", 0)
+
+
+@pytest.mark.parametrize("columns", ['"words"', '["words"]'])
+def test_one_value_of_a_repeatable_option_needs_no_list(
+    columns: str, metacurate: Command, pool: Path
+) -> None:
+    got = settings(metacurate, pool, f"t = 5\ntext-col = {columns}")
+    assert "text from 'words'" in got["columns"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("t = true", "run.toml: t takes a value, not true"),
+        ("overwrite = 3", "run.toml: overwrite takes true or false, not 3"),
+        ("threshold = 3", "run.toml sets unknown options: threshold; known are"),
+        ("t = ", "run.toml is no valid TOML"),
+        (b"t = 5 # \xff", "run.toml is no valid TOML"),
+        ("t = 5\np = 0.5", "exactly one of"),
+    ],
+)
+def test_mistakes_in_the_file_are_one_line(
+    toml: str | bytes, said: str, metacurate: Command, pool: Path
+) -> None:
+    error = settings(metacurate, pool, toml)["error"]
+    assert said in error
+    assert "\n" not in error
+
+
+def test_the_file_may_be_anywhere(metacurate: Command, pool: Path) -> None:
+    import fsspec
+
+    with fsspec.open("memory://settings/run.toml", "wb") as file:
+        file.write(b"t = 5")
+    run = metacurate("curate", pool, "-m", "entries.json", "--config", "memory://settings/run.toml",
+                     "--no-report", "--workers", 1, "--out", "out", "--json")  # fmt: skip
+    assert json.loads(run.stdout)["balancing"]["settings"]["t"] == 5.0
+    run = metacurate("curate", pool, "--config", "nosuch.toml", "--out", "out")
+    assert (run.returncode, run.stderr) == (
+        2, "metacurate: error: there is no configuration file nosuch.toml\n",
+    )  # fmt: skip
