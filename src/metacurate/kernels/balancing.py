@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from metacurate.kernels.cache import njit
 
 _MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 _MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
@@ -14,7 +16,7 @@ _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
 _U11, _U32 = np.uint64(11), np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
     """False if an id is out of range."""
     for position in range(len(entry_ids)):
@@ -25,7 +27,7 @@ def add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
     probabilities = np.empty(offsets.size - 1, dtype=np.float64)
     for pair in range(offsets.size - 1):
@@ -50,7 +52,7 @@ def _multiply_high(_typing, a, b):  # type: ignore[no-untyped-def]
     return types.uint64(types.uint64, types.uint64), codegen
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untyped-def]
     """Philox4x64-10 as ``curation.balancing`` says."""
     c0, c1, c2, c3 = uid_first, uid_second, word, epoch
@@ -64,7 +66,7 @@ def uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untype
     return np.float64(c0 >> _U11) * 2.0**-53
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def draw(  # type: ignore[no-untyped-def]
     seed, epoch, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
 ):

@@ -2,9 +2,6 @@
 
 One instruction works on the same word of all four: a short message costs a third of what it costs
 alone. Names follow the RFC (h: state, m: message words, v: working vector, t: bytes so far).
-
-Numba does not notice that the cached loop of ``pool.uid`` calls something that has changed here:
-after a change remove ``*.nbi`` and ``*.nbc``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""Compiled helpers that look at bytes; used by the other compiled loops of this folder.
-
-Numba does not notice that a cached loop calls something that has changed in another file: after a
-change here remove ``*.nbi`` and ``*.nbc``.
-"""
+"""Compiled helpers that look at bytes; used by the other compiled loops of this folder."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from metacurate.kernels.cache import njit
 
 # How many bytes are looked at together: so many must follow data that is searched for pairs.
 BLOCK = 64
@@ -16,13 +13,13 @@ _SHORT_BLOCK = 16
 _QUOTE, _BACKSLASH = np.uint8(ord('"')), np.uint8(ord("\\"))
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def is_space(byte):  # type: ignore[no-untyped-def]
     """Whether a byte is white space (ASCII's)."""
     return byte == 32 or 9 <= byte <= 13
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def copy(data, at, end, out, size):  # type: ignore[no-untyped-def]
     """Write ``data[at:end]`` at ``out[size]``; the size after it."""
     for position in range(at, end):
@@ -31,7 +28,7 @@ def copy(data, at, end, out, size):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
     """Whether ``data[at:end]`` starts with ``sought``."""
     if at + len(sought) > end:
@@ -42,7 +39,7 @@ def is_at(data, at, end, sought):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def string_end(data, at, end):  # type: ignore[no-untyped-def]
     """Where the JSON string whose inner bytes start at ``at`` has its closing quote; or ``end``."""
     while at < end:
@@ -63,7 +60,7 @@ def string_end(data, at, end):  # type: ignore[no-untyped-def]
     return min(at, end)
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def may_have(data, at, one, other):  # type: ignore[no-untyped-def]
     """Whether one of two pairs of bytes starts within ``BLOCK`` bytes. Compiles to vector code."""
     block, following = data[at : at + BLOCK], data[at + 1 : at + 1 + BLOCK]
@@ -75,7 +72,7 @@ def may_have(data, at, one, other):  # type: ignore[no-untyped-def]
     return found != 0
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def character_bytes(data, at, end):  # type: ignore[no-untyped-def]
     """How many bytes the UTF-8 character at ``at`` has; 0 if that is no UTF-8."""
     first = data[at]

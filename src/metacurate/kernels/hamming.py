@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from metacurate.kernels.cache import njit
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def first_within(hashes, starts, distance):  # type: ignore[no-untyped-def]
     """For each hash (uint64[n]) the first one before it in its group at most ``distance`` bits off.
 

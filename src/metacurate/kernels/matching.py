@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from metacurate.kernels.cache import njit
 
 BLOCK_TOKENS = 512
 NO_HASH_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -125,7 +127,7 @@ def _punctuation_mask(_typing, address):
     return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _masks_near_end(address, count):
     """Both masks for fewer than 64 readable bytes."""
     white, punctuation = _U0, _U0
@@ -141,7 +143,7 @@ def _masks_near_end(address, count):
     return white, punctuation
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _word(address, length, readable):
     """Up to 8 bytes of a token as a little-endian number, zero beyond ``length``."""
     if length <= 0:
@@ -157,14 +159,14 @@ def _word(address, length, readable):
     return word
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _mix(a, b, length):
     h = (a ^ (np.uint64(length) * _K2)) * _K1
     h = (h ^ (h >> _U32) ^ b) * _K2
     return h ^ (h >> _U29)
 
 
-@njit(cache=True)
+@njit()
 def _hash_long(address, length, readable):
     """Hash of a token of more than 16 bytes."""
     h = np.uint64(length)
@@ -173,7 +175,7 @@ def _hash_long(address, length, readable):
     return h
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _token_key(address, length, readable):
     """The two comparison words and the hash of a token."""
     if length <= 16:
@@ -189,7 +191,7 @@ def _token_key(address, length, readable):
     return first, h, h
 
 
-@njit(cache=True)
+@njit()
 def _same_bytes(address, blob, start, length):
     for i in range(length):
         if _load8(address + i) != blob[start + i]:
@@ -197,13 +199,13 @@ def _same_bytes(address, blob, start, length):
     return True
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _edge_hash(key):
     h = key * _K1
     return (h ^ (h >> _U32)) * _K2
 
 
-@njit(cache=True)
+@njit()
 def _find_token(vocabulary, blob, starts, first, second, h, address, length):
     """The row that holds a token, or the empty row where it would go."""
     last_row = np.uint64(vocabulary.size // 4 - 1)
@@ -223,7 +225,7 @@ def _find_token(vocabulary, blob, starts, first, second, h, address, length):
         row = (row + _U1) & last_row
 
 
-@njit(cache=True)
+@njit()
 def _grow_vocabulary(vocabulary, hashes, size):
     """Move the rows to a table of ``size`` rows; ``hashes`` are by token id."""
     grown = aligned_zeros(size * 4)
@@ -239,7 +241,7 @@ def _grow_vocabulary(vocabulary, hashes, size):
     return grown
 
 
-@njit(cache=True)
+@njit()
 def aligned_zeros(size):
     """uint64 zeros that start at a cache line."""
     padded = np.zeros(size + 8, dtype=np.uint64)
@@ -247,7 +249,7 @@ def aligned_zeros(size):
     return padded[skip : skip + size]
 
 
-@njit(cache=True)
+@njit()
 def _find_edge(edges, key, hash_mask):
     """The row that holds an edge, or the empty row where it would go."""
     last_row = np.uint64(edges.size // 2 - 1)
@@ -259,7 +261,7 @@ def _find_edge(edges, key, hash_mask):
         row = (row + _U1) & last_row
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def build_tables(data, offsets, hash_mask):
     """Build the trie of the entries given as UTF-8 ``data`` (uint8) and ``offsets`` (int64[n+1]).
 
@@ -335,7 +337,7 @@ def build_tables(data, offsets, hash_mask):
     return vocabulary, edges, bits, blob, starts
 
 
-@njit(cache=True)
+@njit()
 def _fit_edges(edges, count, hash_mask):
     rows = 16
     while rows * 2 < count * 3:
@@ -349,7 +351,7 @@ def _fit_edges(edges, count, hash_mask):
     return fitted
 
 
-@njit(cache=True)
+@njit()
 def _edge_filter(edges, count, hash_mask):
     """A bitmap of 16 to 32 bits an edge, indexed by the hash's upper half."""
     words = 8
@@ -363,7 +365,7 @@ def _edge_filter(edges, count, hash_mask):
     return bits
 
 
-@njit(cache=True)
+@njit()
 def _long_tokens(vocabulary, data, starts):
     """The bytes of the tokens that need them, and where each starts (by token id)."""
     size = 0
@@ -385,7 +387,7 @@ def _long_tokens(vocabulary, data, starts):
     return blob, moved
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def match_texts(
     address, size, offsets, valid, vocabulary, edges, bits, blob, starts, hash_mask, max_depth
 ):
@@ -479,7 +481,7 @@ def match_texts(
     return row_offsets, out[: state[1]]
 
 
-@njit(cache=True)
+@njit()
 def _match_block(
     tokens, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
     blob, starts, hash_mask, active, state, row_offsets, out, found,
@@ -551,14 +553,14 @@ def _match_block(
     return out, found
 
 
-@njit(cache=True)
+@njit()
 def _grown(array, size):
     grown = np.empty(max(size, 2 * array.size), dtype=array.dtype)
     grown[: array.size] = array
     return grown
 
 
-@njit(cache=True)
+@njit()
 def _append_unique(found, matches, out, written):
     """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size."""
     if matches <= 32:

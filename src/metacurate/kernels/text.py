@@ -6,9 +6,9 @@ What is not valid JSON or UTF-8 is left to Python.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from metacurate.kernels.bytes import character_bytes, copy
+from metacurate.kernels.cache import njit
 
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _SPANS = "Array(int64, 2, 'A', readonly=True)"
@@ -21,7 +21,7 @@ for _byte, _meaning in zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True):
     _ESCAPED[_byte] = _meaning
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _hex_unit(data, at, end):  # type: ignore[no-untyped-def]
     """The value of the four hex digits at ``at``; -1 if they are not there."""
     if at + 4 > end:
@@ -39,7 +39,7 @@ def _hex_unit(data, at, end):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _is_break(code):  # type: ignore[no-untyped-def]
     """Whether a character is a control or white space (Unicode's)."""
     return (
@@ -50,7 +50,7 @@ def _is_break(code):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _decode(data, at, end):  # type: ignore[no-untyped-def]
     """The character at ``at`` of a JSON string's inner bytes, and where the next one starts.
 
@@ -83,7 +83,7 @@ def _decode(data, at, end):  # type: ignore[no-untyped-def]
     return code, at + size
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _encode(code, out, size):  # type: ignore[no-untyped-def]
     """Write a character as UTF-8 at ``out[size]``; the size after it."""
     if code < 0x80:
@@ -105,7 +105,7 @@ def _encode(code, out, size):  # type: ignore[no-untyped-def]
     return size + 4
 
 
-@njit(f"void({_BYTES}, {_SPANS}, int32[::1], int32[::1], uint8[::1])", cache=True, nogil=True)
+@njit(f"void({_BYTES}, {_SPANS}, int32[::1], int32[::1], uint8[::1])")
 def clean_texts(data, spans, characters, offsets, out):  # type: ignore[no-untyped-def]
     """Fill an Arrow string array's ``offsets`` and bytes (``out``) with cleaned texts.
 
@@ -144,7 +144,7 @@ def clean_texts(data, spans, characters, offsets, out):  # type: ignore[no-untyp
         offsets[i + 1] = size
 
 
-@njit(f"void({_BYTES}, {_SPANS}, uint8[::1])", cache=True, nogil=True)
+@njit(f"void({_BYTES}, {_SPANS}, uint8[::1])")
 def copy_spans(data, spans, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` with what the spans (int64[n, 2]) hold, one after another."""
     size = 0

@@ -6,10 +6,10 @@ Words are little-endian, as on every machine that Arrow's buffers are read on wi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from metacurate.kernels.blake2b import BLOCK_BYTES, LANES, compress, initial_state
 from metacurate.kernels.bytes import is_space
+from metacurate.kernels.cache import njit
 
 UID_BYTES = 16
 DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
@@ -23,17 +23,17 @@ _LOW_BITS, _HIGH_BITS = _U(0x0101010101010101), _U(0x8080808080808080)
 _HTTP_PORT, _HTTPS_PORT = tuple(DEFAULT_PORTS[b"http"]), tuple(DEFAULT_PORTS[b"https"])
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _lower(byte):  # type: ignore[no-untyped-def]
     return np.uint8(byte + 32) if 65 <= byte <= 90 else byte
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _is_letter(byte):  # type: ignore[no-untyped-def]
     return 65 <= byte <= 90 or 97 <= byte <= 122
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _nibble(byte):  # type: ignore[no-untyped-def]
     if 48 <= byte <= 57:
         return np.int64(byte) - 48
@@ -42,7 +42,7 @@ def _nibble(byte):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _first_hash_sign(words, size):  # type: ignore[no-untyped-def]
     """The position of the first ``#`` in the first ``size`` bytes; ``size`` if there is none.
 
@@ -61,7 +61,7 @@ def _first_hash_sign(words, size):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _ends_with_port(block, host, path, port):  # type: ignore[no-untyped-def]
     if path - host < len(port):
         return False
@@ -71,7 +71,7 @@ def _ends_with_port(block, host, path, port):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _lower_host(block, size):  # type: ignore[no-untyped-def]
     """Lower-case scheme and host and drop a default port, in place; the new size."""
     colon = 0
@@ -109,7 +109,7 @@ def _lower_host(block, size):  # type: ignore[no-untyped-def]
     return size - removed
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _hex_digest(block, digest):  # type: ignore[no-untyped-def]
     """Read 32 lower-case hex digits as 16 bytes into ``digest``; whether that is what they are."""
     # Hex digits are two to a byte, first digit high; a word's first byte is its lowest.
@@ -124,7 +124,7 @@ def _hex_digest(block, digest):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _message(data, start, end, is_url, block):  # type: ignore[no-untyped-def]
     """Copy what is hashed of a value into ``block``, zeros behind it; its size, 0 if blank."""
     first = start
@@ -151,7 +151,7 @@ def _message(data, start, end, is_url, block):  # type: ignore[no-untyped-def]
 
 
 @njit("void(Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True), boolean,"
-      " uint64[:, ::1], boolean[::1])", cache=True, nogil=True)  # fmt: skip
+      " uint64[:, ::1], boolean[::1])")  # fmt: skip
 def hash_values(data, offsets, are_urls, digests, valid):  # type: ignore[no-untyped-def]
     """Fill ``digests`` (uint64[n, 2]) with the uids of n byte strings; blanks turn ``valid`` false.
 

@@ -7,9 +7,9 @@ All that is not plain (escapes of JSON, hosts in capitals, ports, dot segments w
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from metacurate.kernels.bytes import character_bytes, copy, is_at, is_space
+from metacurate.kernels.cache import njit
 
 # What ``resolve_addresses`` says of an address.
 ODD, RESOLVED, EMPTY, DATA = range(4)
@@ -49,7 +49,7 @@ _ROWS = "Array(int64, 1, 'A', readonly=True)"
 _PARTS = "Array(int32, 2, 'C', readonly=True)"
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _host_end(data, at, end):  # type: ignore[no-untyped-def]
     """Where the path starts after a plain host; -1 if it is not plain, or has no path.
 
@@ -73,7 +73,7 @@ def _host_end(data, at, end):  # type: ignore[no-untyped-def]
     return at if dots > 0 and at < end and label < at and letters_only else -1
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _path_start(data, at, end):  # type: ignore[no-untyped-def]
     """Where the path of a plain absolute address starts; -1 if it is none."""
     if not is_at(data, at, end, _HTTP):
@@ -84,7 +84,7 @@ def _path_start(data, at, end):  # type: ignore[no-untyped-def]
     return _host_end(data, at + 3, end) if is_at(data, at, end, _SCHEME_END) else -1
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _is_dotted(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a segment that starts with a dot, or an encoded dot, is here."""
     if at + 1 >= end:
@@ -96,7 +96,7 @@ def _is_dotted(data, at, end):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _is_plain_path(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a path and its query stay as they are."""
     for position in range(at, end):
@@ -105,7 +105,7 @@ def _is_plain_path(data, at, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _copy_path(data, at, end, out, size):  # type: ignore[no-untyped-def]
     """Write a path and its query, up to a ``#``, at ``out[size]``; the size after it, -1 if odd.
 
@@ -132,7 +132,7 @@ def _copy_path(data, at, end, out, size):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type: ignore[no-untyped-def]
     """What the address is, and the size of ``out`` after it (of use if it is ``RESOLVED``)."""
     for position in range(at, end):
@@ -187,7 +187,7 @@ def _resolve(data, at, end, base, base_at, parts, max_size, out, size):  # type:
 
 
 @njit(f"void({_BYTES}, {_SPANS}, {_ROWS}, {_BYTES}, {_NUMBERS}, {_PARTS}, int64, uint8[::1],"
-      " int32[::1], uint8[::1])", cache=True, nogil=True)  # fmt: skip
+      " int32[::1], uint8[::1])")  # fmt: skip
 def resolve_addresses(  # type: ignore[no-untyped-def]
     data, spans, pages, bases, base_offsets, parts, max_size, kinds, offsets, out
 ):
@@ -218,7 +218,7 @@ def resolve_addresses(  # type: ignore[no-untyped-def]
         offsets[i + 1] = size
 
 
-@njit(f"void({_BYTES}, {_SPANS}, boolean[::1])", cache=True, nogil=True)
+@njit(f"void({_BYTES}, {_SPANS}, boolean[::1])")
 def have_escapes(data, spans, escaped):  # type: ignore[no-untyped-def]
     """Fill ``escaped``: which strings have a backslash."""
     for i in range(len(spans)):
@@ -227,7 +227,7 @@ def have_escapes(data, spans, escaped):  # type: ignore[no-untyped-def]
             escaped[i] |= data[at] == _BACKSLASH
 
 
-@njit(f"int64({_SPANS}, {_ROWS}, {_PARTS}, int64)", cache=True, nogil=True)
+@njit(f"int64({_SPANS}, {_ROWS}, {_PARTS}, int64)")
 def room_for_addresses(spans, pages, parts, max_size):  # type: ignore[no-untyped-def]
     """How many bytes ``resolve_addresses`` may write."""
     size = np.int64(0)
@@ -237,7 +237,7 @@ def room_for_addresses(spans, pages, parts, max_size):  # type: ignore[no-untype
     return size
 
 
-@njit(f"void({_BYTES}, {_NUMBERS}, boolean[::1])", cache=True, nogil=True)
+@njit(f"void({_BYTES}, {_NUMBERS}, boolean[::1])")
 def are_plain_absolute(data, offsets, plain):  # type: ignore[no-untyped-def]
     """Fill ``plain``: which strings are addresses that the URL parser leaves as they are.
 
@@ -249,7 +249,7 @@ def are_plain_absolute(data, offsets, plain):  # type: ignore[no-untyped-def]
         plain[i] = path >= 0 and _is_plain_path(data, path, end)
 
 
-@njit(f"void({_BYTES}, {_NUMBERS}, int32[:, ::1])", cache=True, nogil=True)
+@njit(f"void({_BYTES}, {_NUMBERS}, int32[:, ::1])")
 def split_bases(data, offsets, parts):  # type: ignore[no-untyped-def]
     """Fill ``parts`` (int32[n, 3]): how long scheme (with colon), origin and folder of URLs are.
 

@@ -6,9 +6,9 @@ It reads headers as CommonCrawl writes them; all others are left to ``pool.warc`
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from metacurate.kernels.bytes import BLOCK, is_at, is_space, may_have
+from metacurate.kernels.cache import njit
 
 # The columns of ``read_headers``.
 SPAN = 4
@@ -26,7 +26,7 @@ _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _NUMBERS = "Array(int64, 1, 'C', readonly=True)"
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _line_end(data, at, end):  # type: ignore[no-untyped-def]
     """Where the line's end starts; -1 without one."""
     while at < end and data[at] not in (_RETURN, _NEWLINE):
@@ -34,7 +34,7 @@ def _line_end(data, at, end):  # type: ignore[no-untyped-def]
     return at if at + 1 < end and data[at] == _RETURN and data[at + 1] == _NEWLINE else -1
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _is_nearly_uri(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a line starts with the field's name (and its colon) in any case."""
     if at + len(_URI) - 1 > end:
@@ -46,7 +46,7 @@ def _is_nearly_uri(data, at, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(f"int64({_BYTES}, {_BYTES}, int64[::1])", cache=True, nogil=True)
+@njit(f"int64({_BYTES}, {_BYTES}, int64[::1])")
 def find_all(data, sought, places):  # type: ignore[no-untyped-def]
     """Fill ``places`` (int64[n]) with all places of some bytes; returns how many there are.
 
@@ -70,7 +70,7 @@ def find_all(data, sought, places):  # type: ignore[no-untyped-def]
 
 
 @njit(f"int64({_BYTES}, {_NUMBERS}, {_BYTES}, int64, int64, int64[:, ::1])",
-      cache=True, nogil=True)  # fmt: skip
+     )  # fmt: skip
 def read_headers(data, bounds, kind, max_header, max_length, spans):  # type: ignore[no-untyped-def]
     """Fill ``spans`` (int64[n, 4]) with the places of records; returns how many there are.
 

@@ -7,9 +7,9 @@ to ``pool.wat``, which defines the result.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from metacurate.kernels.bytes import BLOCK, copy, is_at, may_have, string_end
+from metacurate.kernels.cache import njit
 from metacurate.kernels.warc import END, START, URI, URI_END
 
 MARK = b'"IMG@/src"'
@@ -46,7 +46,7 @@ _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _SPANS = "Array(int64, 2, 'C', readonly=True)"
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _next_mark(data, first, at, end):  # type: ignore[no-untyped-def]
     """Where the next mark is, -1 if there is none before ``end``; -2 if a ``"Base":`` is before it.
 
@@ -64,7 +64,7 @@ def _next_mark(data, first, at, end):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _describes(data, first, end):  # type: ignore[no-untyped-def]
     """Whether a record describes HTML (1), or else its WARC file (2), or neither (0)."""
     found = 0
@@ -81,7 +81,7 @@ def _describes(data, first, end):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _link(data, first, mark, end, link):  # type: ignore[no-untyped-def]
     """Fill the columns of the link at a mark; where its closing brace is, -1 if it is unusual."""
     before, address = mark - len(_BEFORE), mark + len(_MARK)
@@ -106,7 +106,7 @@ def _link(data, first, mark, end, link):  # type: ignore[no-untyped-def]
     return at if at < end and data[at] == _BRACE else -1
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _place(data, at, end, page):  # type: ignore[no-untyped-def]
     """Fill the columns ``FILE`` to ``OFFSET`` of a page; False if its JSON begins unusually."""
     if not is_at(data, at, end, _FILE):
@@ -128,7 +128,7 @@ def _place(data, at, end, page):  # type: ignore[no-untyped-def]
     return at > digits and at < end and data[at] == _QUOTE
 
 
-@njit(cache=True, nogil=True)
+@njit()
 def _move(data, row, column, end_column, strings, size):  # type: ignore[no-untyped-def]
     """Copy what two columns bound to ``strings[size]`` and set them to it; the size after it."""
     after = copy(data, row[column], row[end_column], strings, size)
@@ -137,7 +137,7 @@ def _move(data, row, column, end_column, strings, size):  # type: ignore[no-unty
 
 
 @njit(f"int64({_BYTES}, {_SPANS}, int64, int64[:, ::1], int64[:, ::1], uint8[::1], int64[::1])",
-      cache=True, nogil=True)  # fmt: skip
+     )  # fmt: skip
 def read_pages(data, records, longest, pages, links, strings, progress):  # type: ignore[no-untyped-def]
     """Take over the pages that records describe, and their image links, until something stops it.
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.kernels import matching as kernel
+from metacurate.kernels.cache import is_stored
 
 Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
 Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
@@ -148,12 +149,8 @@ class Matcher:
 
 
 def is_compiled() -> bool:
-    """Whether an earlier process has compiled the kernel (Numba keeps it on disk)."""
-    folder = Path(kernel.match_texts.stats.cache_path)
-    try:
-        return any(folder.glob("kernel.match_texts*.nbi"))
-    except OSError:  # this user may not look there: Numba will not find it either
-        return False
+    """Whether an earlier process has compiled the kernel."""
+    return is_stored(kernel.match_texts)
 
 
 def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
