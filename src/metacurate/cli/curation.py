@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import (
     Address,
     AsJson,
@@ -20,6 +19,7 @@ from metacurate.cli.options import (
     show,
     summary_table,
 )
+from metacurate.cli.root import app
 
 if TYPE_CHECKING:
     from metacurate.curation.settings import Balance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from metacurate.cli import app
+from metacurate.cli.root import app
 
 pool_app = typer.Typer(
     name="pool",

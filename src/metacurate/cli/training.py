@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, Overwrite, show, summary_table
+from metacurate.cli.root import app
 from metacurate.errors import Stopped
 
 TomlFile = Annotated[
