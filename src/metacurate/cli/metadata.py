@@ -55,7 +55,8 @@ def build_command(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Use only this source (wordnet, unigrams, bigrams, titles); repeat for several.",
+            help="Use only this source (wordnet, unigrams, bigrams, titles, or your own: "
+            "MODULE:FUNCTION); repeat for several.",
             show_default="all whose inputs are given",
         ),
     ] = None,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from metacurate.errors import UserError
+from metacurate.plugins import load_plugin
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.storage import LOCK, Folder, is_local, local_path
-
-ENGINES = ("local", "ray")
 
 
 def make_engine(
@@ -16,18 +15,27 @@ def make_engine(
 ) -> AbstractContextManager[Engine]:
     """The engine of that name for a run in ``folder``, to use in a ``with`` block.
 
-    ``workers``: as many as there are cores if None. ``address``: of a Ray cluster. Raises UserError
-    for an unknown name, for an address without Ray, and if Ray cannot be used.
+    ``name``: ``local``, ``ray``, or an engine of one's own (``metacurate.plugins``): a callable of
+    ``folder``, ``workers`` and ``address`` that gives the context manager.
+    ``workers``: as many as there are cores if None. ``address``: of a cluster. Raises UserError for
+    an unknown name, for an address without a cluster, and if Ray cannot be used.
     """
-    if name not in ENGINES:
-        raise UserError(f"there is no engine {name!r}; use {' or '.join(ENGINES)}")
-    if name == "ray":
-        from metacurate.runtime.engines.ray import RayEngine
+    return load_plugin("engine", name, ENGINES)(folder, workers, address)
 
-        local = is_local(folder.url)
-        return RayEngine(address, workers, local_path(folder.address(LOCK)) if local else None)
+
+def _local(folder: Folder, workers: int | None, address: str | None) -> AbstractContextManager:
     if address is not None:
         raise UserError("--address is that of a Ray cluster; give --engine ray too")
     from metacurate.runtime.engines.local import LocalEngine
 
     return LocalEngine(workers)
+
+
+def _ray(folder: Folder, workers: int | None, address: str | None) -> AbstractContextManager:
+    from metacurate.runtime.engines.ray import RayEngine
+
+    local = is_local(folder.url)
+    return RayEngine(address, workers, local_path(folder.address(LOCK)) if local else None)
+
+
+ENGINES = {"local": _local, "ray": _ray}
