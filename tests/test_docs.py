@@ -9,25 +9,41 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY, environment
+from conftest import REPOSITORY, Command, environment
+from doc_inputs import INPUTS
 
 DOCS = REPOSITORY / "docs"
 PAGES = [
     REPOSITORY / "README.md",
     *sorted(DOCS.glob("**/*.md")),
-    *REPOSITORY.glob("examples/*/*.md"),
+    *sorted(REPOSITORY.glob("examples/*/*.md")),
+    *sorted(REPOSITORY.glob("benchmarks/*/*.md")),
+    *sorted(REPOSITORY.glob("C*.md")),
 ]
 FENCE = re.compile(
-    r"^(?:<!-- exits (?P<code>\d+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"(?P<marks>(?:^ *<!-- [^\n]* -->\n)*)"
+    r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.M | re.S,
 )
+RUN = ("sh", "python", "sql")
+LANGUAGES = (*RUN, "text", "pycon", "toml", "json")
+# Above a block: what it is, or why no test runs it.
+MARK = re.compile(
+    r"<!-- (?P<name>not run|exits|run|test)(?:: (?P<reason>\S.*)| (?P<code>\d+))? -->"
+)
+# A comment to each line, and no more than one command: such a line needs no shell.
+PLAIN = re.compile(r"""metacurate (?:[^'"|&;<>$`()*?\[\]{}~!#\\]|'[^']*'|"[^"$`\\]*")*(?:\s#.*)?""")
 LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#[^)\s]*)?\)")
 ROLE = re.compile(r":(?:func|class|mod|meth|attr):")
 # What a page makes the browser load by itself; links that a reader may follow are none.
@@ -43,26 +59,33 @@ SITE_PACKAGES = (
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block that is run, what it must print (None: anything) and its exit status."""
+    """A fenced block, what it must print (None: anything) and its exit status."""
 
     language: str
     text: str
-    output: str | None
-    code: int
+    output: str | None = None
+    code: int = 0
+    mark: str = ""  # "not run", or a mark of README's commands
+    reason: str | None = None
 
 
 def blocks(page: Path) -> list[Block]:
-    """A page's sh and python blocks; a text block that follows one is its output."""
+    """A page's blocks that are commands; a text block that follows one is its output."""
     text = page.read_text(encoding="utf-8")
     found: list[Block] = []
     end = 0
     for fence in FENCE.finditer(text):
         adjacent = not text[end : fence.start()].strip()
-        if fence["language"] in ("sh", "python"):
-            found.append(Block(fence["language"], fence["text"], None, int(fence["code"] or 0)))
+        marks = {mark["name"]: mark for mark in MARK.finditer(fence["marks"])}
+        assert len(marks) <= 1, f"{page}: {fence['marks']}"
+        if fence["language"] in RUN:
+            code, mark, reason = 0, "", None
+            for name, parts in marks.items():
+                code, mark, reason = int(parts["code"] or 0), name, parts["reason"]
+            content = textwrap.dedent(fence["text"])
+            found.append(Block(fence["language"], content, None, code, mark, reason))
         elif fence["language"] == "text" and found and adjacent:
-            last = found.pop()
-            found.append(Block(last.language, last.text, fence["text"], last.code))
+            found[-1] = replace(found[-1], output=fence["text"])
         end = fence.end()
     return found
 
@@ -70,7 +93,8 @@ def blocks(page: Path) -> list[Block]:
 class Session:
     """Runs a page's blocks one after another in a folder, as a reader would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: Command) -> None:
+        self.command = command
         programs = folder / "programs"
         programs.mkdir()
         program = programs / "metacurate"
@@ -85,7 +109,8 @@ class Session:
         self.names: dict[str, object] = {"__name__": "__main__"}
 
     def run(self, block: Block) -> None:
-        output = self._run_shell(block) if block.language == "sh" else self._run_python(block)
+        run = {"sh": self._run_shell, "python": self._run_python, "sql": self._run_sql}
+        output = run[block.language](block)
         if block.output is not None:
             checker = doctest.OutputChecker()
             options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -94,6 +119,12 @@ class Session:
             )
 
     def _run_shell(self, block: Block) -> str:
+        lines = block.text.splitlines()
+        if block.output is None and all(PLAIN.fullmatch(line) for line in lines):
+            for line in lines:  # the same without the seconds that each process takes to start
+                done = self.command(*shlex.split(line, comments=True)[1:])
+                assert done.returncode == block.code, f"{line}\n{done.stderr}"
+            return ""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block.text],
             stdout=subprocess.PIPE,
@@ -111,12 +142,24 @@ class Session:
             exec(compile(block.text, "page", "exec"), self.names)
         return output.getvalue()
 
+    def _run_sql(self, block: Block) -> str:
+        import duckdb
+
+        for statement in block.text.split(";\n"):
+            if statement.strip():
+                assert duckdb.sql(statement).fetchall() is not None
+        return ""
+
 
 @pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metacurate: Command) -> Session:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BROWSER", "true")  # what --open starts
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
-    return Session(tmp_path)
+    return Session(tmp_path, metacurate)
 
 
 def need(*modules: str) -> None:
@@ -125,16 +168,88 @@ def need(*modules: str) -> None:
         pytest.skip(f"needs the extra 'docs' ({', '.join(missing)} not installed)")
 
 
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
 def run_page(session: Session, page: Path) -> None:
-    found = blocks(page)
+    found = [block for block in blocks(page) if not block.mark or block.mark == "exits"]
     assert found
     for block in found:
         session.run(block)
 
 
-def test_tutorial(session: Session) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_are_run_or_say_why_not(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(fences)
+    assert {fence["language"] for fence in fences} <= set(LANGUAGES)
+    for block in blocks(page):
+        assert (block.mark == "not run") == (block.reason is not None), block.text
+        assert block.mark not in ("run", "test") or page.name == "README.md"
+
+
+RUN_PAGES = [
+    page
+    for page in PAGES
+    if page.name != "from-the-official-scripts.md"  # it has a test of its own below
+    and any(not block.mark or block.mark == "exits" for block in blocks(page))
+]
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=name_of)
+def test_blocks(page: Path, session: Session) -> None:
+    """A page's commands and examples, one after another in one folder."""
     need("duckdb", "polars")
-    run_page(session, DOCS / "tutorial.md")
+    INPUTS.get(name_of(page), lambda folder: None)(Path.cwd())
+    run_page(session, page)
+
+
+def test_inputs_are_of_pages() -> None:
+    assert set(INPUTS) <= {name_of(page) for page in RUN_PAGES}
+
+
+def test_readme_first_command(session: Session) -> None:
+    """README's first command without its installation prints what README says."""
+    [first] = [block for block in blocks(REPOSITORY / "README.md") if block.mark == "run"]
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    printed = re.search(r"```text\n(4 Parquet files.*?)```\n", text, re.S)
+    assert printed is not None
+    install, command = first.text.rsplit(" && ", 1)
+    assert install == "python3 -m venv .venv && .venv/bin/pip install -q -e ."
+    assert command.startswith(".venv/bin/metacurate ")
+    # The very first run also says that it compiles.
+    block = Block("sh", f"metacurate --version\n{command.removeprefix('.venv/bin/')}")
+    compiles = "compiling the kernels"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_run_shell", _without_lines(session._run_shell, compiles))
+        session.run(replace(block, output=f"metacurate ...\n{printed[1]}"))
+
+
+def _without_lines(run: Callable[[Block], str], start: str) -> Callable[[Block], str]:
+    def filtered(block: Block) -> str:
+        lines = run(block).splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(start))
+
+    return filtered
+
+
+def test_readme_python_as_a_script(session: Session) -> None:
+    """As a reader saves it: without a guard for the main module."""
+    scripts = [b.text for b in blocks(REPOSITORY / "README.md") if b.language == "python"]
+    for script in scripts:
+        Path("script.py").write_text(script)
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            capture_output=True,
+            text=True,
+            env=session.environment,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout == "8751\n"
 
 
 def test_coming_from_the_official_scripts(
@@ -175,13 +290,6 @@ def test_python_api_examples() -> None:
     assert result.failed == 0, report.getvalue()
 
 
-def test_readme_python_snippet(session: Session) -> None:
-    snippets = [b for b in blocks(REPOSITORY / "README.md") if b.language == "python"]
-    assert snippets
-    for snippet in snippets:
-        session.run(snippet)
-
-
 def test_names_of_the_package() -> None:
     """The package's names are there, and the API page documents just them and what they return."""
     import metacurate
@@ -192,7 +300,7 @@ def test_names_of_the_package() -> None:
     assert homes | {"metacurate.curation.balancing.Balanced"} == set(documented)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_relative_links(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     dead = [

@@ -1,3 +1,5 @@
+"""``python -m metacurate``."""
+
 from metacurate.cli import main
 
 main()

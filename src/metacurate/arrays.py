@@ -23,3 +23,20 @@ def ranges_to_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     total = int(ends[-1]) if len(ends) else 0
     shift = starts.astype(np.int64) - (ends - lengths)
     return np.arange(total, dtype=np.int64) + np.repeat(shift, lengths)
+
+
+def uid_order(halves: Halves) -> np.ndarray:
+    """Stable row order (int64) by uid: rows of one uid stay in the order in which they came."""
+    high, low = halves
+    order = np.argsort(high, kind="stable")
+    sorted_high = high[order]
+    tied = sorted_high[1:] == sorted_high[:-1]
+    # Rows of one uid tie in both halves; only different uids with one high half need the low one.
+    if np.any(tied & (low[order][1:] != low[order][:-1])):
+        return np.lexsort((low, high))
+    return order
+
+
+def list_offsets(counts: np.ndarray) -> pa.Array:
+    """The offsets of lists with these lengths."""
+    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metacurate.arrays import ranges_to_indices, uid_halves
+from metacurate.arrays import ranges_to_indices, uid_halves, uid_order
 from metacurate.dedup import repeats, runs
 from metacurate.dedup.blocklist import Blocklist, read_blocklist
 from metacurate.dedup.dedup import DedupConfig, dedup
-from metacurate.dedup.merging import merge_rows, uid_order
+from metacurate.dedup.merging import merge_rows
 from metacurate.dedup.runs import (
     MergeCounts,
     UidRange,

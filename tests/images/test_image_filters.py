@@ -221,10 +221,13 @@ def test_filters_follow_one_another(tars: Path, tmp_path: Path) -> None:
     ("config", "message"),
     [
         (FilterConfig(), "nothing to do"),
-        (FilterConfig(scorers=("nothing",)), "unknown scorer 'nothing'; known: faces, unsafe"),
+        (
+            FilterConfig(scorers=("nothing",)),
+            "no scorer 'nothing'; known are faces, unsafe",
+        ),
         (FilterConfig(scorers=("no_such_module:f",)), "no_such_module"),
         (FilterConfig(scorers=("test_image_filters:nothing",)), "nothing"),
-        (FilterConfig(scorers=("test_image_filters:ENGINE",)), "not callable"),
+        (FilterConfig(scorers=("test_image_filters:ENGINE",)), "cannot be called"),
         (
             FilterConfig(("test_image_filters:brightness",), (Rule("darkness", "<", 1.0),)),
             "no scorer gives 'darkness'",

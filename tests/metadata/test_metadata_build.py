@@ -313,7 +313,10 @@ def test_repeated_articles_are_noted(tmp_path: Path) -> None:
     [
         (["--out", "m.txt"], "must name a .json file"),
         (["--wikipedia", "nothing-*.bz2"], "there is no file nothing-"),
-        (["--source", "films"], "unknown source films; known are wordnet"),
+        (
+            ["--source", "films"],
+            "no metadata source 'films'; known are bigrams, titles",
+        ),
         (["--source", "titles"], "nothing to build from"),
         (["--wordnet", "nowhere"], "nowhere"),
         (["--wordnet", "wn:no-such:1"], "no lexicon no-such:1|pip install wn"),

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.report import scan
 from metacurate.report.build import ReportConfig, write_report
-from metacurate.report.html import link
+from metacurate.report.html import Column, Table, marked, templates
 from metacurate.report.thumbnails import thumbnail
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.run import Run
@@ -291,13 +292,59 @@ def test_hostile_text_stays_text(hostile_file: Path) -> None:
             assert re.match(r"#|https://", attributes["href"] or ""), attributes
 
 
+def part(name: str, *values: object) -> str:
+    """A macro of ``templates/parts.html``, called."""
+    return str(getattr(templates().get_template("parts.html").module, name)(*values)).strip()
+
+
 def test_links_only_to_web_addresses() -> None:
+    def link(url: str) -> str:
+        return part("link", url)
+
     assert link("https://example.org/?a=1&b=2").startswith(
         '<a href="https://example.org/?a=1&amp;b=2" rel="noopener noreferrer nofollow"'
     )
     for url in ("javascript:alert(1)", " javascript:alert(1)", "data:text/html,x", "//[", "x",
                 "https://example.org/\u202egnp", "java\nscript:alert(1)"):  # fmt: skip
         assert "<a" not in link(url)
+        assert "<bdi>" in link(url)
+
+
+HOSTILE = "<script>alert(1)</script> & \"quoted\" 'too' \x1b[31m \u202egnp"
+SHOWN = "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;too&#39; \\x1b[31m \\u202egnp"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: part("foreign", HOSTILE),
+        lambda: part("table", Table(HOSTILE, [Column("x", "e", "foreign")], [[HOSTILE]])),
+        lambda: part("table", Table("", [Column(HOSTILE)], [[HOSTILE]])),
+        lambda: part("figure", HOSTILE, HOSTILE),
+    ],
+)
+def test_every_value_is_escaped(made: Callable[[], str]) -> None:
+    page = made()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_foreign_text_is_made_printable_first() -> None:
+    assert part("foreign", HOSTILE) == f"<bdi>{SHOWN}</bdi>"
+    assert part("foreign", "x" * 99) == f"<bdi>{'x' * 80}… (99 characters)</bdi>"
+
+
+@pytest.mark.parametrize(
+    ("text", "entry", "expected"),
+    [
+        ("hotdog, a dog", "dog", ("hotdog, a ", "dog", "")),  # by itself before inside a word
+        ("hotdogs", "dog", ("hot", "dog", "s")),
+        ("a cat", "dog", ("a cat", "", "")),
+        ("\u202edog", "dog", ("\\u202e", "dog", "")),
+    ],
+)
+def test_the_entry_is_marked(text: str, entry: str, expected: tuple[str, str, str]) -> None:
+    assert marked(text, entry, 50, len(text)) == expected
 
 
 def test_policy_allows_nothing_but_the_pages_own(emoji_page: str) -> None:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
-
+from metacurate.cli import (  # noqa: F401  (commands register themselves)
+    analysis,
+    commoncrawl,
+    curation,
+    dedup,
+    evaluation,
+    experiment,
+    images,
+    metadata,
+    report,
+    training,
+    webdataset,
+)
+from metacurate.cli.root import app
 from metacurate.errors import Stopped, UserError
 from metacurate.printable import printable
-from metacurate.version import __version__
 
 MAX_MESSAGE = 4000  # characters
-
-app = typer.Typer(
-    name="metacurate",
-    help="Open, fast, reproducible metadata-curated language-image data.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 INTERRUPTED = 130  # what typer exits with on Ctrl-C
 MACHINE_ERRORS = {
@@ -35,24 +37,6 @@ MACHINE_ERRORS = {
     errno.ENOTDIR: "a file is where a folder should be: choose another place",
     errno.EISDIR: "a folder is where a file should be: choose another place",
 }
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"metacurate {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Open, fast, reproducible metadata-curated language-image data."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,18 +80,3 @@ def fail(message: str) -> NoReturn:
     shown = printable(" ".join(message.split()), MAX_MESSAGE)
     print(f"metacurate: error: {shown}", file=sys.stderr)
     raise SystemExit(2)
-
-
-from metacurate.cli import (  # noqa: E402, F401  (commands register themselves)
-    analysis,
-    commoncrawl,
-    curation,
-    dedup,
-    evaluation,
-    experiment,
-    images,
-    metadata,
-    report,
-    training,
-    webdataset,
-)

@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
+from metacurate.cli.root import app
 from metacurate.errors import UserError
 from metacurate.printable import printable
 

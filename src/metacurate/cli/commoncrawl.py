@@ -15,7 +15,7 @@ from metacurate.cli.options import (
     summary_table,
     totals_rows,
 )
-from metacurate.cli.pool import pool_app
+from metacurate.cli.pool import TextRule, pool_app
 
 
 @pool_app.command("extract")
@@ -57,6 +57,7 @@ def extract_command(
     drop_urls: Annotated[
         bool, typer.Option("--drop-urls", help="Drop texts that are URLs.")
     ] = False,
+    text_rule: TextRule = None,
     snapshot: Annotated[
         str | None,
         typer.Option(help="The crawl's name.", show_default="as the files say (CC-MAIN-2023-14)"),
@@ -84,7 +85,9 @@ def extract_command(
         languages=tuple(sorted(set(lang or ()))),
         identifier=identifier,
         min_language_score=min_lang_score,
-        rules=TextRules(min_length, max_length, min_letters, drop_file_names, drop_urls),
+        rules=TextRules(
+            min_length, max_length, min_letters, drop_file_names, drop_urls, tuple(text_rule or ())
+        ),
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
     )

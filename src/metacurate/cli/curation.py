@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import (
     AsJson,
     ConfigFile,
@@ -20,6 +19,7 @@ from metacurate.cli.options import (
     summary_table,
     totals_rows,
 )
+from metacurate.cli.root import app
 
 if TYPE_CHECKING:
     from metacurate.curation.settings import Balance

@@ -9,7 +9,7 @@ import typer
 
 from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
-from metacurate.cli.pool import pool_app
+from metacurate.cli.pool import TextRule, pool_app
 
 
 @pool_app.command("dedup")
@@ -42,6 +42,7 @@ def dedup_command(
     drop_urls: Annotated[
         bool, typer.Option("--drop-urls", help="Drop texts that are only a URL.")
     ] = False,
+    text_rule: TextRule = None,
     max_texts: Annotated[
         int, typer.Option(min=0, help="Distinct texts an image keeps at most; 0: all.")
     ] = 1_000,
@@ -93,13 +94,14 @@ def dedup_command(
     if min_length is not None and max_length is not None and min_length > max_length:
         raise UserError(f"--min-length {min_length} is over --max-length {max_length}")
     rules = None
-    if any((min_length, max_length, min_letters, drop_file_names, drop_urls)):
+    if any((min_length, max_length, min_letters, drop_file_names, drop_urls, text_rule)):
         rules = TextRules(
             min_length=min_length or 1,
             max_length=max_length or 2**31,
             min_letters=min_letters or 0.0,
             drop_file_names=drop_file_names,
             drop_urls=drop_urls,
+            own=tuple(text_rule or ()),
         )
     settings = DedupConfig(
         text_rules=rules,

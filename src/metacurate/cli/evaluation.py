@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, show
+from metacurate.cli.root import app
 from metacurate.cli.training import Threads
 
 
@@ -32,7 +32,11 @@ def eval_command(
         str | None, typer.Option(help="open_clip's name of the architecture, for files and tags.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="classification or retrieval; found by dataset_type.txt.")
+        str | None,
+        typer.Option(
+            help="classification, retrieval, or your own (MODULE:FUNCTION); found by "
+            "dataset_type.txt."
+        ),
     ] = None,
     classnames: Annotated[
         str | None, typer.Option(help="File with a class name a line, or 'imagenet'.")

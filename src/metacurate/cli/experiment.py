@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, Overwrite, show
+from metacurate.cli.root import app
 from metacurate.cli.training import Out, TomlFile
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
+from metacurate.cli.root import app
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,8 @@ def build_command(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Use only this source (wordnet, unigrams, bigrams, titles); repeat for several.",
+            help="Use only this source (wordnet, unigrams, bigrams, titles, or your own: "
+            "MODULE:FUNCTION); repeat for several.",
             show_default="all whose inputs are given",
         ),
     ] = None,

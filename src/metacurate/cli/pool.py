@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from metacurate.cli import app
+from metacurate.cli.root import app
 
 pool_app = typer.Typer(
     name="pool",
@@ -13,3 +15,11 @@ pool_app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(pool_app)
+
+TextRule = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="A text rule of your own: the reason to drop a text, or None; may be repeated.",
+    ),
+]

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, Options, open_run, reads, show, summary_table
+from metacurate.cli.root import app
 
 
 @app.command("report")

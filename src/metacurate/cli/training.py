@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli import app
 from metacurate.cli.options import AsJson, Overwrite, show, summary_table, totals_rows
+from metacurate.cli.root import app
 from metacurate.errors import Stopped
 
 TomlFile = Annotated[

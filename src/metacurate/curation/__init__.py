@@ -1,0 +1,1 @@
+"""Match, count, balance: a pool and metadata in, a balanced and documented subset out."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.arrays import Halves, ranges_to_indices, uid_halves
+from metacurate.arrays import list_offsets, ranges_to_indices, uid_halves, uid_order
 
 
 class Merged(NamedTuple):
@@ -23,18 +23,6 @@ class Merged(NamedTuple):
     duplicate_pairs: int
     duplicate_texts: int
     texts_over_limit: int
-
-
-def uid_order(halves: Halves) -> np.ndarray:
-    """Stable row order (int64) by uid: rows of one uid stay in the order in which they came."""
-    high, low = halves
-    order = np.argsort(high, kind="stable")
-    sorted_high = high[order]
-    tied = sorted_high[1:] == sorted_high[:-1]
-    # Rows of one uid tie in both halves; only different uids with one high half need the low one.
-    if np.any(tied & (low[order][1:] != low[order][:-1])):
-        return np.lexsort((low, high))
-    return order
 
 
 def merge_rows(table: pa.Table, max_texts: int) -> Merged:
@@ -117,11 +105,6 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
     starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
     lengths = np.diff(np.append(starts, len(group)))
     return np.arange(len(group)) - np.repeat(starts, lengths)
-
-
-def list_offsets(counts: np.ndarray) -> pa.Array:
-    """The offsets of lists with these lengths."""
-    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
 def _first_of_each(values: pa.StructArray, positions: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.arrays import uid_halves
-from metacurate.dedup.merging import rank_in_group, select_texts, uid_order
+from metacurate.arrays import uid_halves, uid_order
+from metacurate.dedup.merging import rank_in_group, select_texts
 from metacurate.pool.uid import key_uids
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
 from metacurate.runtime.storage import Folder

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
+from metacurate.plugins import load_plugin
 from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder
 
-TASKS = ("classification", "retrieval")
+Task = Callable[..., dict[str, Any]]
+TASKS: dict[str, Task] = {"classification": classify, "retrieval": retrieve}
 TYPE_FILE = "dataset_type.txt"
 
 
@@ -28,22 +31,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on a data set (see :mod:`metacurate.evaluation.datasets`).
 
-    ``task`` is "classification" or "retrieval"; if not given, clip-benchmark's
-    ``dataset_type.txt`` tells, else it is classification. ``groups``: a JSON file {class name:
-    group}. ``progress`` is told of the images. Raises UserError for data or options that do not
-    fit.
+    ``task`` is "classification", "retrieval" or a task of one's own (``metacurate.plugins``), a
+    callable of ``loaded``, ``data`` and ``progress`` that gives a dictionary; if not given,
+    clip-benchmark's ``dataset_type.txt`` tells, else it is classification. ``groups``: a JSON file
+    {class name: group}. ``progress`` is told of the images. Raises UserError for data
+    or options that do not fit.
     """
     if task is None:
         kind = Folder(data).address(TYPE_FILE)
         is_retrieval = datasets.is_file(kind) and datasets.read_text(kind).strip() == "retrieval"
         task = "retrieval" if is_retrieval else "classification"
-    if task not in TASKS:
-        raise UserError(f"the task must be one of {', '.join(TASKS)}, not {task!r}")
-    if task == "retrieval":
-        return {"data": data, "task": task, **retrieve(loaded, data, progress=progress)}
-    texts = datasets.class_texts(data, class_names, templates)
-    table = _read_groups(groups) if groups is not None else None
-    result = classify(loaded, data, texts, groups=table, progress=progress)
+    if task == "classification":
+        texts = datasets.class_texts(data, class_names, templates)
+        table = _read_groups(groups) if groups is not None else None
+        result = classify(loaded, data, texts, groups=table, progress=progress)
+    else:
+        result = load_plugin("evaluation task", task, TASKS)(loaded, data, progress=progress)
     return {"data": data, "task": task, **result}
 
 

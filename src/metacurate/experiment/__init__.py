@@ -1,0 +1,1 @@
+"""The same model and budget on data chosen in different ways."""

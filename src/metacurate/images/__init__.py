@@ -1,0 +1,1 @@
+"""Images: downloaded, decoded, filtered, duplicates found."""

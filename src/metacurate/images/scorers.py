@@ -9,9 +9,7 @@ same values whatever else is in the batch.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from metacurate.errors import UserError
+from metacurate.plugins import load_plugin
 
 ImageArray = npt.NDArray[np.uint8]
 Scorer = Callable[[Sequence[ImageArray], Sequence[Mapping[str, Any]]], Mapping[str, Sequence[Any]]]
 
-ENTRY_POINTS = "metacurate.scorers"
 FACE_THRESHOLD = 0.3
 MAX_FACE_SIDE = 1024
 
@@ -33,28 +31,7 @@ def load_scorer(name: str) -> Scorer:
 
     UserError if there is no such scorer or its package is not installed.
     """
-    if name in SHIPPED:
-        return SHIPPED[name]
-    if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            found = functools.reduce(
-                getattr, attribute.split("."), importlib.import_module(module_name)
-            )
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"cannot load the scorer {name!r}: {error}") from None
-    else:
-        points = entry_points(group=ENTRY_POINTS)
-        if name not in points.names:
-            known = ", ".join(sorted({*SHIPPED, *points.names}))
-            raise UserError(f"unknown scorer {name!r}; known: {known}, or give MODULE:FUNCTION")
-        try:
-            found = points[name].load()
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"cannot load the scorer {name!r}: {error}") from None
-    if not callable(found):
-        raise UserError(f"the scorer {name!r} is not callable")
-    return found
+    return load_plugin("scorer", name, SHIPPED)
 
 
 def unsafe(

@@ -1,0 +1,1 @@
+"""Metadata: built from its sources, stored, looked up."""

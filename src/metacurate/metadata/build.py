@@ -10,7 +10,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Unpack
@@ -33,12 +33,14 @@ from metacurate.metadata.store import (
 )
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.metadata.wikipedia import check_dumps
+from metacurate.plugins import load_plugin
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 
 SOURCES = ("wordnet", "unigrams", "bigrams", "titles")
+COUNTED = frozenset(SOURCES) - {"wordnet"}  # from dumps
 # Entries by source in the paper (arXiv 2309.16671).
 PAPER_SIZES = {"wordnet": 86_654, "unigrams": 251_465, "bigrams": 100_646, "titles": 61_235}
 PAPER_TOTAL = 500_000
@@ -51,7 +53,9 @@ class BuildConfig:
     ``wordnet``: see :func:`metacurate.metadata.synsets.read_synsets_of`; None for no synsets.
     ``dumps`` and ``pageviews``: file patterns; empty for none. ``best_bigrams``: instead of all
     bigrams with at least ``min_pmi``, so many with the highest PMI. ``wiki``: the wiki's code in
-    page view files, written as ``lang`` beside each entry.
+    page view files, written as ``lang`` beside each entry. ``sources``: some of ``SOURCES``, and
+    sources of one's own (``metacurate.plugins``): callables without arguments that give entries in
+    order, each with its score or None.
     """
 
     wordnet: str | None = "wordnet"
@@ -72,16 +76,16 @@ class BuildConfig:
 
     def chosen(self) -> tuple[str, ...]:
         """The sources to use: those asked for whose inputs are given. UserError if none."""
-        unknown = [source for source in self.sources if source not in SOURCES]
-        if unknown:
-            raise UserError(f"unknown source {unknown[0]}; known are {', '.join(SOURCES)}")
+        own = tuple(source for source in self.sources if source not in SOURCES)
+        for source in own:
+            _own_source(source)
         given = {
             "wordnet": self.wordnet is not None,
             "unigrams": bool(self.dumps),
             "bigrams": bool(self.dumps),
             "titles": bool(self.pageviews),
         }
-        found = tuple(s for s in SOURCES if s in self.sources and given[s])
+        found = tuple(s for s in SOURCES if s in self.sources and given[s]) + own
         if not found:
             raise UserError("nothing to build from: give --wordnet, --wikipedia or --pageviews")
         return found
@@ -102,7 +106,7 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
     config = replace(config, partitions=config.partitions or partitions_for(stored))
     with open_run(work_folder(out), inputs=[*dumps, *views], **options) as run:
         totals: dict[str, Statistics] = {}
-        if dumps and chosen != ("wordnet",):
+        if dumps and not COUNTED.isdisjoint(chosen):
             totals |= _dump_stages(run, config, chosen, dumps)
         if "titles" in chosen:
             totals |= _title_stages(run, config, views, bool(dumps))
@@ -206,6 +210,7 @@ def _assemble(
     out: str,
 ) -> Statistics:
     found = {"wordnet": _synsets(config)} if "wordnet" in chosen else {}
+    own = {source: list(_own_source(source)()) for source in chosen if source not in SOURCES}
     names = json.dumps([entry for entry, _ in found.get("wordnet", [])])
     settings = {
         "sources": list(chosen),
@@ -215,6 +220,9 @@ def _assemble(
         "lang": config.wiki,
         "inputs": done,
     }
+    if own:
+        settings["own"] = hashlib.blake2b(json.dumps(own).encode(), digest_size=16).hexdigest()
+        found |= own
     parquet = f"{out.removesuffix('.json')}.parquet"
     done_before = finished(run.folder, stages.METADATA, settings)
     if done_before is not None and not (_holds(parquet, done_before) and _holds(out, done_before)):
@@ -255,7 +263,7 @@ def _merged(
         for entry, score in entries:
             merged.setdefault(entry, (source, score))
         added = len(merged) - before
-        sizes[source] = {"found": len(entries), "added": added, "paper": PAPER_SIZES[source]}
+        sizes[source] = {"found": len(entries), "added": added, "paper": PAPER_SIZES.get(source, 0)}
     metadata = make_metadata(
         list(merged),
         source=[source for source, _ in merged.values()],
@@ -273,6 +281,10 @@ def _holds(address: str, totals: Statistics) -> bool:
     except UserError:
         return False
     return metadata.fingerprint == totals["fingerprint"]
+
+
+def _own_source(name: str) -> Callable[[], Iterable[tuple[str, float | None]]]:
+    return load_plugin("metadata source", name, {}, also=SOURCES)
 
 
 def _synsets(config: BuildConfig) -> Entries:

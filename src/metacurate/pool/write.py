@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from metacurate.dedup.merging import list_offsets
+from metacurate.arrays import list_offsets
 from metacurate.pool.columns import ResolvedColumns, is_list
 from metacurate.pool.open import Pool
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch

@@ -1,34 +1,84 @@
-"""Pieces of the report's page: every text that comes from outside goes through here."""
+"""From plain values to HTML: templates that escape everything, and how foreign text is shown."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import jinja2
+
 from metacurate.printable import printable
 
-ENTRY_CHARACTERS = 80
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    ``kind``: its class in the style sheet. ``shown``: ``plain``; ``foreign`` (text from outside,
+    cut at ``limit`` characters); ``bars`` (a list of shares of the width, each with its class).
+    """
+
+    name: str
+    kind: str = ""
+    shown: str = "plain"
+    limit: int = 80
 
 
-def text(value: str, limit: int = ENTRY_CHARACTERS) -> str:
-    """Foreign text as HTML: control characters made visible, escaped, isolated in direction."""
-    return f"<bdi>{html.escape(printable(value, limit))}</bdi>"
+@dataclass(frozen=True)
+class Table:
+    """A table: each row has a value a column."""
+
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
 
 
-def marked_text(value: str, entry: str, limit: int, length: int) -> str:
-    """Foreign text (of a whole ``length``) with the first occurrence of an entry marked."""
+@cache
+def templates() -> jinja2.Environment:
+    """The templates of ``templates/``; values are escaped unless they are ``Markup``."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("metacurate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": "{:,}".format, "printable": printable, "width": _width}
+    environment.tests["web_address"] = is_web_address
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return environment
+
+
+def _width(share: float) -> str:
+    """A share of the width of bars, at most all of it, in per cent."""
+    return f"{100 * min(max(share, 0.0), 1.0):.2f}"
+
+
+def is_web_address(url: str) -> bool:
+    """Whether a URL may be a link: a plain one with http or https."""
+    try:
+        return urlsplit(url).scheme.lower() in ("http", "https") and url.isprintable()
+    except ValueError:
+        return False
+
+
+def marked(value: str, entry: str, limit: int, length: int) -> tuple[str, str, str]:
+    """Foreign text (of a whole ``length``) parted around the first occurrence of an entry.
+
+    What is before, the occurrence (empty if there is none) and what is after, made printable.
+    """
     shown, wanted = printable(value, limit, length), printable(entry, limit)
     place = _occurrence(shown, wanted)
     if place < 0:
-        return f"<bdi>{html.escape(shown)}</bdi>"
+        return shown, "", ""
     end = place + len(wanted)
-    before, match, after = (html.escape(s) for s in (shown[:place], shown[place:end], shown[end:]))
-    return f"<bdi>{before}<mark>{match}</mark>{after}</bdi>"
+    return shown[:place], shown[place:end], shown[end:]
 
 
 def _occurrence(shown: str, wanted: str) -> int:
@@ -41,56 +91,6 @@ def _occurrence(shown: str, wanted: str) -> int:
             return place
         place = shown.find(wanted, place + 1)
     return shown.find(wanted)
-
-
-def link(url: str) -> str:
-    """A foreign URL: a link if it is a plain web address, else text."""
-    shown = html.escape(printable(url, 100))
-    try:
-        web = urlsplit(url).scheme.lower() in ("http", "https") and url.isprintable()
-    except ValueError:
-        web = False
-    if not web:
-        return f"<bdi>{shown}</bdi>"
-    address = html.escape(url, quote=True)
-    return f'<a href="{address}" rel="noopener noreferrer nofollow" target="_blank">{shown}</a>'
-
-
-def bar(share: float, kind: str) -> str:
-    """A horizontal bar; ``share`` between 0 and 1 of the width, ``kind`` its class."""
-    width = f"{100 * min(max(share, 0.0), 1.0):.2f}"
-    return (
-        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect class="{kind}" width="{width}" height="10"/></svg>'
-    )
-
-
-def table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str]
-) -> str:
-    """A table of cells that are HTML already; ``kinds`` are the columns' classes."""
-    title = f"<caption>{caption}</caption>" if caption else ""
-    names = "".join(
-        f'<th scope="col" class="{k}">{n}</th>' for n, k in zip(head, kinds, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{k}">{c}</td>' for c, k in zip(row, kinds, strict=True))
-        + "</tr>\n"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table>{title}<thead><tr>{names}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def json_block(name: str, value: Any) -> str:
-    """Data for the page's script; nothing in it can end the element."""
-    data = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return f'<script type="application/json" id="{name}">{data}</script>'
 
 
 def csp_hash(content: str) -> str:

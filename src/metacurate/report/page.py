@@ -1,4 +1,7 @@
-"""The report's page: one HTML file that needs nothing else and allows itself nothing else."""
+"""The report's page: one HTML file that needs nothing else and allows itself nothing else.
+
+Here values are chosen and counted; ``templates/`` has the words and the HTML.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from metacurate.curation.balancing import Counts, keep_probabilities
 from metacurate.curation.subset import Sample, smallest_hashes
 from metacurate.metadata.store import Metadata
 from metacurate.printable import printable
 from metacurate.report.charts import short_number
-from metacurate.report.html import bar, csp_hash, json_block, link, marked_text, table, text
+from metacurate.report.html import Column, Table, csp_hash, marked, templates
 from metacurate.report.scan import OTHER, Scan
 from metacurate.version import __version__
 
@@ -82,87 +86,64 @@ def render_page(data: PageData) -> str:
     resources = files("metacurate.report")
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
     script = resources.joinpath("page.js").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    body = {
-        "distribution": _distribution(data),
-        "head": _head(data),
-        "tail": _tail(data),
-        "unmatched": _unmatched(data),
-        "sources": _sources(data),
-        "samples": _samples(data),
-        "search": _search(data),
-    }
-    sections = "\n".join(
-        f'<section id="{name}"><h2>{SECTIONS[name]}</h2>\n{content}\n</section>'
-        for name, content in body.items()
-        if content
-    )
-    menu = "".join(f'<a href="#{name}">{SECTIONS[name]}</a>' for name in body if body[name])
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="referrer" content="no-referrer">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Curation report</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-{_header(data)}
-<nav aria-label="Sections">{menu}</nav>
-</header>
-<main>
-{sections}
-</main>
-<footer>{_footer(data)}</footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+    match, kept = data.match["totals"], data.balance["totals"]
+    head = data.counts >= data.t
+    return templates().get_template("page.html").render(
+        policy=f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        style=Markup(style),
+        script=Markup(script),
+        pairs=match["pairs"],
+        pairs_kept=kept["pairs_kept"],
+        pairs_expected=kept["pairs_expected"],
+        threshold=data.threshold,
+        short_threshold=short_number(data.t),
+        balanced=not math.isinf(data.t),
+        head={
+            "entries": int(np.count_nonzero(head)),
+            "share": _share(int(data.counts[head].sum()), int(data.counts.sum())),
+        },
+        facts=_facts(data),
+        funnel=_funnel(data),
+        texts={"pool": match["texts"], "matched": match["texts_matched"],
+               "kept": kept["texts_kept"]},
+        problems=_problems(data),
+        titles=SECTIONS,
+        sections={
+            "distribution": _distribution(data),
+            "head": _head(data),
+            "tail": _tail(data),
+            "unmatched": _unmatched(data),
+            "sources": _sources(data),
+            "samples": _samples(data),
+            "search": _search(data),
+        },
+        version=__version__,
+        pool_files=len(data.match["config"]["pool"]),
+        metadata=data.match["config"]["metadata"],
+        seed=kept["seed"],
+    )  # fmt: skip
 
 
 def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def _header(data: PageData) -> str:
-    match, kept = data.match["totals"], data.balance["totals"]
-    pairs, pairs_kept = match["pairs"], kept["pairs_kept"]
-    matched_entries = int(np.count_nonzero(data.counts))
-    head_entries = int(np.count_nonzero(data.counts >= data.t))
-    head_share = _share(int(data.counts[data.counts >= data.t].sum()), int(data.counts.sum()))
-    facts = {
+def _facts(data: PageData) -> dict[str, str]:
+    pairs_kept = data.balance["totals"]["pairs_kept"]
+    return {
         "pairs kept": f"{pairs_kept:,}",
-        "of the pool": _share(pairs_kept, pairs),
+        "of the pool": _share(pairs_kept, data.match["totals"]["pairs"]),
         "threshold t": data.threshold,
-        "tail's share of counts": f"{kept['p']:.1%}",
-        "entries matched": f"{matched_entries:,}",
-        "head entries": f"{head_entries:,}",
+        "tail's share of counts": f"{data.balance['totals']['p']:.1%}",
+        "entries matched": f"{np.count_nonzero(data.counts):,}",
+        "head entries": f"{np.count_nonzero(data.counts >= data.t):,}",
         "matches before": f"{int(data.counts.sum()):,}",
         "matches after": f"{int(data.kept.sum()):,}",
     }
-    if math.isinf(data.t):
-        lead = "Without balancing (t infinite) every matched pair is kept."
-    else:
-        lead = (
-            f"{head_entries:,} head entries hold {head_share} of all matches. Each of their "
-            f"matches is kept with probability t / count; the tail keeps everything. "
-            f"{kept['pairs_expected']:,.1f} pairs were expected to be kept."
-        )
-    boxes = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in facts.items())
-    return f"""<p class="over">Curation report</p>
-<h1>{pairs_kept:,} of {pairs:,} pairs kept at t = {data.threshold}</h1>
-<p class="lead">{lead}</p>
-<dl class="facts">{boxes}</dl>
-{_funnel(data)}"""
 
 
-def _funnel(data: PageData) -> str:
+def _funnel(data: PageData) -> Table:
     match, kept = data.match["totals"], data.balance["totals"]
     steps = {
         "pool": match["pairs"],
@@ -176,64 +157,43 @@ def _funnel(data: PageData) -> str:
             name,
             f"{n:,}",
             _share(n, match["pairs"]),
-            bar(n / pairs, "b1" if name == "kept" else "b0"),
+            [(n / pairs, "b1" if name == "kept" else "b0")],
         ]
         for name, n in steps.items()
     ]
-    found = table("Pairs from the pool to the subset", ["", "pairs", "share", ""], rows,
-                  ["", "n", "n", "bar"])  # fmt: skip
-    texts = (
-        f'<p class="note">Texts: {match["texts"]:,} in the pool, '
-        f"{match['texts_matched']:,} matched, {kept['texts_kept']:,} kept.</p>"
-    )
-    skipped = [[text(reason.replace("_", " ")), f"{n:,}"] for reason, n in match["skipped"].items()]
-    bad = [
-        [text(str(address), 120), text(str(reason), 120)]
-        for address, reason in list(match["bad_files"].items())[:TABLE_ROWS]
-    ]
-    problems = ""
+    columns = [Column(""), Column("pairs", "n"), Column("share", "n"), Column("", "bar", "bars")]
+    return Table("Pairs from the pool to the subset", columns, rows)
+
+
+def _problems(data: PageData) -> list[Table]:
+    skipped, bad = data.match["totals"]["skipped"], data.match["totals"]["bad_files"]
+    tables = []
     if skipped:
-        problems += table("Passed over or of no use", ["reason", "number"], skipped, ["", "n"])
+        rows = [[reason.replace("_", " "), f"{n:,}"] for reason, n in skipped.items()]
+        columns = [Column("reason", "", "foreign"), Column("number", "n")]
+        tables.append(Table("Skipped, or of no use", columns, rows))
     if bad:
-        title = f"Files that could not be read ({len(match['bad_files']):,})"
-        problems += table(title, ["file", "reason"], bad, ["", ""])
-    return f'<div class="funnel">{found}</div>{texts}{problems}'
+        rows = [[str(address), str(why)] for address, why in list(bad.items())[:TABLE_ROWS]]
+        columns = [Column(name, "", "foreign", 120) for name in ("file", "reason")]
+        tables.append(Table(f"Files that could not be read ({len(bad):,})", columns, rows))
+    return tables
 
 
-def _figure(data: PageData, name: str, caption: str) -> str:
-    return f"<figure>{data.charts[name]}<figcaption>{caption}</figcaption></figure>"
-
-
-def _distribution(data: PageData) -> str:
-    cumulative = _figure(
-        data, "cumulative",
-        "Cumulative counts with the entries sorted from tail to head, each counted "
-        "min(count, t) times: at t = ∞ as in the pool. Where a curve turns straight, its head "
-        "begins. Entries never matched are left out.",
-    )  # fmt: skip
-    ranks = _figure(
-        data, "ranks",
-        "Counts by rank. After balancing head entries lie above t where their pairs also match "
-        "other entries that keep them.",
-    )  # fmt: skip
-    histogram = _figure(
-        data, "histogram", "How many entries have which count, before and after balancing."
-    )
-    matches = _figure(
-        data, "matches",
-        "How many entries a text matches, as a share of the matched (before) and the kept (after) "
-        "texts.",
-    )  # fmt: skip
-    parts = [
+def _distribution(data: PageData) -> dict[str, Any]:
+    rows = [
         [name, *_group_cells(data, group)] for name, group in data.tables.get("part", {}).items()
     ]
     title = "Head and tail: entries, and matches before and after"
-    groups = table(title, ["part", *_GROUP_HEAD], parts, ["", *_GROUP_KINDS])
-    return f'<div class="pair">{cumulative}{ranks}{histogram}{matches}</div>{groups}'
+    return {
+        "charts": {name: Markup(chart) for name, chart in data.charts.items()},
+        "parts": Table(title, [Column("part"), *_GROUP_COLUMNS], rows),
+    }
 
 
-_GROUP_HEAD = ("entries", "matched", "before", "after", "share before", "share after")
-_GROUP_KINDS = ("n", "n wide", "n", "n", "n wide", "n")
+_GROUP_COLUMNS = (
+    Column("entries", "n"), Column("matched", "n wide"), Column("before", "n"),
+    Column("after", "n"), Column("share before", "n wide"), Column("share after", "n"),
+)  # fmt: skip
 
 
 def _group_cells(data: PageData, group: dict[str, int]) -> list[str]:
@@ -247,125 +207,107 @@ def _group_cells(data: PageData, group: dict[str, int]) -> list[str]:
     ]
 
 
-def _entry_rows(data: PageData, ids: npt.NDArray[np.int64]) -> list[list[str]]:
+def _head(data: PageData) -> dict[str, Any]:
     top = max(int(data.counts.max(initial=0)), 1)
     probabilities = keep_probabilities(data.counts, data.t)
-    return [
+    rows = [
         [
-            text(data.entry(i)),
+            data.entry(i),
             f"{int(data.counts[i]):,}",
             f"{int(data.kept[i]):,}",
             f"{probabilities[i]:.3g}",
-            bar(int(data.counts[i]) / top, "b0") + bar(int(data.kept[i]) / top, "b1"),
+            [(int(data.counts[i]) / top, "b0"), (int(data.kept[i]) / top, "b1")],
         ]
-        for i in ids.tolist()
+        for i in data.head.tolist()
     ]
+    columns = [
+        Column("entry", "e", "foreign"), Column("before", "n"), Column("after", "n"),
+        Column("p", "n wide"), Column("before, after", "bar", "bars"),
+    ]  # fmt: skip
+    return {"number": data.head.size, "table": Table("", columns, rows)}
 
 
-def _head(data: PageData) -> str:
-    note = (
-        f"<p>The {data.head.size} most common entries, before and after balancing; p is the "
-        "probability that an entry keeps a match of its own.</p>"
-    )
-    heads = ["entry", "before", "after", "p", "before, after"]
-    rows = _entry_rows(data, data.head)
-    return note + table("", heads, rows, ["e", "n", "n", "n wide", "bar"])
-
-
-def _tail(data: PageData) -> str:
+def _tail(data: PageData) -> dict[str, Any] | None:
     number = int(np.count_nonzero((data.counts > 0) & (data.counts < data.t)))
+    entries = [(data.entry(i), int(data.counts[i])) for i in data.tail.tolist()]
+    return {"number": number, "entries": entries} if number else None
+
+
+def _unmatched(data: PageData) -> dict[str, Any] | None:
+    number, entries = int(np.count_nonzero(data.counts == 0)), data.counts.size
     if not number:
-        return ""
-    items = "".join(
-        f"<li>{text(data.entry(i))} <small>{int(data.counts[i]):,}</small></li>"
-        for i in data.tail.tolist()
-    )
-    note = f"{number:,} matched entries have fewer than t matches and keep all of them."
-    if not data.tail.size:
-        return f"<p>{note}</p>"
-    return f'<p>{note} {_extent(data.tail.size, number)}:</p><ul class="chips">{items}</ul>'
+        return None
+    return {
+        "number": number,
+        "all": entries,
+        "share": _share(number, entries),
+        "entries": [data.entry(i) for i in data.unmatched.tolist()],
+    }
 
 
-def _extent(shown: int, number: int) -> str:
-    return "All of them" if shown == number else f"{shown:,} of them, chosen by hash"
-
-
-def _unmatched(data: PageData) -> str:
-    number = int(np.count_nonzero(data.counts == 0))
-    if not number:
-        return ""
-    items = "".join(f"<li>{text(data.entry(i))}</li>" for i in data.unmatched.tolist())
-    return (
-        f"<p>{number:,} of {data.counts.size:,} entries ({_share(number, data.counts.size)}) occur "
-        f"in no text. {_extent(data.unmatched.size, number)}:</p>"
-        f'<ul class="chips">{items}</ul>'
-    )
-
-
-def _sources(data: PageData) -> str:
-    parts = []
+def _sources(data: PageData) -> dict[str, Any] | None:
+    metadata = []
     for name, title in (
         ("metadata_source", "Entries by metadata source, and their matches before and after"),
         ("metadata_lang", "Entries by language, and their matches before and after"),
     ):
         groups = data.tables.get(name, {})
         ranked = sorted(groups.items(), key=lambda item: (-item[1]["match_counts"], item[0]))
-        rows = [[text(value), *_group_cells(data, group)] for value, group in ranked[:TABLE_ROWS]]
+        rows = [[value, *_group_cells(data, group)] for value, group in ranked[:TABLE_ROWS]]
         if rows:
             more = f" (the first {TABLE_ROWS} of {len(ranked):,})" * (len(ranked) > TABLE_ROWS)
-            parts.append(table(title + more, ["", *_GROUP_HEAD], rows, ["e", *_GROUP_KINDS]))
-    tables = [
-        _text_table("Texts of the kept pairs by source", data.scan.sources),
-        _text_table("Texts of the kept pairs by language", data.scan.langs),
+            columns = [Column("", "e", "foreign"), *_GROUP_COLUMNS]
+            metadata.append(Table(title + more, columns, rows))
+    texts = [
+        _text_table(title, values)
+        for title, values in (
+            ("Texts of the kept pairs by source", data.scan.sources),
+            ("Texts of the kept pairs by language", data.scan.langs),
+        )
+        if values
     ]
-    parts.append(f'<div class="pair">{"".join(tables)}</div>' if any(tables) else "")
-    return "".join(parts)
+    return {"metadata": metadata, "texts": texts} if metadata or texts else None
 
 
-def _text_table(title: str, values: dict[str, tuple[int, int]]) -> str:
-    if not values:
-        return ""
+def _text_table(title: str, values: dict[str, tuple[int, int]]) -> Table:
     shown = [(v, n) for v, n in values.items() if v != OTHER][:TABLE_ROWS]
     rest = [n for v, n in values.items() if v not in dict(shown)]
-    rows = [[text(value), f"{texts:,}", f"{kept:,}"] for value, (texts, kept) in shown]
     if rest:
-        rows.append(["other", f"{sum(n[0] for n in rest):,}", f"{sum(n[1] for n in rest):,}"])
-    return table(title, ["", "texts", "kept texts"], rows, ["e", "n", "n"])
+        shown.append(("other", (sum(n[0] for n in rest), sum(n[1] for n in rest))))
+    rows = [[value, f"{texts:,}", f"{kept:,}"] for value, (texts, kept) in shown]
+    columns = [Column("", "e", "foreign"), Column("texts", "n"), Column("kept texts", "n")]
+    return Table(title, columns, rows)
 
 
-def _samples(data: PageData) -> str:
-    blocks = []
+def _samples(data: PageData) -> list[dict[str, Any]] | None:
+    entries = []
     for position in data.sampled:
-        pairs = data.scan.samples[position]
-        if not pairs:
-            continue
-        entry = data.entry(position)
-        count = int(data.counts[position])
-        part = "head" if count >= data.t else "tail"
-        items = "".join(_sample(entry, sample, data.thumbnails) for sample in pairs)
-        blocks.append(
-            f"<details><summary><b>{text(entry)}</b> <span>{part}, {count:,} before, "
-            f"{int(data.kept[position]):,} after</span></summary>"
-            f'<ul class="samples">{items}</ul></details>\n'
-        )
-    if not blocks:
-        return ""
-    note = (
-        "<p>Kept pairs of the entries above, chosen by hash: open an entry to see some of the "
-        "texts that match it.</p>"
-    )
-    return note + "".join(blocks)
+        name, count = data.entry(position), int(data.counts[position])
+        samples = [_sample(name, sample, data.thumbnails) for sample in data.scan.samples[position]]
+        if samples:
+            entries.append(
+                {
+                    "name": name,
+                    "part": "head" if count >= data.t else "tail",
+                    "count": count,
+                    "kept": int(data.kept[position]),
+                    "samples": samples,
+                }
+            )
+    return entries or None
 
 
-def _sample(entry: str, sample: Sample, thumbnails: dict[str, str]) -> str:
-    image = thumbnails.get(sample["uid"])
-    picture = f'<img src="{image}" alt="" width="64" height="64">' if image else ""
-    text_shown = marked_text(sample["text"], entry, CAPTION_CHARACTERS, sample["length"])
-    details = [f"kept with probability {sample['keep_prob']:.3g}"]
-    details += [text(sample[key], 40) for key in ("source", "lang") if sample[key]]
-    if sample["url"]:
-        details.append(link(sample["url"]))
-    return f"<li>{picture}<div>{text_shown}<small>{' · '.join(details)}</small></div></li>"
+def _sample(entry: str, sample: Sample, thumbnails: dict[str, str]) -> dict[str, Any]:
+    before, match, after = marked(sample["text"], entry, CAPTION_CHARACTERS, sample["length"])
+    return {
+        "image": thumbnails.get(sample["uid"]),
+        "before": before,
+        "match": match,
+        "after": after,
+        "keep_prob": sample["keep_prob"],
+        "details": [value for value in (sample["source"], sample["lang"]) if value],
+        "url": sample["url"],
+    }
 
 
 def searched_entries(counts: Counts) -> npt.NDArray[np.int64]:
@@ -375,9 +317,9 @@ def searched_entries(counts: Counts) -> npt.NDArray[np.int64]:
     return np.concatenate([order[:SEARCHED_TOP], rest])
 
 
-def _search(data: PageData) -> str:
+def _search(data: PageData) -> dict[str, Any]:
     ids = searched_entries(data.counts)
-    sources = None if data.metadata.source is None else data.metadata.source
+    sources = data.metadata.source
     rows: list[list[str | int]] = []
     for i in ids.tolist():
         row: list[str | int] = [
@@ -388,44 +330,14 @@ def _search(data: PageData) -> str:
         rows.append(row)
     # JSON has no infinity: with t above all counts everything is tail, as at infinity.
     t = data.t if math.isfinite(data.t) else float(2**64)
-    block = json_block("entries-data", {"t": t, "withSource": sources is not None, "rows": rows})
-    all_there = ids.size == data.counts.size
-    extent = (
-        f"All {ids.size:,} entries."
-        if all_there
-        else f"The {SEARCHED_TOP:,} most common of {data.counts.size:,} entries and "
-        f"{ids.size - SEARCHED_TOP:,} of the others, chosen by hash."
-    )
-    heads = ["entry", "before", "after", "p", "part"] + ["source"] * (sources is not None)
-    kinds = ["", "n", "n", "n wide", ""] + ["wide"] * (sources is not None)
-    names = "".join(
-        f'<th scope="col" class="{k}">{h}</th>' for h, k in zip(heads, kinds, strict=True)
-    )
-    return f"""<p>{extent} Any entry: <code>metacurate inspect entry NAME --run DIR</code>.</p>
-<div class="search">
-<input id="entry-query" type="search" placeholder="Search entries" aria-label="Search entries"
- autocomplete="off" spellcheck="false">
-<select id="entry-order" aria-label="Order">
-<option value="count">most matches first</option><option value="rare">fewest first</option>
-<option value="kept">most kept first</option><option value="name">by name</option>
-</select>
-<output id="entry-status"></output>
-</div>
-<div class="scroll"><table><thead><tr>{names}</tr></thead>
-<tbody id="entry-rows"></tbody></table></div>
-{block}"""
-
-
-def _footer(data: PageData) -> str:
-    match, balance = data.match["config"], data.balance["totals"]
-    metadata = match["metadata"]
-    parts = [
-        f"metacurate {__version__}",
-        f"{len(match['pool']):,} pool files",
-        f"{metadata['entries']:,} metadata entries, "
-        f"fingerprint <code>{metadata['fingerprint']}</code>",
-        f"t = {short_number(data.t)}",
-        f"seed {balance['seed']}",
-        "counts are per (text, entry)",
-    ]
-    return " · ".join(parts)
+    columns = [
+        Column("entry"), Column("before", "n"), Column("after", "n"), Column("p", "n wide"),
+        Column("part"), *[Column("source", "wide")] * (sources is not None),
+    ]  # fmt: skip
+    return {
+        "shown": ids.size,
+        "all": data.counts.size,
+        "top": SEARCHED_TOP,
+        "columns": columns,
+        "data": {"t": t, "withSource": sources is not None, "rows": rows},
+    }

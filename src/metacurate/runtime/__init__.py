@@ -1,0 +1,1 @@
+"""How any stage runs: engines, manifests, storage, progress."""

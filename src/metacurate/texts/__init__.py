@@ -1,0 +1,1 @@
+"""Rules for texts, and their language."""

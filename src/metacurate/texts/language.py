@@ -11,16 +11,15 @@ than ``MIN_LETTERS`` letters, and those of which the library is not sure, are ``
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from metacurate.errors import UserError
+from metacurate.plugins import load_plugin
 
 UNDETERMINED = "und"
 DEFAULT = "eldc"
-NAMES = ("eldc", "py3langid", "lingua", "fasttext:MODEL_FILE", "module:factory")
 
 # One or two letters are in any language. CJK characters say more: they count as words.
 MIN_LETTERS = 3
@@ -45,11 +44,12 @@ def load_identifier(name: str, min_score: float = 0.0) -> CarefulIdentifier:
     kind, _, argument = name.partition(":")
     if kind == "fasttext" and argument:
         return CarefulIdentifier(_FastText(argument), min_score)
-    if name in _FACTORIES:
-        return CarefulIdentifier(_FACTORIES[name](), min_score)
-    if argument:
-        return CarefulIdentifier(_own(kind, argument), min_score)
-    raise UserError(f"no language identifier is called {name!r}; choose one of {', '.join(NAMES)}")
+    identifier = load_plugin(
+        "language identifier", name, _FACTORIES, also=["fasttext:MODEL_FILE"]
+    )()
+    if not callable(getattr(identifier, "identify", None)):
+        raise UserError(f"the language identifier {name!r} has no method identify")
+    return CarefulIdentifier(identifier, min_score)
 
 
 def letters(text: str) -> int:
@@ -177,19 +177,6 @@ _FACTORIES: dict[str, Callable[[], Identifier]] = {
     "py3langid": _Py3langid,
     "lingua": _Lingua,
 }
-
-
-def _own(module: str, factory: str) -> Identifier:
-    sys.path.insert(0, "")  # a module in the current folder, as for python -m
-    try:
-        made = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"language identifier {module}:{factory} cannot be had: {error}") from None
-    finally:
-        sys.path.remove("")
-    if not callable(getattr(made, "identify", None)):
-        raise UserError(f"language identifier {module}:{factory} has no method identify")
-    return made
 
 
 def _import(module: str, package: str | None = None) -> Any:

@@ -5,8 +5,12 @@ Pure functions on single texts, used wherever texts enter or leave a pool.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from metacurate.plugins import load_plugin
 
 NO_TEXT = "empty text"
 TOO_SHORT = "text too short"
@@ -30,7 +34,9 @@ class TextRules:
 
     ``min_letters``: the least share (0 to 1) of the characters other than spaces that must be
     letters or marks (any script). ``drop_file_names``, ``drop_urls``: drop texts that are nothing
-    but a file name with a usual ending (``IMG_1234.jpg``), or nothing but a URL.
+    but a file name with a usual ending (``IMG_1234.jpg``), or nothing but a URL. ``own``: names of
+    text rules (``metacurate.plugins``), asked last: ``rule(text)`` gives the reason to drop a text
+    in a few words, the same for all such texts, or None.
     """
 
     min_length: int = 1
@@ -38,11 +44,17 @@ class TextRules:
     min_letters: float = 0.0
     drop_file_names: bool = False
     drop_urls: bool = False
+    own: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.own:
+            _own_rule(name)
 
     @property
     def only_lengths(self) -> bool:
         """Whether nothing but its length decides whether a text is kept."""
-        return self.min_letters <= 0 and not self.drop_file_names and not self.drop_urls
+        others = self.drop_file_names or self.drop_urls or self.own
+        return self.min_letters <= 0 and not others
 
 
 def clean(text: str) -> str:
@@ -71,7 +83,15 @@ def drop_reason(text: str, rules: TextRules) -> str | None:
         return FILE_NAME
     if rules.drop_urls and _URL.fullmatch(text):
         return URL_TEXT
+    for name in rules.own:
+        if (reason := _own_rule(name)(text)) is not None:
+            return reason
     return None
+
+
+@functools.cache
+def _own_rule(name: str) -> Callable[[str], str | None]:
+    return load_plugin("text rule", name, {})
 
 
 def letter_share(text: str) -> float:

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pat
 
-from metacurate.arrays import uid_halves
-from metacurate.dedup.merging import uid_order
+from metacurate.arrays import uid_halves, uid_order
 from metacurate.errors import UserError
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.schema import UID_TYPE

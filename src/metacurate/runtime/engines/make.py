@@ -6,9 +6,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from metacurate.errors import UserError
+from metacurate.plugins import load_plugin
 from metacurate.runtime.engine import Engine
-
-ENGINES = ("local", "ray")
 
 
 def make_engine(
@@ -21,19 +20,32 @@ def make_engine(
 ) -> AbstractContextManager[Engine]:
     """The engine of that name, to use in a ``with`` block.
 
-    ``workers``: as many as there are cores if None. ``address``: of a Ray cluster. ``witness``: a
-    file of the run's local folder, which every machine must see. ``preload``: a module that local
-    workers import before they start. Raises UserError for an unknown name, for an address without
-    Ray, and if Ray cannot be used.
+    ``name``: ``local``, ``ray``, or an engine of one's own (``metacurate.plugins``): a callable of
+    ``workers``, ``address``, ``witness`` and ``preload`` that gives the context manager.
+    ``workers``: as many as there are cores if None. ``address``: of a cluster. ``witness``: a file
+    of the run's local folder, which every machine must see. ``preload``: a module that workers may
+    import before they start. Raises UserError for an unknown name, for an address without a
+    cluster, and if Ray cannot be used.
     """
-    if name not in ENGINES:
-        raise UserError(f"there is no engine {name!r}; use {' or '.join(ENGINES)}")
-    if name == "ray":
-        from metacurate.runtime.engines.ray import RayEngine
+    return load_plugin("engine", name, ENGINES)(workers, address, witness, preload)
 
-        return RayEngine(address, workers, witness)
+
+def _local(
+    workers: int | None, address: str | None, _: Path | None, preload: str | None
+) -> AbstractContextManager[Engine]:
     if address is not None:
         raise UserError("--address is that of a Ray cluster; give --engine ray too")
     from metacurate.runtime.engines.local import LocalEngine
 
     return LocalEngine(workers, preload)
+
+
+def _ray(
+    workers: int | None, address: str | None, witness: Path | None, _: str | None
+) -> AbstractContextManager[Engine]:
+    from metacurate.runtime.engines.ray import RayEngine
+
+    return RayEngine(address, workers, witness)
+
+
+ENGINES = {"local": _local, "ray": _ray}

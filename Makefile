@@ -1,0 +1,28 @@
+# The usual commands, with the environment that tests/run makes.
+BIN ?= .venv/bin
+ROOM ?= pool
+
+.PHONY: setup lint types quick room docs all
+
+setup:  ## make .venv
+	tests/run --venv $(BIN:/bin=) --setup
+
+lint:  ## style, repaired where possible
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types:
+	$(BIN)/mypy
+
+quick:  ## the tests that take no minutes: the style of the house, texts, pools, matching, balancing
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_plugins.py tests/test_printable.py \
+	    tests/texts tests/pool tests/curation/test_balancing.py tests/curation/test_matching.py
+
+room:  ## one room's tests: make room ROOM=dedup
+	$(BIN)/python -m pytest -q tests/$(ROOM)
+
+docs:
+	$(BIN)/python -m mkdocs build --strict
+
+all: lint types
+	tests/run --venv $(BIN:/bin=)

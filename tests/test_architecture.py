@@ -1,0 +1,109 @@
+"""The order of the house: no arrow upwards, no circle, no room too large, a line for every file."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from architecture import PAGE, SOURCE, TREE, Arrow, arrows, circles, floors, read_modules, tree
+
+MODULES = read_modules()
+HEIGHTS = floors(PAGE.read_text(encoding="utf-8"))
+
+
+def upwards(found: list[Arrow], room: dict[str, str], heights: dict[str, int]) -> list[str]:
+    """The arrows that do not lead to a lower floor, those within a room left out."""
+    return [
+        str(arrow)
+        for arrow in found
+        if room[arrow.source] != room[arrow.target]
+        and heights[room[arrow.target]] >= heights[room[arrow.source]]
+    ]
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {module.room for module in MODULES.values()} == set(HEIGHTS)
+
+
+def test_arrows_lead_down() -> None:
+    rooms = {name: module.room for name, module in MODULES.items()}
+    assert upwards(list(arrows(MODULES)), rooms, HEIGHTS) == []
+
+
+def test_no_circles_among_files() -> None:
+    edges: dict[str, set[str]] = {name: set() for name in MODULES}
+    for arrow in arrows(MODULES):
+        edges[arrow.source].add(arrow.target)
+    assert circles(edges) == []
+
+
+def test_no_room_is_larger_than_a_tenth() -> None:
+    lines: Counter[str] = Counter()
+    for module in MODULES.values():
+        lines[module.room] += module.lines
+    assert {room: n for room, n in lines.items() if n > lines.total() / 10} == {}
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    assert [name for name, module in MODULES.items() if not module.purpose] == []
+    page = PAGE.read_text(encoding="utf-8")
+    shown = TREE.search(page)
+    assert shown is not None
+    assert shown[0] == tree(MODULES, HEIGHTS), "run python tests/architecture.py"
+
+
+def test_files_that_the_page_names_exist() -> None:
+    page = TREE.sub("", PAGE.read_text(encoding="utf-8"))
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`", page)
+    assert len(named) > 20
+    places = (SOURCE / "metacurate", SOURCE.parent)
+    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    assert missing == []
+
+
+# The checks above see what they are to see.
+
+
+@pytest.fixture
+def small_house(tmp_path: Path) -> Path:
+    files = {
+        "__init__.py": "",
+        "low.py": "def f():\n    from metacurate.high import thing\n",
+        "beside.py": "from metacurate.low import f\n",
+        "high/__init__.py": "PRELOADED = 'metacurate.top'\n",
+        "high/thing.py": "import metacurate.high.other\n",
+        "high/other.py": "from metacurate.high import thing\n",
+        "top.py": "from metacurate.low import f\nfrom metacurate import high\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "metacurate" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_a_small_house(small_house: Path) -> None:
+    modules = read_modules(small_house)
+    found = list(arrows(modules))
+    heights = floors("<!-- floors -->\n```text\ntop\nhigh\nlow beside\n```\n<!-- /floors -->")
+    rooms = {name: module.room for name, module in modules.items()}
+    assert upwards(found, rooms, heights) == [
+        "metacurate.beside:1 -> metacurate.low",
+        "metacurate.high:1 -> metacurate.top",
+        "metacurate.low:2 -> metacurate.high.thing",
+    ]
+    edges: dict[str, set[str]] = {name: set() for name in modules}
+    for arrow in found:
+        edges[arrow.source].add(arrow.target)
+    assert ["metacurate.high.other", "metacurate.high.thing"] in circles(edges)
+
+
+def test_circles() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": {"d"}}) == [
+        ["d", "e"],
+        ["a", "b", "c"],
+    ]
