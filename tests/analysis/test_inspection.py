@@ -224,8 +224,8 @@ def test_plan_of_a_run_is_exact(run: Run, folder: Path) -> None:
     assert everything.draws == card["matched"]["match_counts"]
     solved = next(plan for plan in plans if plan.asked == "9,000 pairs")
     assert solved.pairs[0] == pytest.approx(9000, rel=1e-5)
-    with pytest.raises(UserError, match="--target-size"):
-        plan_run(run, Sweep(target_sizes=(10**9,)))
+    with pytest.raises(UserError, match=r"^target_size: target must be above 0"):
+        plan_run(run, Sweep(target_size=(10**9,)))
 
 
 def test_plan_with_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,14 +245,14 @@ def test_plan_of_counts_bounds_the_exact_plan(run: Run, folder: Path) -> None:
 
 def test_least_threshold_for_a_size(folder: Path) -> None:
     counts = read_counts(str(folder))
-    (plan,) = plan_counts(counts, Sweep(target_sizes=(5000,)))
+    (plan,) = plan_counts(counts, Sweep(target_size=(5000,)))
     assert plan.draws == pytest.approx(5000)
-    (most,) = plan_counts(counts, Sweep(target_sizes=(int(counts.sum()),)))
+    (most,) = plan_counts(counts, Sweep(target_size=(int(counts.sum()),)))
     assert most.t == counts.max()
     with pytest.raises(UserError, match="there are only"):
-        plan_counts(counts, Sweep(target_sizes=(int(counts.sum()) + 1,)))
-    with pytest.raises(UserError, match="--p"):
-        Sweep(tail_proportions=(1.5,))
+        plan_counts(counts, Sweep(target_size=(int(counts.sum()) + 1,)))
+    with pytest.raises(UserError, match=r"^p must lie between 0 and 1, not 1\.5"):
+        Sweep(p=(1.5,))
 
 
 def test_planning_twice_in_a_folder_whose_counts_changed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from metacurate.cli import app
+from metacurate.cli.numbers import amount
 from metacurate.cli.options import AsJson, Workers, show, summary_table
 
 
@@ -16,7 +17,10 @@ def report_command(
     t: Annotated[
         list[float] | None,
         typer.Option(
-            "--t", help="A further threshold for the cumulative curve; repeatable (inf: none)."
+            "--t",
+            parser=amount,
+            metavar="NUMBER",
+            help="A further threshold for the cumulative curve; repeatable (inf: none).",
         ),
     ] = None,
     entry: Annotated[

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.kernels.hamming import first_within
 from metacurate.runtime.manifest import Stage, Statistics, begin, finish
 from metacurate.runtime.progress import meter
@@ -63,7 +63,11 @@ def mark_duplicates(
     ``perceptual_duplicates`` (those that are not exact ones already).
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
-        raise UserError(f"--max-distance must be from 0 to {MAX_DISTANCE}, not {max_distance}")
+        raise ArgumentError(
+            "{max_distance} must be from 0 to {most}, not {value}",
+            most=MAX_DISTANCE,
+            value=max_distance,
+        )
     folder = Folder(tars)
     with exclusive(folder):
         stems = list_shards(folder)

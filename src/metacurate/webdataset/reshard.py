@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arrays import ranges_to_indices, uid_halves
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.uid import key_uids
 from metacurate.runtime import manifest, stage
@@ -79,7 +79,9 @@ def reshard(
     """
     folder = Folder(out)
     if _same_folder(tars, out):
-        raise UserError(f"--out {out} is the folder of the tars to copy from; choose another")
+        raise ArgumentError(
+            "{out} {value} is the folder of the tars to copy from; choose another", value=out
+        )
     names = tuple(tar_names(tars))
     files = parquet_files(curated)
     # Both stages have one configuration: the places are gone when the tars are written, so that a
@@ -108,7 +110,11 @@ def reshard(
             )  # fmt: skip
             located = manifest.finish(folder, locating, manifest.add_statistics(shards), shards)
         if located["rows"] and not located["located"]:
-            raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
+            raise ArgumentError(
+                "no row of {first} names a tar of {folder}; check {tars}",
+                first=curated[0],
+                folder=tars,
+            )
         copied = manifest.read_manifest(folder)["stages"].get(copying.name)
         if copied is not None and copied["state"] == "done":
             totals: Statistics = copied["totals"]

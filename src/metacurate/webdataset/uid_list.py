@@ -12,7 +12,7 @@ import pyarrow.types as pat
 
 from metacurate.arrays import uid_halves
 from metacurate.dedup.merging import uid_order
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.parquet import parquet_files, parquet_tables
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.uid import key_uids
@@ -38,7 +38,7 @@ def write_uid_list(
     path = Path(out)
     folder, name = Folder(str(path.parent)), path.name
     if not name.endswith(".npy"):
-        raise UserError(f"--out {out} must end in .npy")
+        raise ArgumentError("{out} {value} must end in .npy", value=out)
     if folder.exists(name) and not overwrite:
         raise UserError(f"{out} is there already; use --overwrite or another --out")
     files = parquet_files(curated)
