@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
 from metacurate.runtime.progress import Meter
@@ -29,16 +29,19 @@ def evaluate(
     """Evaluate a model on a data set (see :mod:`metacurate.evaluation.datasets`).
 
     ``task`` is "classification" or "retrieval"; if not given, clip-benchmark's
-    ``dataset_type.txt`` tells, else it is classification. ``groups``: a JSON file {class name:
-    group}. ``progress`` is told of the images. Raises UserError for data or options that do not
-    fit.
+    ``dataset_type.txt`` tells, and without that file it is classification. ``groups``: a JSON file
+    {class name: group}. ``progress`` is told of the images. Raises UserError for data or options
+    that do not fit.
     """
     if task is None:
-        kind = Folder(data).address(TYPE_FILE)
-        is_retrieval = datasets.is_file(kind) and datasets.read_text(kind).strip() == "retrieval"
-        task = "retrieval" if is_retrieval else "classification"
+        file = Folder(data).address(TYPE_FILE)
+        task = datasets.read_text(file).strip().lower() if datasets.is_file(file) else TASKS[0]
+        if task not in TASKS:
+            raise UserError(f"{file} names the task {task!r}; only {' and '.join(TASKS)} are known")
     if task not in TASKS:
-        raise UserError(f"the task must be one of {', '.join(TASKS)}, not {task!r}")
+        raise ArgumentError(
+            "{task} must be {known}, not {value!r}", known=" or ".join(TASKS), value=task
+        )
     if task == "retrieval":
         return {"data": data, "task": task, **retrieve(loaded, data, progress=progress)}
     texts = datasets.class_texts(data, class_names, templates)
@@ -48,7 +51,7 @@ def evaluate(
 
 
 def check(data: str, class_names: str | None, templates: str | None, groups: str | None) -> None:
-    """UserError if a data set for classification, or a file about it, is not to be had."""
+    """UserError if a data set for classification, or a file about it, cannot be found."""
     datasets.class_texts(data, class_names, templates)
     if groups is not None:
         _read_groups(groups)
