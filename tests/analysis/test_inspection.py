@@ -171,6 +171,39 @@ def test_comparison() -> None:
     assert same["after"]["movers"] == []
 
 
+def test_an_entry_at_the_threshold_is_of_the_head() -> None:
+    first = Card("A", {"cat": 10, "dog": 9, "eel": 11}, None, 10.0)
+    second = Card("B", {"cat": 9, "dog": 10, "eel": 10}, None, 10.0)
+    parts = compare(first, second)["parts"]
+    assert parts["head_entries"] == [2, 2]
+    assert (parts["tail_to_head"], parts["head_to_tail"]) == (1, 1)
+    assert parts["tail_proportion_before"] == [9 / 30, 9 / 29]
+    assert parts["tail_proportion_after"] == parts["tail_proportion_before"]  # not balanced
+
+
+def test_an_entry_that_neither_side_matches_is_neither_lost_nor_gained() -> None:
+    first = Card("A", {"cat": 3, "gnu": 0, "yak": 0, "emu": 2, "elk": 0}, None, None)
+    second = Card("B", {"cat": 3, "gnu": 0, "emu": 0, "elk": 1}, None, None)
+    before = compare(first, second)["before"]
+    assert (before["lost"], before["entries_lost"]) == ({"emu": 2}, 1)
+    assert (before["gained"], before["entries_gained"]) == ({"elk": 1}, 1)
+    assert before["entries_matched"] == [2, 2]
+    assert {mover["entry"] for mover in before["movers"]} == {"cat", "emu", "elk"}
+
+
+def test_what_is_listed_is_the_largest_first() -> None:
+    first = Card("A", {"a": 1, "b": 5, "c": 5, "d": 9}, None, None)
+    second = Card("B", {"e": 2, "f": 7, "g": 2, "h": 1}, None, None)
+    before = compare(first, second, listed=3)["before"]
+    assert list(before["lost"].items()) == [("d", 9), ("b", 5), ("c", 5)]
+    assert list(before["gained"].items()) == [("f", 7), ("e", 2), ("g", 2)]
+    assert [mover["entry"] for mover in before["movers"]] == ["f", "d", "b"]
+    assert before["jensen_shannon_divergence"] == 1
+    nothing = compare(Card("A", {}, None, 1.0), Card("B", {}, None, 1.0))
+    assert nothing["before"]["jensen_shannon_divergence"] is None
+    assert nothing["parts"]["tail_proportion_before"] == [0.0, 0.0]
+
+
 def test_plain_counts_are_a_card(tmp_path: Path) -> None:
     file = tmp_path / "entry_counts.json"
     file.write_text('{"cat": 3, "dog": 1}', encoding="utf-8")
