@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, Unpack
 
+from metacurate.arguments import address_of, addresses_of
 from metacurate.curation.balance import balance
 from metacurate.curation.count import count
 from metacurate.curation.datacard import write_datacard
@@ -12,8 +14,8 @@ from metacurate.curation.layout import REPORT
 from metacurate.curation.match import match
 from metacurate.curation.matching.matcher import is_compiled
 from metacurate.curation.settings import Balance
-from metacurate.errors import UserError
-from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.errors import ArgumentError, UserError
+from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.report.build import write_report
@@ -23,9 +25,9 @@ from metacurate.runtime.run import Run, RunOptions, open_run
 
 
 def curate(
-    pool: str | Sequence[str],
-    metadata: str | Metadata,
-    out: str,
+    pool: str | PathLike[str] | Sequence[str | PathLike[str]],
+    metadata: str | PathLike[str] | Metadata | Sequence[str],
+    out: str | PathLike[str],
     *,
     t: float | None = None,
     p: float | None = None,
@@ -44,7 +46,8 @@ def curate(
 
     Args:
         pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
-        metadata: ``"wordnet"``, a JSON or Parquet file of entries, or loaded ``Metadata``.
+        metadata: ``"wordnet"``, a JSON or Parquet file of entries, a list of entries, or loaded
+            ``Metadata``.
         out: The output folder; the subset is ``out/curated/*.parquet``.
         t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
         p: The tail proportion, in [0, 1], that the threshold is solved from.
@@ -65,23 +68,29 @@ def curate(
             holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
-    inputs = [pool] if isinstance(pool, str) else pool
-    with open_run(out, inputs=inputs, preload=__name__, **options) as run:
+    inputs = addresses_of("pool", pool)
+    if isinstance(metadata, str | PathLike):
+        metadata = load_metadata(metadata)
+    elif not isinstance(metadata, Metadata):
+        metadata = make_metadata(metadata)
+    with open_run(address_of("out", out), inputs=inputs, preload=__name__, **options) as run:
         return curate_run(
             run,
             inputs,
-            metadata if isinstance(metadata, Metadata) else load_metadata(metadata),
+            metadata,
             pool_config or PoolConfig(),
             settings,
             report=report,
         )
 
 
-def _why_nothing_matched(matched: Statistics) -> str:
+def _nothing_matched(matched: Statistics) -> UserError:
     skipped = "; ".join(f"{reason}: {n:,}" for reason, n in matched["skipped"].items())
-    return (
-        f"none of the pool's {matched['texts']:,} texts matches a metadata entry"
-        f"{f' ({skipped})' if skipped else ''}; check --text-col and --metadata"
+    return ArgumentError(
+        "none of the pool's {texts:,} texts matches a metadata entry{skipped}; check {text_cols} "
+        "and {metadata}",
+        texts=matched["texts"],
+        skipped=f" ({skipped})" if skipped else "",
     )
 
 
@@ -104,7 +113,7 @@ def curate_run(
         raise UserError("the pool has no rows; check the input files")
     matched = match(run, pool, pool_config, metadata)
     if not matched["pairs_matched"]:
-        raise UserError(_why_nothing_matched(matched))
+        raise _nothing_matched(matched)
     count(run)
     balance(run, settings, pool)
     card = write_datacard(run)

@@ -171,6 +171,39 @@ def test_comparison() -> None:
     assert same["after"]["movers"] == []
 
 
+def test_an_entry_at_the_threshold_is_of_the_head() -> None:
+    first = Card("A", {"cat": 10, "dog": 9, "eel": 11}, None, 10.0)
+    second = Card("B", {"cat": 9, "dog": 10, "eel": 10}, None, 10.0)
+    parts = compare(first, second)["parts"]
+    assert parts["head_entries"] == [2, 2]
+    assert (parts["tail_to_head"], parts["head_to_tail"]) == (1, 1)
+    assert parts["tail_proportion_before"] == [9 / 30, 9 / 29]
+    assert parts["tail_proportion_after"] == parts["tail_proportion_before"]  # not balanced
+
+
+def test_an_entry_that_neither_side_matches_is_neither_lost_nor_gained() -> None:
+    first = Card("A", {"cat": 3, "gnu": 0, "yak": 0, "emu": 2, "elk": 0}, None, None)
+    second = Card("B", {"cat": 3, "gnu": 0, "emu": 0, "elk": 1}, None, None)
+    before = compare(first, second)["before"]
+    assert (before["lost"], before["entries_lost"]) == ({"emu": 2}, 1)
+    assert (before["gained"], before["entries_gained"]) == ({"elk": 1}, 1)
+    assert before["entries_matched"] == [2, 2]
+    assert {mover["entry"] for mover in before["movers"]} == {"cat", "emu", "elk"}
+
+
+def test_what_is_listed_is_the_largest_first() -> None:
+    first = Card("A", {"a": 1, "b": 5, "c": 5, "d": 9}, None, None)
+    second = Card("B", {"e": 2, "f": 7, "g": 2, "h": 1}, None, None)
+    before = compare(first, second, listed=3)["before"]
+    assert list(before["lost"].items()) == [("d", 9), ("b", 5), ("c", 5)]
+    assert list(before["gained"].items()) == [("f", 7), ("e", 2), ("g", 2)]
+    assert [mover["entry"] for mover in before["movers"]] == ["f", "d", "b"]
+    assert before["jensen_shannon_divergence"] == 1
+    nothing = compare(Card("A", {}, None, 1.0), Card("B", {}, None, 1.0))
+    assert nothing["before"]["jensen_shannon_divergence"] is None
+    assert nothing["parts"]["tail_proportion_before"] == [0.0, 0.0]
+
+
 def test_plain_counts_are_a_card(tmp_path: Path) -> None:
     file = tmp_path / "entry_counts.json"
     file.write_text('{"cat": 3, "dog": 1}', encoding="utf-8")
@@ -224,8 +257,8 @@ def test_plan_of_a_run_is_exact(run: Run, folder: Path) -> None:
     assert everything.draws == card["matched"]["match_counts"]
     solved = next(plan for plan in plans if plan.asked == "9,000 pairs")
     assert solved.pairs[0] == pytest.approx(9000, rel=1e-5)
-    with pytest.raises(UserError, match="--target-size"):
-        plan_run(run, Sweep(target_sizes=(10**9,)))
+    with pytest.raises(UserError, match=r"^target_size: target must be above 0"):
+        plan_run(run, Sweep(target_size=(10**9,)))
 
 
 def test_plan_with_workers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,14 +278,14 @@ def test_plan_of_counts_bounds_the_exact_plan(run: Run, folder: Path) -> None:
 
 def test_least_threshold_for_a_size(folder: Path) -> None:
     counts = read_counts(str(folder))
-    (plan,) = plan_counts(counts, Sweep(target_sizes=(5000,)))
+    (plan,) = plan_counts(counts, Sweep(target_size=(5000,)))
     assert plan.draws == pytest.approx(5000)
-    (most,) = plan_counts(counts, Sweep(target_sizes=(int(counts.sum()),)))
+    (most,) = plan_counts(counts, Sweep(target_size=(int(counts.sum()),)))
     assert most.t == counts.max()
     with pytest.raises(UserError, match="there are only"):
-        plan_counts(counts, Sweep(target_sizes=(int(counts.sum()) + 1,)))
-    with pytest.raises(UserError, match="--p"):
-        Sweep(tail_proportions=(1.5,))
+        plan_counts(counts, Sweep(target_size=(int(counts.sum()) + 1,)))
+    with pytest.raises(UserError, match=r"^p must lie between 0 and 1, not 1\.5"):
+        Sweep(p=(1.5,))
 
 
 def test_planning_twice_in_a_folder_whose_counts_changed(tmp_path: Path) -> None:

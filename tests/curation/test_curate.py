@@ -133,6 +133,34 @@ def test_equals_the_definition(
     assert parts["head"]["entries"] + parts["tail"]["entries"] == len(ENTRIES)
 
 
+def test_an_entry_whose_count_is_the_threshold_is_of_the_head(
+    pool: Path, entries_file: Path, tmp_path: Path
+) -> None:
+    counts, _ = curate_by_definition(make_pairs(3000), 1, 0)
+    for number, t in enumerate(sorted(counts.values())[2:5]):
+        card = metacurate.curate(pool, entries_file, tmp_path / str(number), t=t, **QUICK)
+        head = [c for c in counts.values() if c >= t]
+        assert t in head
+        tables = card["tables"]["part"]
+        assert tables["head"]["entries"] == tables["head"]["matched_entries"] == len(head)
+        assert tables["head"]["match_counts"] == sum(head)
+        assert tables["tail"]["entries"] == len(ENTRIES) - len(head)
+        assert tables["tail"]["matched_entries"] == len(counts) - len(head)
+        assert tables["tail"]["kept_match_counts"] == tables["tail"]["match_counts"]
+
+
+def test_null_texts_are_no_texts(pool: Path, entries_file: Path, tmp_path: Path) -> None:
+    card = metacurate.curate(pool, entries_file, tmp_path / "out", t=20, **QUICK)
+    rows = make_pairs(3000).to_pylist()
+    texts = [text for row in rows for text in (row["alt"], row["title"]) if text is not None]
+    assert len(texts) < 6000
+    assert card["pool"]["texts"] == len(texts)
+    columns = ("alt", "title")
+    pairs = [[match_text(r[c] or "", ENTRIES) for c in columns] for r in rows if r["url"]]
+    assert card["matched"]["match_counts"] == sum(len(ids) for pair in pairs for ids in pair)
+    assert card["matched"]["pairs"] == sum(any(pair) for pair in pairs)
+
+
 @pytest.mark.parametrize("size", [300, 1500])
 def test_target_size_is_met(pool: Path, entries_file: Path, tmp_path: Path, size: int) -> None:
     card = metacurate.curate(
@@ -155,7 +183,7 @@ def test_expected_survival_makes_t_larger(pool: Path, entries_file: Path, tmp_pa
 
     assert curate("t", t=40)["balancing"]["t"] == 80
     assert curate("size", target_size=400)["kept"]["pairs_expected"] == pytest.approx(800, rel=1e-3)
-    with pytest.raises(UserError, match="--expect-survival"):
+    with pytest.raises(UserError, match="expect_survival must lie"):
         curate("nonsense", t=40, expect_survival=0)
 
 

@@ -17,13 +17,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 from PIL import Image
+from scipy import stats
 from typer.testing import CliRunner
 
 from metacurate.cli import app
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.evaluate import estimates, evaluate
-from metacurate.evaluation.zero_shot import LoadedModel, load_model
+from metacurate.evaluation.zero_shot import LoadedModel, _class_vectors, _ranks, load_model
 from training_pools import add_member
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
@@ -98,9 +99,12 @@ def test_classification_of_a_folder_and_of_tars_agree(image_folder, tar_folder, 
     for result in results:
         assert result["images"] == 30
         assert result["top1"]["value"] == pytest.approx(28 / 30)
-        assert result["top5"]["value"] == 1
+        assert "top5" not in result  # of three classes
+        assert "roc_auc" not in result
         assert result["mean_per_class"]["value"] == pytest.approx((1 + 1 + 0.8) / 3)
         assert result["groups"]["rare"]["top1"]["value"] == pytest.approx(0.8)
+        assert [result["groups"][g]["images"] for g in ("rare", "common")] == [10, 20]
+        assert result["repeated_class_names"] == []
         assert result["groups"]["common"]["top1"]["value"] == 1
         assert result["skipped"] == {"broken_image": 1}
         assert result["top1"]["low"] < 28 / 30 < result["top1"]["high"]
@@ -127,15 +131,252 @@ def test_a_batch_with_broken_images_keeps_the_order_of_the_others(image_folder):
     assert result["skipped"] == {"broken_image": 1}
 
 
-def test_a_model_that_cannot_tell_gets_no_hits(image_folder):
+@pytest.mark.parametrize(("value", "right"), [(1.0, 1 / 3), (float("nan"), 0.0)])
+def test_a_model_that_cannot_tell_is_at_chance_and_one_without_numbers_below(
+    image_folder, tmp_path, value, right
+):
     class Constant(ColourModel):
         def encode_image(self, images: Any) -> Any:
-            return torch.ones_like(images)
+            return torch.full_like(images, value)
 
         encode_text = encode_image
 
     constant = LoadedModel(Constant(), _mean_colour, _tokens, torch.device("cpu"))
-    assert evaluate(constant, str(image_folder))["top1"]["value"] == 0
+    result = evaluate(constant, str(image_folder))
+    # All are taken for the first class: that is what argmax gives.
+    assert result["top1"]["value"] == pytest.approx(right)
+    assert result["mean_per_class"]["value"] == pytest.approx(right)
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i, colour in enumerate(COLOURS.values()):
+            add_member(tar, f"{i}.png", png(colour))
+            add_member(tar, f"{i}.txt", b"red")
+    recalls = evaluate(constant, str(tmp_path), task="retrieval")
+    assert recalls["image_to_text"]["recall_at_1"]["value"] == 0
+    assert recalls["text_to_image"]["recall_at_1"]["value"] == 0
+
+
+def write_tar(folder: Path, colours: list[str], labels: list[int]) -> Path:
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for i, (colour, label) in enumerate(zip(colours, labels, strict=True)):
+            add_member(tar, f"{i:03}.png", png(COLOURS[colour]))
+            add_member(tar, f"{i:03}.cls", str(label).encode())
+    return folder
+
+
+def test_of_classes_with_one_name_the_first_can_be_right(tmp_path):
+    """As clip-benchmark counts: argmax takes the first of equal scores."""
+    names = ["red", "green", "blue", "red", "green", "a fox"]
+    colours = ["red", "green", "blue", "red", "green", "red"]
+    folder = write_tar(tmp_path / "d", colours * 2, list(range(6)) * 2)
+    (folder / "classnames.txt").write_text("\n".join(names))
+    result = evaluate(COLOUR_MODEL, str(folder))
+    assert result["top1"]["value"] == pytest.approx(3 / 6)
+    assert result["repeated_class_names"] == ["green", "red"]
+    # The second "red" is second for a red image: among the first five.
+    assert result["top5"]["value"] == pytest.approx(6 / 6)
+
+
+@pytest.mark.parametrize(
+    ("logits", "own", "ranks"),
+    [
+        ([[5.0, 4, 3, 2, 1, 0]] * 6, range(6), range(6)),
+        ([[0.0, 1, 1, 1, 2, 1]] * 6, range(6), [5, 1, 2, 3, 0, 4]),
+        ([[float("nan"), 1.0, 2.0]] * 3, range(3), [2, 2, 1]),
+        ([[1.0]], [0], [0]),
+    ],
+)
+def test_the_rank_of_an_images_class(logits, own, ranks):
+    found = _ranks(torch.tensor(logits), torch.tensor(list(own)))
+    assert found.tolist() == list(ranks)
+
+
+def test_top_5_ends_at_the_fifth(tmp_path):
+    """Grey levels and a text for each: an image's own class is at the rank that its level gives."""
+
+    class Levels(ColourModel):
+        def encode_image(self, images: Any) -> Any:  # nearest to 0 degrees
+            return torch.stack([torch.ones(len(images)), torch.zeros(len(images))], 1)
+
+        def encode_text(self, tokens: Any) -> Any:
+            return torch.stack([torch.cos(tokens), torch.sin(tokens)], 1)
+
+    def angles(texts: list[str]) -> Any:
+        return torch.tensor([float(text.split()[-1].strip(".")) for text in texts]) / 10
+
+    model = LoadedModel(Levels(), _mean_colour, angles, torch.device("cpu"))
+    for classes, first, in_five in ((6, 1, 5), (7, 1, 5), (5, 1, 5)):
+        folder = write_tar(tmp_path / str(classes), ["red"] * classes, list(range(classes)))
+        (folder / "classnames.txt").write_text("\n".join(map(str, range(classes))))
+        (folder / "zeroshot_classification_templates.txt").write_text("{c}")
+        result = evaluate(model, str(folder))
+        assert result["top1"]["value"] == pytest.approx(first / classes)
+        assert result["top5"]["value"] == pytest.approx(in_five / classes)
+        both = result["mean_of_top1_and_top5"]
+        assert both["value"] == pytest.approx((first + in_five) / 2 / classes)
+        assert both["n"] == classes
+        assert result["chance"] == 1 / classes
+    folder = write_tar(tmp_path / "four", ["red"] * 4, list(range(4)))
+    (folder / "classnames.txt").write_text("0\n1\n2\n3")
+    assert "top5" not in evaluate(model, str(folder))
+
+
+def test_labels_out_of_range_are_counted(tmp_path):
+    folder = write_tar(tmp_path / "d", ["red", "red", "green", "blue"], [0, -1, 2, 1])
+    (folder / "classnames.txt").write_text("red\nblue\n")
+    result = evaluate(COLOUR_MODEL, str(folder))
+    assert result["images"] == 2
+    assert result["top1"]["value"] == 1
+    assert result["skipped"] == {"label_out_of_range": 2}
+
+
+def test_two_classes_have_an_area_under_the_curve(tmp_path):
+    folder = write_tar(tmp_path / "d", ["red", "green", "red", "green"], [0, 1, 1, 0])
+    (folder / "classnames.txt").write_text("red\ngreen\n")
+    # Scores: a red image leads for class 0, a green one for class 1; of 4 pairs one is in order,
+    # one is in reverse, two are ties.
+    assert evaluate(COLOUR_MODEL, str(folder))["roc_auc"]["value"] == pytest.approx(0.5)
+    folder = write_tar(tmp_path / "e", ["red", "green", "red"], [0, 1, 1])
+    (folder / "classnames.txt").write_text("red\ngreen\n")
+    result = evaluate(COLOUR_MODEL, str(folder))["roc_auc"]
+    assert result["value"] == pytest.approx(0.75)
+    assert result["low"] <= 0.75 <= result["high"] <= 1
+    folder = write_tar(tmp_path / "f", ["red"], [0])
+    (folder / "classnames.txt").write_text("red\ngreen\n")
+    assert "roc_auc" not in evaluate(COLOUR_MODEL, str(folder))  # images of one class only
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_is_the_share_of_pairs_in_order(seed):
+    rng = np.random.default_rng(seed)
+    scores, positive = rng.integers(0, 8, 60).astype(float), rng.random(60) < 0.4
+    above = scores[positive][:, None] - scores[~positive][None, :]
+    expected = ((above > 0) + 0.5 * (above == 0)).mean()
+    estimate = metrics.roc_auc_estimate(scores, positive)
+    assert estimate.value == pytest.approx(expected)
+    assert estimate.low < estimate.value < estimate.high
+    u = stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
+    assert estimate.value == pytest.approx(u / positive.sum() / (~positive).sum())
+
+
+def test_a_class_of_several_names_is_the_mean_of_their_prompts(tmp_path):
+    """FER2013's "happy, smiling": each name in every template, one normalised mean."""
+    folder = write_tar(tmp_path / "d", ["red", "blue", "green"], [0, 0, 1])
+    (folder / "classnames.json").write_text('[["red", "blue"], "green"]')
+    (folder / "zeroshot_classification_templates.txt").write_text("a {c}\n{c} thing\n\n")
+    texts = datasets.class_texts(str(folder))
+    assert texts.classes == (("red", "blue"), ("green",))
+    assert texts.class_names == ("red", "green")
+    assert texts.prompts(0) == ("a red", "red thing", "a blue", "blue thing")
+    assert evaluate(COLOUR_MODEL, str(folder))["top1"]["value"] == 1
+    vectors, places = _class_vectors(COLOUR_MODEL, texts)
+    expected = np.array(COLOURS["red"]) + np.array(COLOURS["blue"])
+    assert vectors[0].numpy() == pytest.approx(expected / np.linalg.norm(expected))
+    assert places.tolist() == [0, 1]
+    for content in ('["a", []]', '["a", 3]', '["a", ["b", 3]]', "[]", '{"a": 1}', "[", '"ab"'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(UserError, match=r"bad\.json"):
+            datasets.class_texts(str(folder), str(tmp_path / "bad.json"))
+
+
+def test_an_empty_class_name_is_a_class(tmp_path):
+    """clevr_closest_object_distance has one."""
+    folder = write_tar(tmp_path / "d", ["red", "green", "blue"], [0, 2, 3])
+    (folder / "classnames.txt").write_bytes("\ufeffred\n \ngreen \r\nblue\n".encode())
+    assert datasets.class_texts(str(folder)).class_names == ("red", "", "green", "blue")
+    result = evaluate(COLOUR_MODEL, str(folder))
+    assert (result["classes"], result["top1"]["value"]) == (4, 1)
+    (folder / "classnames.txt").write_text("\n \n")
+    with pytest.raises(UserError, match="is empty"):
+        datasets.class_texts(str(folder))
+
+
+def image_classes(folder: Path, names: list[str]) -> Path:
+    for i, name in enumerate(names):
+        (folder / name / "sub").mkdir(parents=True)
+        (folder / name / "sub" / "x.png").write_bytes(png((i % 256, i // 256, 0)))
+    return folder
+
+
+def labels_of(folder: Path) -> dict[tuple[int, int], int]:
+    found = {}
+    for example in datasets.examples(str(folder), Counter()):
+        red, green, _ = Image.open(io.BytesIO(example.image)).getpixel((0, 0))
+        found[red + 256 * green] = example.label
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([str(n) for n in range(120)], list(range(120))),  # ImageNetV2: by name, 10 is before 2
+        ([f"{n:05}" for n in range(12)], list(range(12))),  # GTSRB
+        (["10", "9", "1"], [2, 1, 0]),
+        (["10", "9", "a"], [0, 1, 2]),  # not numbers all of them: by name
+        (["B", "a", "A"], [1, 2, 0]),
+    ],
+)
+def test_class_folders_that_are_numbers_are_in_their_order(tmp_path, names, order):
+    assert labels_of(image_classes(tmp_path, names)) == dict(enumerate(order))
+    store = fsspec.filesystem("memory")
+    store.put(str(tmp_path), f"/order-{tmp_path.name}", recursive=True)
+    remote = datasets.class_folders(f"memory://order-{tmp_path.name}")
+    assert [name.rpartition("/")[2] for name in remote] == [
+        names[k] for k in np.argsort(order).tolist()
+    ]
+
+
+def test_hidden_folders_and_files_are_no_classes(tmp_path):
+    image_classes(tmp_path / "d", ["1", "2", ".ipynb_checkpoints", "__MACOSX"])
+    for name in ("._x.png", ".DS_Store"):
+        (tmp_path / "d" / "1" / name).write_bytes(b"no picture")
+    (tmp_path / "d" / "2" / ".thumbs").mkdir()
+    (tmp_path / "d" / "2" / ".thumbs" / "x.png").write_bytes(png((9, 9, 9)))
+    store = fsspec.filesystem("memory")
+    store.put(str(tmp_path / "d"), "/hidden/d", recursive=True)
+    for place in (str(tmp_path / "d"), "memory://hidden/d"):
+        skipped: Counter[str] = Counter()
+        found = list(datasets.examples(place, skipped))
+        assert [e.label for e in found] == [0, 1]
+        assert datasets.class_texts(place).class_names == ("1", "2")
+        assert not skipped
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_as_many_names_as_class_folders(image_folder, number):
+    (image_folder / "classnames.txt").write_text("".join(f"name {n}\n" for n in range(number)))
+    with pytest.raises(UserError, match=rf"has 3 class folders, but there are {number} class"):
+        evaluate(COLOUR_MODEL, str(image_folder))
+    (image_folder / "classnames.txt").write_text("blue\ngreen\nred\n")
+    assert evaluate(COLOUR_MODEL, str(image_folder))["classes"] == 3
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "PNG", "TIF"],
+)
+def test_images_of_every_suffix_of_torchvision(tmp_path, suffix):
+    (tmp_path / "d" / "red").mkdir(parents=True)
+    colour = Image.new("L" if suffix == "pgm" else "RGB", (8, 8), 200)
+    colour.save(tmp_path / "d" / "red" / f"x.{suffix}")
+    (tmp_path / "d" / "red" / "notes.txt").write_text("taken in May")
+    (tmp_path / "d" / "red" / "extensionless").write_text("taken in May")
+    result = evaluate(COLOUR_MODEL, str(tmp_path / "d"))
+    assert result["images"] == 1
+    assert result["skipped"] == {"not_an_image_file": 2}
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "captioning", ""])
+def test_other_tasks_are_refused(tmp_path, kind):
+    folder = write_tar(tmp_path / "d", ["red"], [0])
+    (folder / "classnames.txt").write_text("red\n")
+    (folder / "dataset_type.txt").write_text(f"{kind}\n")
+    with pytest.raises(UserError, match=rf"dataset_type\.txt names the task '{kind}'"):
+        evaluate(COLOUR_MODEL, str(folder))
+    with pytest.raises(UserError, match="task must be classification or retrieval, not 'x'"):
+        evaluate(COLOUR_MODEL, str(folder), task="x")
+    (folder / "dataset_type.txt").write_text("Classification")
+    assert evaluate(COLOUR_MODEL, str(folder))["images"] == 1
 
 
 def test_retrieval_with_several_captions_an_image(tmp_path):
@@ -189,8 +430,8 @@ def test_the_mean_per_class_weighs_classes_alike():
     assert varied.low < varied.value < varied.high
 
 
-def test_imagenet_names_and_templates_come_from_open_clip(image_folder):
-    texts = datasets.class_texts(str(image_folder), "imagenet", "imagenet")
+def test_imagenet_names_and_templates_come_from_open_clip(tar_folder):
+    texts = datasets.class_texts(str(tar_folder), "imagenet", "imagenet")
     assert len(texts.class_names) == 1000
     assert len(texts.templates) == 80
     assert datasets.fill(texts.templates[0], "tench") == "a bad photo of a tench."
@@ -206,8 +447,8 @@ def test_imagenet_names_and_templates_come_from_open_clip(image_folder):
         (lambda d: list(datasets.examples(str(d / "empty"), Counter())), "no folder"),
         (lambda d: datasets.class_texts("s4://bucket/x"), "s4"),
         (lambda d: load_model(str(d)), "no finished training run"),
-        (lambda d: load_model("openai"), "give --model"),
-        (lambda d: load_model(str(d / "bad.txt")), "give --model with"),
+        (lambda d: load_model("openai"), "give model too"),
+        (lambda d: load_model(str(d / "bad.txt")), "give model with"),
         (lambda d: load_model("x", "ViT-B-32-quickgelu"), "neither a file"),
         (lambda d: load_model(str(d / "bad.txt"), "ViT-S-32-alt"), "cannot be loaded"),
         (lambda d: load_model("x", "ViT-B-33"), "no model 'ViT-B-33'"),

@@ -260,6 +260,30 @@ def test_articles_have_the_words_they_were_made_of() -> None:
         ("5 < 6 and 7 > 6", f"5 {GAP} 6 and 7 {GAP} 6"),
         ("[[a", "[[a"),
         ("__NOTOC__a", f"{GAP}a"),
+        ("__notoc__a __init__", f"{GAP}a __init__"),
+        ("a<includeonly>b [[c]]</includeonly> d", "a d"),
+        ("a<noinclude> b</noinclude><onlyinclude> c</onlyinclude>", "a b c"),
+        ("a<style>.b { c: d }</style> e", f"a{GAP} e"),
+        ("a<STYLE type=x>.b</style\n> e<script>f()</script>", f"a{GAP} e{GAP}"),
+        ("a&shy;b c\xadd e&#173;f", "ab cd ef"),
+        ("a&zwnj;b c&#x200D;d e\u200cf", "a\u200cb c\u200dd e\u200cf"),
+        ("a&lrm;b &#8288;c\ufeffd", "ab cd"),
+        ("a&#8203;b", f"a{GAP}b"),
+        ("i<n and x>y", f"i{GAP}n and x{GAP}y"),
+        ("if k <n then\n\nb>c", f"if k {GAP}n then\n\nb{GAP}c"),
+        ("a <b then\n\nc> d", f"a {GAP}b then\n\nc{GAP} d"),
+        ("a <ref x\n \nb/> c", f"a {GAP}ref x\n \nb/{GAP} c"),
+        ("a<span\n title='b'>c</span>d", "acd"),
+        ("a<foo>b</foo>c", f"a{GAP}foo{GAP}b{GAP}/foo{GAP}c"),
+        (
+            "a <pre-war>b</pre-war> <source-code>",
+            f"a {GAP}pre-war{GAP}b{GAP}/pre-war{GAP} {GAP}source-code{GAP}",
+        ),
+        ("a<ref group=b/>c<br/>d<b\t>e</b >f", "ac\ndef"),
+        ("{|\n| a\n{|\n| b\n|}\n| c\n|}\nd", "\n\nd"),
+        ("e\n{|\n| a\n{|\n| b\n{|\n|}\n|}\n| c\n|}\nd {{f|\n{|\n|}\n}} g", f"e\n\n\nd {GAP} g"),
+        ("{|\n| a\n{|\n| b\n|}\nc", "\n"),
+        ("{|\n| a {{b|\n|}\nc}}\nd", f"\n\nc{GAP}\nd"),
         ("", ""),
     ],
 )
@@ -269,7 +293,8 @@ def test_markup(wikitext: str, plain: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["[[", "{{", "<ref>", "<ref name=", "\n{|", "\n{|\n|}", "<!--", "[[a|", "[[File:x|\n", "{{a|",
+    ["<b ", "<b\n ", "<ref\n", "__toc", "[[", "{{", "<ref>", "<ref name=",
+     "\n{|", "\n{|\n|}", "<!--", "[[a|", "[[File:x|\n", "{{a|",
      "'''''a", "[http://x ", "<b>", "&", "[[a|''", "'''[http://x ''", "<math>", "<nowiki>"],
 )  # fmt: skip
 def test_hostile_markup_takes_linear_time(piece: str) -> None:
@@ -300,6 +325,8 @@ def test_any_text_is_survived(text: str) -> None:
          ["cafe\u0301", "naïve", "北京", "1", "", "000", "x", "", "y"]),
         ("हिन्दी", ["हिन्दी"]),
         ("\u0301a", ["", "a"]),
+        ("می\u200cخواهم \u200cx\u200d", ["می\u200cخواهم", "", "x", ""]),
+        ("ක්\u200dෂ", ["ක්\u200dෂ"]),
         (f"a {GAP} b", ["a", "", "b"]),
     ],
 )  # fmt: skip
@@ -370,8 +397,40 @@ def test_titles() -> None:
     assert title_of("éclair_(food)_") == "Éclair (food)"
     assert title_of("ßx") == "ßx"
     assert title_of("__a__b") == "A b"
+    assert title_of("\u200ea\u202eb\xa0") == "Ab"
+    assert title_of("") == ""
     assert [t for t in ("Talk:A", "User talk:B", "Foo: a bar", "Special:Search", "Portal") if
             is_article_title(t)] == ["Foo: a bar", "Portal"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wiki", "text", "title"),
+    [
+        ("ka", "ვიკიპედია", "ვიკიპედია"),  # no capitals of headlines
+        ("en", "ǆungla", "ǅungla"),
+        ("en", "Ǆ", "Ǆ"),
+        ("en", "ﬁre", "ﬁre"),
+        ("en", "ŉ", "ŉ"),
+        ("hy", "և", "և"),
+        ("el", "ᾳ", "ᾼ"),
+        ("el", "ᾲ", "ᾲ"),
+        ("en", "ⅷ", "ⅷ"),
+        ("en", "ⓐ", "ⓐ"),
+        ("en", "ıx", "Ix"),
+        ("en", "istanbul", "Istanbul"),
+        ("tr", "istanbul", "İstanbul"),
+        ("tr", "ırmak", "Irmak"),
+        ("az", "istanbul", "İstanbul"),
+        ("kaa", "ısıq", "Ísıq"),
+        ("de", "über", "Über"),
+        ("ru", "яблоко", "Яблоко"),
+        ("en", "1a", "1a"),
+    ],
+)
+def test_capitals_of_titles_are_those_of_mediawiki(wiki: str, text: str, title: str) -> None:
+    assert title_of(text, wiki) == title
+    line = f"{wiki} {text} 3 0".encode()
+    assert list(read_views([line], wiki, Counter())) == [(title, 3)]
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2"])

@@ -311,7 +311,10 @@ def test_links_only_to_web_addresses() -> None:
 
 
 HOSTILE = "<script>alert(1)</script> & \"quoted\" 'too' \x1b[31m \u202egnp"
-SHOWN = "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;too&#39; \\x1b[31m \\u202egnp"
+SHOWN = (
+    "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quoted&#34; &#39;too&#39; "
+    "\\x1b[31m \\u202egnp"
+)
 
 
 @pytest.mark.parametrize(

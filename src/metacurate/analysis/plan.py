@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from metacurate.arguments import whole
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts, Probabilities
 from metacurate.curation.layout import (
@@ -27,7 +28,8 @@ from metacurate.curation.layout import (
     matched_run,
 )
 from metacurate.curation.match_index import read_index
-from metacurate.errors import UserError
+from metacurate.curation.settings import check_p, check_t
+from metacurate.errors import ArgumentError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.made import open_made
 from metacurate.runtime.progress import meter
@@ -40,24 +42,25 @@ PAPER_TAIL_PROPORTION = 0.06
 
 @dataclass(frozen=True)
 class Sweep:
-    """The thresholds to plan for, given or to be solved; if there are none, a sweep by default."""
+    """The thresholds ``t`` to plan for, given or to be solved from tail proportions ``p`` or target
+    sizes; if there are none, a sweep by default."""
 
-    thresholds: tuple[float, ...] = ()
-    tail_proportions: tuple[float, ...] = ()
-    target_sizes: tuple[int, ...] = ()
+    t: tuple[float, ...] = ()
+    p: tuple[float, ...] = ()
+    target_size: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(not t > 0 for t in self.thresholds):
-            raise UserError("--t must be positive (or inf for no balancing)")
-        if any(not 0 <= p <= 1 for p in self.tail_proportions):
-            raise UserError("--p must lie between 0 and 1")
-        if any(size < 1 for size in self.target_sizes):
-            raise UserError("--target-size must be positive")
+        for t in self.t:
+            check_t(t)
+        for p in self.p:
+            check_p(p)
+        for size in self.target_size:
+            whole("target_size", size, 1)
 
     @property
     def empty(self) -> bool:
         """Whether nothing is asked for."""
-        return not (self.thresholds or self.tail_proportions or self.target_sizes)
+        return not (self.t or self.p or self.target_size)
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,11 @@ def plan_run(run: Run, sweep: Sweep) -> list[Plan]:
         )
 
     asked = _thresholds(counts, sweep)
-    for target in sweep.target_sizes:
+    for target in sweep.target_size:
         try:
             t = balancing.solve_threshold_for_size(counts, lambda t: sizes([t])[0][0], target)
-        except ValueError as error:
-            raise UserError(f"--target-size: {error}") from None
+        except ArgumentError as error:
+            raise ArgumentError("{target_size}: {said}", said=str(error)) from None
         asked.append((t, f"{target:,} pairs"))
     plans = []
     for (t, reason), (pairs, texts) in zip(asked, sizes([t for t, _ in asked]), strict=True):
@@ -110,7 +113,7 @@ def plan_counts(counts: Counts, sweep: Sweep) -> list[Plan]:
     A target size gives the least t that could reach it.
     """
     asked = _thresholds(counts, sweep)
-    for target in sweep.target_sizes:
+    for target in sweep.target_size:
         t = _least_threshold(counts, target)
         asked.append((t, f"{target:,} pairs (t at least)"))
     plans = []
@@ -129,8 +132,8 @@ def _thresholds(counts: Counts, sweep: Sweep) -> list[tuple[float, str]]:
         top = int(counts.max(initial=1))
         decades = [float(10**k) for k in range(len(str(top)))]
         sweep = Sweep((*decades, math.inf), (PAPER_TAIL_PROPORTION,))
-    asked = [(t, "") for t in sweep.thresholds]
-    asked += [(balancing.solve_threshold(counts, p), f"p = {p:g}") for p in sweep.tail_proportions]
+    asked = [(t, "") for t in sweep.t]
+    asked += [(balancing.solve_threshold(counts, p), f"p = {p:g}") for p in sweep.p]
     return asked
 
 
@@ -138,7 +141,11 @@ def _least_threshold(counts: Counts, target: float) -> float:
     """The t at which the sum of min(count, t) is the target."""
     total = int(counts.sum())
     if target > total:
-        raise UserError(f"--target-size: there are only {total:,} matches, so no {target:,} pairs")
+        raise ArgumentError(
+            "{target_size}: there are only {total:,} matches, so no {target:,} pairs",
+            total=total,
+            target=target,
+        )
     return balancing.threshold_with_sum(counts, target)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+import typer
 
 from metacurate.cli import (  # noqa: F401  (commands register themselves)
     analysis,
@@ -21,7 +23,7 @@ from metacurate.cli import (  # noqa: F401  (commands register themselves)
     webdataset,
 )
 from metacurate.cli.root import app
-from metacurate.errors import Stopped, UserError
+from metacurate.errors import ArgumentError, Stopped, UserError
 from metacurate.printable import printable
 
 MAX_MESSAGE = 4000  # characters
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
     try:
         app(arguments)
+    except ArgumentError as error:
+        fail(error.told(_options(sys.argv[1:] if arguments is None else arguments)))
     except UserError as error:
         fail(str(error))
     except Stopped as stop:
@@ -60,6 +64,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{advice}{where}, then run the same command again: it resumes")
     except Exception as error:
         _fail_for_storage(error)
+
+
+def _options(arguments: Sequence[str]) -> Callable[[str], str]:
+    """Gives the option by which the command that is run takes an argument of the library.
+
+    It is the option whose parameter has the argument's name (or its singular: ``text_cols`` and
+    ``--text-col``); of an argument without an option, such as the pool, its name in the usage line.
+    """
+    command = typer.main.get_command(app)
+    for argument in arguments:
+        if argument in (nested := getattr(command, "commands", {})):
+            command = nested[argument]
+    spellings: dict[str | None, str] = {}
+    for parameter in command.params:
+        long = [option for option in parameter.opts if option.startswith("--")]
+        spellings[parameter.name] = long[0] if long else str(parameter.name).upper()
+
+    def spell(name: str) -> str:
+        rule = f"--{name.replace('_', '-')}"
+        return spellings.get(name) or spellings.get(name.removesuffix("s")) or rule
+
+    return spell
 
 
 def _fail_for_storage(error: Exception) -> NoReturn:

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
 from metacurate.cli.root import app
 from metacurate.errors import UserError
@@ -56,7 +57,10 @@ def inspect_text_command(
             metavar="C", help="Their counts: counts.npy, a data card, or JSON {entry: count}."
         ),
     ] = None,
-    t: Annotated[float | None, typer.Option("--t", help="The threshold.")] = None,
+    t: Annotated[
+        float | None,
+        typer.Option("--t", parser=amount, metavar="NUMBER", help="The threshold."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which entries a text matches, each entry's p, and the probability that it is kept.
@@ -66,14 +70,14 @@ def inspect_text_command(
     from metacurate.analysis.inspect import Distribution, inspect_text, run_distribution
     from metacurate.analysis.read_counts import read_counts
     from metacurate.curation.matching.matcher import Matcher
+    from metacurate.curation.settings import check_t
     from metacurate.metadata.store import load_metadata
     from metacurate.runtime.storage import Folder
 
     if run is not None and metadata is None and counts is None and t is None:
         distribution = run_distribution(Folder(run))
     elif run is None and metadata is not None and counts is not None and t is not None:
-        if not t > 0:
-            raise UserError(f"--t must be positive (or inf for no balancing), not {t:g}")
+        check_t(t)
         entries = load_metadata(metadata)
         distribution = Distribution(
             entries, read_counts(counts, entries), t, Matcher(entries.entries)
@@ -255,12 +259,21 @@ def plan_command(
             help="Counts alone (counts.npy, a data card, JSON {entry: count}): bounds.",
         ),
     ] = None,
-    t: Annotated[list[float] | None, typer.Option("--t", help="A threshold; repeatable.")] = None,
+    t: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--t", parser=amount, metavar="NUMBER", help="A threshold (20000, 20k); repeatable."
+        ),
+    ] = None,
     p: Annotated[
-        list[float] | None, typer.Option("--p", help="A tail proportion; repeatable.")
+        list[float] | None,
+        typer.Option("--p", parser=amount, metavar="NUMBER", help="A tail proportion; repeatable."),
     ] = None,
     target_size: Annotated[
-        list[int] | None, typer.Option(help="Expected pairs to be kept; repeatable.")
+        list[int] | None,
+        typer.Option(
+            parser=whole_amount, metavar="NUMBER", help="Expected pairs to be kept; repeatable."
+        ),
     ] = None,
     *,
     options: Options,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import (
     AsJson,
     ConfigFile,
@@ -66,15 +67,29 @@ RowsPerUnit = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        "--t", help="Threshold: entries with more matches keep about t pairs. inf: no balancing."
+        "--t",
+        parser=amount,
+        metavar="NUMBER",
+        help="Threshold: entries with more matches keep about t pairs (20000, 20k). inf: no "
+        "balancing.",
     ),
 ]
 TailProportion = Annotated[
     float | None,
-    typer.Option("--p", help="Solve t so that tail entries hold this share of all matches (0.06)."),
+    typer.Option(
+        "--p",
+        parser=amount,
+        metavar="NUMBER",
+        help="Solve t so that tail entries hold this share of all matches (0.06).",
+    ),
 ]
 TargetSize = Annotated[
-    int | None, typer.Option(help="Solve t so that this many pairs are expected to be kept.")
+    int | None,
+    typer.Option(
+        parser=whole_amount,
+        metavar="NUMBER",
+        help="Solve t so that this many pairs are expected to be kept (1000000, 1M).",
+    ),
 ]
 ExpectSurvival = Annotated[
     float,

@@ -9,6 +9,7 @@ import typer
 from metacurate.cli.options import AsJson, show
 from metacurate.cli.root import app
 from metacurate.cli.training import Threads
+from metacurate.printable import printable
 
 
 @app.command("eval")
@@ -38,8 +39,12 @@ def eval_command(
             "dataset_type.txt."
         ),
     ] = None,
-    classnames: Annotated[
-        str | None, typer.Option(help="File with a class name a line, or 'imagenet'.")
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            "--classnames",
+            help="File with a class name a line (or .json: an array of names), or 'imagenet'.",
+        ),
     ] = None,
     templates: Annotated[
         str | None,
@@ -72,7 +77,7 @@ def eval_command(
 
     from metacurate.evaluation.evaluate import estimates, evaluate
     from metacurate.evaluation.zero_shot import load_model
-    from metacurate.runtime.progress import meter
+    from metacurate.runtime.progress import meter, note
     from metacurate.runtime.storage import Folder
 
     if threads is not None:
@@ -82,9 +87,12 @@ def eval_command(
     with meter("eval", len(data), "images", parts="data sets") as progress:
         for place in data:
             result = evaluate(
-                loaded, place, task=task, class_names=classnames, templates=templates,
+                loaded, place, task=task, class_names=class_names, templates=templates,
                 groups=groups, progress=progress,
             )  # fmt: skip
+            if repeated := result.get("repeated_class_names"):
+                shown = printable(", ".join(repeated), 200)
+                note(f"{place}: class names given more than once (the first class counts): {shown}")
             results.append(result)
             progress.advance()
     table = Table(title="zero-shot evaluation", title_justify="left", box=None)

@@ -37,9 +37,10 @@ def build_command(
             "or 'wn:LEXICON' (wn:oewn:2024)."
         ),
     ] = "wordnet",
-    wikipedia: Annotated[
+    dumps: Annotated[
         list[str] | None,
         typer.Option(
+            "--wikipedia",
             metavar="DUMPS",
             help="Wikipedia pages-articles dumps (.xml.bz2, .xml.gz or .xml); a quoted pattern, "
             "or repeat the option. Multistream dumps are read in parallel.",
@@ -102,7 +103,7 @@ def build_command(
 
     settings = BuildConfig(
         wordnet=wordnet,
-        dumps=tuple(wikipedia or ()),
+        dumps=tuple(dumps or ()),
         pageviews=tuple(pageviews or ()),
         sources=tuple(source or SOURCES),
         min_count=min_count,

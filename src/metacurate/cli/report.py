@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from metacurate.cli.numbers import amount
 from metacurate.cli.options import AsJson, Options, open_run, reads, show, summary_table
 from metacurate.cli.root import app
 
@@ -17,7 +18,10 @@ def report_command(
     t: Annotated[
         list[float] | None,
         typer.Option(
-            "--t", help="A further threshold for the cumulative curve; repeatable (inf: none)."
+            "--t",
+            parser=amount,
+            metavar="NUMBER",
+            help="A further threshold for the cumulative curve; repeatable (inf: none).",
         ),
     ] = None,
     entry: Annotated[

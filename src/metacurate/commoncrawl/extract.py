@@ -28,7 +28,7 @@ from metacurate.commoncrawl.page_rows import (
 from metacurate.commoncrawl.response import Page, Response, read_response
 from metacurate.commoncrawl.warc import Record, read_batches, read_records
 from metacurate.commoncrawl.wat_tables import wat_tables
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
@@ -187,7 +187,7 @@ def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     if config.identifier != "none":
         return load_identifier(config.identifier, config.min_language_score)
     if config.languages:
-        raise UserError("--lang needs a language identifier; leave out --identifier none")
+        raise ArgumentError("{lang} needs a language identifier; leave out {identifier} none")
     return None
 
 

@@ -27,7 +27,7 @@ from metacurate.curation.layout import (
 )
 from metacurate.curation.match_index import MATCHED_TYPE, read_index
 from metacurate.curation.settings import Balance, json_number
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
@@ -137,8 +137,10 @@ def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: st
     try:
         wanted = settings.target_size / settings.expect_survival
         return balancing.solve_threshold_for_size(counts, expected_size, wanted)
-    except ValueError as error:
-        raise UserError(f"--target-size: {error}; use --t inf to keep all") from None
+    except ArgumentError as error:
+        raise ArgumentError(
+            "{target_size}: {said}; use {t} inf to keep all", said=str(error)
+        ) from None
 
 
 @lru_cache(maxsize=2)

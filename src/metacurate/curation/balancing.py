@@ -3,7 +3,8 @@
 An entry with count ``c`` keeps each of its pairs with probability ``p = min(1, t / c)``; a text is
 kept iff the draw of at least one of its matched entries succeeds, and a pair iff at least one of
 its texts is (MetaCLIP, arXiv 2309.16671, section 3.3 and algorithm 1). Draws are independent: a
-pair with matches E is kept with probability ``1 - prod(1 - p_e for e in E)``.
+pair with matches E is kept with probability ``1 - prod(1 - p_e for e in E)``, given to within
+1e-12 of its value, however small.
 
 The draw for (seed, epoch, uid, text position, entry) is the published counter-based generator
 Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
@@ -24,12 +25,17 @@ text ``j`` the entry ids ``entry_ids[text_offsets[j]:text_offsets[j + 1]]``.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from metacurate.arguments import number, shown, whole
+from metacurate.curation.settings import check_p, check_t
+from metacurate.errors import ArgumentError
 from metacurate.kernels import balancing as kernel
 
 Counts = npt.NDArray[np.uint64]
@@ -51,17 +57,74 @@ def count_entries(entry_ids: EntryIds, entries: int) -> Counts:
         uint64[entries], the number of texts that match each entry.
 
     Raises:
-        ValueError: An id is ``entries`` or larger.
+        ValueError: An id is no whole number from 0 to ``entries - 1``.
     """
-    counts = np.zeros(entries, np.uint64)
+    counts = np.zeros(whole("entries", entries, 0), np.uint64)
     add_counts(counts, entry_ids)
     return counts
 
 
 def add_counts(counts: Counts, entry_ids: EntryIds) -> None:
     """Add to ``counts`` (uint64[entries]) what ``count_entries`` gives for some more texts."""
-    if not kernel.add_counts(counts, entry_ids):
-        raise ValueError(f"entry {entry_ids.max()} is none of the {counts.size} entries")
+    kernel.add_counts(counts, _entry_ids(entry_ids, counts.size))
+
+
+def _whole_numbers(name: str, values: Any) -> npt.NDArray[Any]:
+    """A list of whole numbers as an array of one dimension; ArgumentError if it is none."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ArgumentError(
+            f"{{{name}}} must be a list of whole numbers (one dimension), not {{dtype}}{{shape}}",
+            dtype=array.dtype,
+            shape=list(array.shape),
+        )
+    return array
+
+
+def _entry_ids(values: Any, entries: int) -> EntryIds:
+    """Entry ids that the kernels can take: each is below ``entries``."""
+    array = _whole_numbers("entry_ids", values)
+    if array.size:
+        wrong = [int(i) for i in (array.min(), array.max()) if not 0 <= i < entries]
+        if wrong:
+            raise ArgumentError(
+                "{entry_ids}: entry {wrong} is none of the {number} entries",
+                wrong=wrong[0],
+                number=entries,
+            )
+    return np.ascontiguousarray(array, np.uint32)
+
+
+def _offsets(name: str, values: Any, end: int, into: str) -> Offsets:
+    """Offsets that the kernels can take: not decreasing, from 0 or more, up to at most ``end``."""
+    array = _whole_numbers(name, values)
+    if not array.size or array[0] < 0 or array[-1] > end or np.any(array[1:] < array[:-1]):
+        raise ArgumentError(
+            f"{{{name}}} must be rising positions from 0 to at most {{end}} (the number of "
+            f"{into}), one more than there are lists",
+            end=end,
+        )
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _counts(values: Any) -> Counts:
+    """Entry counts as uint64[entries]."""
+    array = _whole_numbers("counts", values)
+    if array.size and (array.min() < 0 or float(array.sum(dtype=np.float64)) >= 2**63):
+        raise ArgumentError("{counts} must be numbers from 0 on, with a sum below 2**63")
+    return array.astype(np.uint64, copy=False)
+
+
+def _probabilities(values: Any) -> Probabilities:
+    """Keep probabilities in the kernels' type; they check the values of those that they use."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind != "f":
+        raise ArgumentError(
+            "{keep_probs} must be a list of floats (one dimension), not {dtype}{shape}",
+            dtype=array.dtype,
+            shape=list(array.shape),
+        )
+    return np.ascontiguousarray(array, np.float64)
 
 
 def keep_probabilities(counts: Counts, t: float) -> Probabilities:
@@ -77,12 +140,10 @@ def keep_probabilities(counts: Counts, t: float) -> Probabilities:
         float64[entries] in (0, 1]; 1 for tail entries and for entries that match nothing.
 
     Raises:
-        ValueError: ``t`` is not positive (or not a number).
+        ValueError: ``t`` is not positive (or no number), or a count is negative or no whole number.
     """
-    if not t > 0:
-        raise ValueError(f"the threshold t must be positive, not {t}")
-    values = counts.astype(np.float64)
-    return np.divide(t, values, out=np.ones(counts.size), where=values > t)
+    values, t = _counts(counts).astype(np.float64), check_t(t)
+    return np.divide(t, values, out=np.ones(values.size), where=values > t)
 
 
 def tail_proportion(counts: Counts, t: float) -> float:
@@ -95,8 +156,9 @@ def tail_proportion(counts: Counts, t: float) -> float:
         t: The threshold, in matches.
 
     Returns:
-        A share in [0, 1]; 0 if all counts are zero.
+        A share in [0, 1], correctly rounded; 0 if all counts are zero.
     """
+    counts, t = _counts(counts), number("t", t)
     total = int(counts.sum())
     return int(counts[counts < t].sum()) / total if total else 0.0
 
@@ -105,7 +167,8 @@ def solve_threshold(counts: Counts, p: float) -> float:
     """The largest ``t`` whose tail holds at most the share ``p`` of all counts.
 
     This is Meta CLIP 2's rule (arXiv 2507.22062). The tail proportion is a step function of t, so
-    the share reached (see ``tail_proportion``) may lie below ``p``.
+    the share reached (see ``tail_proportion``) may lie below ``p``; for a ``p`` that
+    ``tail_proportion`` gives for some count, that count is returned.
 
     Args:
         counts: uint64[entries], the entry counts of the pool.
@@ -117,13 +180,14 @@ def solve_threshold(counts: Counts, p: float) -> float:
     Raises:
         ValueError: ``p`` lies outside of [0, 1].
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"the tail proportion p must lie in [0, 1], not {p}")
+    counts, p = _counts(counts), check_p(p)
     values, entries = np.unique(counts[counts > 0], return_counts=True)
     sums = np.cumsum(values * entries.astype(np.uint64))
     if not sums.size:
         return math.inf
-    first_over = int(np.searchsorted(sums, p * float(sums[-1]), side="right"))
+    # Shares are compared as ``tail_proportion`` rounds them: p * total would be rounded otherwise.
+    total = int(sums[-1])
+    first_over = bisect_right(sums, p, key=lambda below: int(below) / total)
     return float(values[first_over]) if first_over < values.size else math.inf
 
 
@@ -145,15 +209,18 @@ def solve_threshold_for_size(
     Raises:
         ValueError: ``target`` is out of reach.
     """
+    counts, target = _counts(counts), number("target", target)
     high = float(counts.max(initial=0))
     most = expected_size(high) if high else 0.0
     if not 0 < target < most:
-        raise ValueError(
-            f"a target size must be above 0 and below the {most:.0f} matched pairs, not {target:g}"
+        raise ArgumentError(
+            "{target} must be above 0 and below the {most:.0f} matched pairs, not {value:g}",
+            most=most,
+            value=target,
         )
     # An entry keeps min(count, t) pairs, so their sum bounds the size from above.
     low = threshold_with_sum(counts, target)
-    f_low, f_high = math.log(expected_size(low) / target), math.log(most / target)
+    f_low, f_high = _log_ratio(expected_size(low), target), _log_ratio(most, target)
     if abs(f_low) <= SIZE_TOLERANCE:
         return low
     # Regula falsi with the Illinois step on log(size) over log(t), which is nearly straight.
@@ -164,7 +231,7 @@ def solve_threshold_for_size(
         if not x_low < x < x_high:
             x = (x_low + x_high) / 2
         t = math.exp(x)
-        f = math.log(expected_size(t) / target)
+        f = _log_ratio(expected_size(t), target)
         if abs(f) <= SIZE_TOLERANCE or x_high - x_low <= 1e-15 * max(1.0, abs(x_high)):
             return t
         if f > 0:
@@ -175,6 +242,11 @@ def solve_threshold_for_size(
             x_low, f_low = x, f
             f_high *= 0.5 if side == -1 else 1.0
             side = -1
+
+
+def _log_ratio(size: float, target: float) -> float:
+    """log(size / target), also of sizes too small for a float (the next step halves the range)."""
+    return math.log(size) - math.log(target) if size > 0 else -math.inf
 
 
 def threshold_with_sum(counts: Counts, target: float) -> float:
@@ -218,8 +290,6 @@ def balance(
     epoch, the pair's uid, the text's position in its pair and the entry id (docs/semantics.md).
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
 
-    The arrays are not checked: ids beyond ``keep_probs`` or offsets out of order are undefined.
-
     Args:
         uids: uint64[pairs, 2], a uid's 16 bytes as two little-endian numbers.
         pair_offsets: int64[pairs + 1] into the texts.
@@ -228,24 +298,55 @@ def balance(
         keep_probs: float64[entries], as ``keep_probabilities`` gives them.
         seed: The seed of all draws, in [0, 2**64).
         epoch: Counted up by a data loader that draws anew for each epoch, in [0, 2**64).
+
+    Raises:
+        ValueError: The arrays do not fit together: an id beyond ``keep_probs``, offsets out of
+            order or range, not a uid for each pair, a probability outside of [0, 1]; or the seed or
+            epoch is out of range.
     """
+    keys = [np.uint64(whole(n, v, 0, 2**64)) for n, v in (("seed", seed), ("epoch", epoch))]
+    keep_probs = _probabilities(keep_probs)
+    entry_ids = _entry_ids(entry_ids, keep_probs.size)
+    text_offsets = _offsets("text_offsets", text_offsets, entry_ids.size, "entry ids")
     texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
+    pair_offsets = _offsets("pair_offsets", pair_offsets, texts.size, "texts")
     pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
+    keep_prob = _pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
     kernel.draw(
-        np.uint64(seed), np.uint64(epoch), uids, pair_offsets, text_offsets, entry_ids, keep_probs,
-        texts, pairs,
+        *keys, _uids(uids, pairs.size), pair_offsets, text_offsets, entry_ids, keep_probs, texts,
+        pairs,
     )  # fmt: skip
-    return Balanced(
-        texts, pairs, pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
-    )
+    return Balanced(texts, pairs, keep_prob)
+
+
+def _uids(values: Any, pairs: int) -> npt.NDArray[np.uint64]:
+    """Uids that the kernel can take: two 64-bit words for each pair."""
+    array = np.asarray(values)
+    if array.shape != (pairs, 2) or array.dtype.kind != "u" or array.dtype.itemsize != 8:
+        raise ArgumentError(
+            "{uids} must be uint64[{pairs}, 2], two words for each of the pairs that pair_offsets "
+            "part, not {dtype}{shape}",
+            pairs=pairs,
+            dtype=array.dtype,
+            shape=list(array.shape),
+        )
+    return np.ascontiguousarray(array, np.uint64)
 
 
 def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int = 0) -> float:
     """One draw: a number in [0, 1) for the (pair, text, entry).
 
     ``uid`` has 16 bytes, ``text_position`` and ``entry_id`` are below 2**32, ``seed`` and ``epoch``
-    below 2**64. It is what ``balance`` draws; the entry keeps the text iff it is below p.
+    below 2**64. It is what ``balance`` draws; the entry keeps the text iff it is below p. Other
+    values raise ValueError.
     """
+    if len(uid) != 16:
+        raise ArgumentError("{uid} must have 16 bytes, not {value}", value=shown(uid))
+    for name, value, bits in (
+        ("seed", seed, 64), ("epoch", epoch, 64), ("text_position", text_position, 32),
+        ("entry_id", entry_id, 32),
+    ):  # fmt: skip
+        whole(name, value, 0, 2**bits)
     first, second = np.frombuffer(uid, "<u8")
     word = text_position << 32 | entry_id
     return float(kernel.uniform(np.uint64(seed), np.uint64(epoch), first, second, np.uint64(word)))
@@ -263,5 +364,20 @@ def pair_keep_probabilities(
 
     Returns:
         float64[pairs]; 0 for a pair without matches.
+
+    Raises:
+        ValueError: The arrays do not fit together, or a probability lies outside of [0, 1].
     """
-    return kernel.pair_keep_probabilities(offsets, entry_ids, keep_probs)
+    keep_probs = _probabilities(keep_probs)
+    entry_ids = _entry_ids(entry_ids, keep_probs.size)
+    offsets = _offsets("offsets", offsets, entry_ids.size, "entry ids")
+    return _pair_keep_probabilities(offsets, entry_ids, keep_probs)
+
+
+def _pair_keep_probabilities(
+    offsets: Offsets, entry_ids: EntryIds, keep_probs: Probabilities
+) -> Probabilities:
+    probabilities = np.empty(offsets.size - 1, np.float64)
+    if not kernel.pair_keep_probabilities(offsets, entry_ids, keep_probs, probabilities):
+        raise ArgumentError("{keep_probs} must lie in [0, 1]")
+    return probabilities

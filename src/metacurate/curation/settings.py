@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metacurate.errors import UserError
+from metacurate.arguments import number, whole
+from metacurate.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,42 @@ class Balance:
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.t, self.p, self.target_size)) != 1:
-            raise UserError("give exactly one of --t, --p and --target-size")
-        if self.t is not None and not self.t > 0:
-            raise UserError(f"--t must be positive (or inf for no balancing), not {self.t:g}")
-        if self.p is not None and not 0 <= self.p <= 1:
-            raise UserError(f"--p must lie between 0 and 1, not {self.p:g}")
-        if self.target_size is not None and self.target_size < 1:
-            raise UserError(f"--target-size must be positive, not {self.target_size}")
-        if not 0 < self.expect_survival <= 1:
-            raise UserError(
-                f"--expect-survival must lie above 0 and up to 1, not {self.expect_survival:g}"
+            raise ArgumentError("give exactly one of {t}, {p} and {target_size}")
+        # NumPy's numbers become Python's, which a manifest can hold.
+        if self.t is not None:
+            self._set("t", check_t(self.t))
+        if self.p is not None:
+            self._set("p", check_p(self.p))
+        if self.target_size is not None:
+            self._set("target_size", whole("target_size", self.target_size, 1))
+        if not 0 < (survival := number("expect_survival", self.expect_survival)) <= 1:
+            raise ArgumentError(
+                "{expect_survival} must lie above 0 and up to 1, not {value:g}", value=survival
             )
-        if not 0 <= self.seed < 2**64:
-            raise UserError(f"--seed must lie between 0 and 2**64 - 1, not {self.seed}")
+        self._set("expect_survival", survival)
+        self._set("seed", whole("seed", self.seed, 0, 2**64))
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; an infinite threshold is the string "inf"."""
         values = {k: v for k, v in asdict(self).items() if v is not None}
         return {k: "inf" if v == math.inf else v for k, v in values.items()}
+
+
+def check_t(t: float) -> float:
+    """A threshold as a float; ArgumentError if it is none."""
+    if not (value := number("t", t)) > 0:
+        raise ArgumentError("{t} must be positive (inf: no balancing), not {value:g}", value=value)
+    return value
+
+
+def check_p(p: float) -> float:
+    """A tail proportion as a float; ArgumentError if it is none."""
+    if not 0 <= (value := number("p", p)) <= 1:
+        raise ArgumentError("{p} must lie between 0 and 1, not {value:g}", value=value)
+    return value
 
 
 def json_number(t: float) -> float | str:

@@ -1,33 +1,41 @@
 """Evaluation data: image folders, and WebDataset tars in clip-benchmark's layout.
 
 An image folder has a folder a class (``CLASS/any/name.jpg``); the classes are numbered in the order
-of their folders' names. A WebDataset folder has tars, in itself or in ``test/``, with ``KEY.cls``
-(the class's number) or, for retrieval, ``KEY.txt`` (a caption a line) beside each image. Either may
-hold ``classnames.txt`` and ``zeroshot_classification_templates.txt`` (lines; ``{c}`` or ``{}``
-stands for the class's name). ImageNet's names and templates come with open_clip. Folders may be
-local or on an object store.
+of their folders' names, as numbers if all of them are whole numbers (ImageNetV2's ``0`` to
+``999``). Hidden folders and files (``.name``) and ``__MACOSX`` are ignored. A WebDataset folder has
+tars, in itself or in ``test/``, with ``KEY.cls`` (the class's number) or, for retrieval,
+``KEY.txt`` (a caption a line) beside each image.
+
+Either may hold ``zeroshot_classification_templates.txt`` (a template a line; ``{c}`` or ``{}``
+stands for the class's name) and the classes' names: ``classnames.txt`` (a class a line, in the
+order of the numbers; a name may be empty, as one of clevr_closest_object_distance is) or
+``classnames.json`` (an array with a name, or an array of several names, for each class). ImageNet's
+names and templates come with open_clip. Folders may be local or on an object store.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import fsspec
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
 from metacurate.webdataset.shards import read_samples
 
-CLASS_NAMES_FILE = "classnames.txt"
+CLASS_NAMES_FILES = ("classnames.txt", "classnames.json")
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 IMAGENET = "imagenet"
 IMAGENET_SIMPLE = "imagenet-simple"
 PLAIN_TEMPLATES = ("a photo of a {c}.",)
+# Beside the formats of the web: those of GTSRB and EuroSAT, all that torchvision's ImageFolder has.
+DATA_SET_SUFFIXES = frozenset({".bmp", ".pgm", ".ppm", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,19 @@ class Example:
 
 @dataclass(frozen=True)
 class ClassificationText:
-    """What zero-shot classifiers are made of: the classes' names and the templates for them."""
+    """What zero-shot classifiers are made of: each class's names and the templates for them."""
 
-    class_names: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Each class's first name."""
+        return tuple(names[0] for names in self.classes)
+
+    def prompts(self, number: int) -> tuple[str, ...]:
+        """The texts of a class: every template with each of its names."""
+        return tuple(fill(t, name) for name in self.classes[number] for t in self.templates)
 
 
 def class_texts(
@@ -53,20 +70,32 @@ def class_texts(
     """Class names and templates: from the files given, "imagenet", or those beside the data.
 
     Without any, an image folder's own folder names and ``a photo of a {c}.`` serve. Raises
-    UserError if there are no names.
+    UserError if there are no names, or not as many as the data set has class folders.
     """
     _require(data)
+    folders = [] if _tars_of(data) else class_folders(data)
+    classes: tuple[tuple[str, ...], ...]
     if class_names == IMAGENET:
-        names = tuple(open_clip().IMAGENET_CLASSNAMES)
-    elif (file := _given_or_beside(data, class_names, CLASS_NAMES_FILE)) is not None:
-        names = _lines(file)
+        classes = tuple((name,) for name in open_clip().IMAGENET_CLASSNAMES)
+    elif (file := _given_or_beside(data, class_names, *CLASS_NAMES_FILES)) is not None:
+        classes = _read_classes(file)
     else:
-        names = tuple(_name(place).replace("_", " ") for place in class_folders(data))
-        if not names:
-            raise UserError(
-                f"{data} has neither {CLASS_NAMES_FILE} nor a folder a class; "
-                "give the names with --classnames FILE or --classnames imagenet"
+        classes = tuple((_name(place).replace("_", " "),) for place in folders)
+        if not classes:
+            raise ArgumentError(
+                "{data_set} has neither {file} nor a folder a class; give the names with "
+                "{class_names} FILE or {class_names} imagenet",
+                data_set=data,
+                file=CLASS_NAMES_FILES[0],
             )
+    if folders and len(folders) != len(classes):
+        raise ArgumentError(
+            "{data_set} has {folders:,} class folders, but there are {names:,} class names: each "
+            "folder needs one, in order (check {class_names})",
+            data_set=data,
+            folders=len(folders),
+            names=len(classes),
+        )
     if templates in (IMAGENET, IMAGENET_SIMPLE):
         clip = open_clip()
         chosen = (
@@ -76,13 +105,13 @@ def class_texts(
         )
         found = tuple(make("{c}") for make in chosen)
     elif (file := _given_or_beside(data, templates, TEMPLATES_FILE)) is not None:
-        found = _lines(file)
+        found = tuple(line for line in _lines(file) if line)
     else:
         found = PLAIN_TEMPLATES
     for template in found:
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"the template {template!r} has no {{c}} for the class's name")
-    return ClassificationText(names, found)
+    return ClassificationText(classes, found)
 
 
 def fill(template: str, name: str) -> str:
@@ -90,25 +119,44 @@ def fill(template: str, name: str) -> str:
     return template.replace("{c}", name).replace("{}", name)
 
 
-def _given_or_beside(data: str, given: str | None, name: str) -> str | None:
+def _given_or_beside(data: str, given: str | None, *names: str) -> str | None:
     if given is not None:
         return given
-    beside = [Folder(data).address(name), Folder(_parent(data)).address(name)]
+    places = Folder(data), Folder(_parent(data))
+    beside = [place.address(name) for place in places for name in names]
     return next((address for address in beside if is_file(address)), None)
 
 
 def _lines(address: str) -> tuple[str, ...]:
-    found = tuple(line.strip() for line in read_text(address).splitlines() if line.strip())
-    if not found:
+    found = tuple(line.strip() for line in read_text(address).splitlines())
+    if not any(found):
         raise UserError(f"{address} is empty")
     return found
+
+
+def _read_classes(address: str) -> tuple[tuple[str, ...], ...]:
+    """The classes' names of a file: a class a line, or a JSON array (``.json``)."""
+    if not address.lower().endswith(".json"):
+        return tuple((name,) for name in _lines(address))
+    try:
+        values = json.loads(read_text(address))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{address} is no usable JSON file: {error}") from None
+    classes = [[v] if isinstance(v, str) else v for v in values] if type(values) is list else []
+    if not classes or not all(
+        type(c) is list and c and set(map(type, c)) == {str} for c in classes
+    ):
+        raise UserError(
+            f"{address} must hold a JSON array with a name, or an array of names, for each class"
+        )
+    return tuple(tuple(names) for names in classes)
 
 
 def read_text(address: str) -> str:
     """A small text file; UserError if it cannot be read."""
     try:
         with fsspec.open(address, "rb") as file:
-            return str(file.read(), "utf-8")
+            return str(file.read(), "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{address} cannot be read: {error}") from None
 
@@ -123,8 +171,10 @@ def is_file(address: str) -> bool:
 
 def class_folders(data: str) -> list[str]:
     """An image folder's classes in the order of their numbers."""
-    folders, _ = _contents(data)
-    return [folder for folder in folders if not _tars(folder)]
+    folders = [folder for folder in _contents(data)[0] if not _tars(folder)]
+    if all(_name(folder).isdecimal() for folder in folders):
+        folders.sort(key=lambda folder: int(_name(folder)))
+    return folders
 
 
 def _tars(data: str) -> list[str]:
@@ -133,6 +183,11 @@ def _tars(data: str) -> list[str]:
         return (int(stem) if stem.isdigit() else 2**63, _name(address))
 
     return sorted((f for f in _contents(data)[1] if f.endswith(".tar")), key=order)
+
+
+def _tars_of(data: str) -> list[str]:
+    """The tars of a WebDataset folder: those in it, else those in ``test/``."""
+    return _tars(data) or _tars(Folder(data).address("test"))
 
 
 def _parent(folder: str) -> str:
@@ -145,11 +200,20 @@ def _name(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a name is the system's business: ``.DS_Store``, ``._x.jpg``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _contents(data: str) -> tuple[list[str], list[str]]:
-    """The folders and files directly in a folder, each by name; none if there is no folder."""
+    """The folders and files directly in a folder, each by name; none if there is no folder.
+
+    Hidden ones are left out.
+    """
     if is_local(data):
         path = local_path(data)
         paths = sorted(path.iterdir()) if path.is_dir() else []
+        paths = [p for p in paths if not _is_hidden(p.name)]
         return [str(p) for p in paths if p.is_dir()], [str(p) for p in paths if p.is_file()]
     filesystem, inner = resolve(data)
     try:
@@ -159,18 +223,23 @@ def _contents(data: str) -> tuple[list[str], list[str]]:
     kinds: dict[str, list[str]] = {"directory": [], "file": []}
     for entry in entries:
         name = entry["name"].rstrip("/")
-        if name != inner.rstrip("/") and entry["type"] in kinds:
+        own = name == inner.rstrip("/")  # some stores list a folder in itself
+        if not (own or _is_hidden(_name(name))) and entry["type"] in kinds:
             kinds[entry["type"]].append(filesystem.unstrip_protocol(name))
     return sorted(kinds["directory"]), sorted(kinds["file"])
 
 
 def _files_below(folder: str) -> list[str]:
-    """The files of a folder and those below it, in order."""
+    """The files of a folder and those below it, in order; hidden ones are left out."""
     if is_local(folder):
-        return [str(path) for path in sorted(local_path(folder).rglob("*")) if path.is_file()]
+        root = local_path(folder)
+        paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+        return [str(p) for p in paths if not any(map(_is_hidden, p.relative_to(root).parts))]
     filesystem, inner = resolve(folder)
+    start = len(inner.rstrip("/")) + 1
     found = sorted(filesystem.find(inner), key=lambda name: name.split("/"))
-    return [filesystem.unstrip_protocol(name) for name in found]
+    shown = [name for name in found if not any(map(_is_hidden, name[start:].split("/")))]
+    return [filesystem.unstrip_protocol(name) for name in shown]
 
 
 def _require(data: str) -> None:
@@ -184,21 +253,23 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
     Raises UserError if the folder has neither tars nor a folder a class.
     """
     _require(data)
-    for place in (data, Folder(data).address("test")):
-        if tars := _tars(place):
-            for tar in tars:
-                yield from _tar_examples(tar, skipped)
-            return
+    if tars := _tars_of(data):
+        for tar in tars:
+            yield from _tar_examples(tar, skipped)
+        return
     classes = class_folders(data)
     if not classes:
         raise UserError(f"{data} has neither tars (in it or in test/) nor a folder a class")
     for label, place in enumerate(classes):
         for address in _files_below(place):
-            if f".{_name(address).rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
-                try:
-                    yield Example(read_bounded(address), label, ())
-                except UnusableImage as reason:
-                    skipped[str(reason)] += 1
+            suffix = f".{_name(address).rpartition('.')[2].lower()}"
+            if suffix not in IMAGE_SUFFIXES | DATA_SET_SUFFIXES:
+                skipped["not_an_image_file"] += 1
+                continue
+            try:
+                yield Example(read_bounded(address), label, ())
+            except UnusableImage as reason:
+                skipped[str(reason)] += 1
 
 
 def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:

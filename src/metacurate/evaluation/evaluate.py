@@ -16,6 +16,7 @@ from metacurate.runtime.storage import Folder
 
 Task = Callable[..., dict[str, Any]]
 TASKS: dict[str, Task] = {"classification": classify, "retrieval": retrieve}
+CLASSIFICATION = "classification"
 TYPE_FILE = "dataset_type.txt"
 
 
@@ -33,25 +34,26 @@ def evaluate(
 
     ``task`` is "classification", "retrieval" or a task of one's own (``metacurate.plugins``), a
     callable of ``loaded``, ``data`` and ``progress`` that gives a dictionary; if not given,
-    clip-benchmark's ``dataset_type.txt`` tells, else it is classification. ``groups``: a JSON file
-    {class name: group}. ``progress`` is told of the images. Raises UserError for data
-    or options that do not fit.
+    clip-benchmark's ``dataset_type.txt`` tells, and without that file it is classification.
+    ``groups``: a JSON file {class name: group}. ``progress`` is told of the images. Raises
+    UserError for data or options that do not fit.
     """
     if task is None:
-        kind = Folder(data).address(TYPE_FILE)
-        is_retrieval = datasets.is_file(kind) and datasets.read_text(kind).strip() == "retrieval"
-        task = "retrieval" if is_retrieval else "classification"
-    if task == "classification":
-        texts = datasets.class_texts(data, class_names, templates)
-        table = _read_groups(groups) if groups is not None else None
-        result = classify(loaded, data, texts, groups=table, progress=progress)
-    else:
-        result = load_plugin("evaluation task", task, TASKS)(loaded, data, progress=progress)
+        file = Folder(data).address(TYPE_FILE)
+        task = datasets.read_text(file).strip().lower() if datasets.is_file(file) else CLASSIFICATION
+        if task not in TASKS:
+            raise UserError(f"{file} names the task {task!r}; only {' and '.join(TASKS)} are known")
+    if task != CLASSIFICATION:
+        run = load_plugin("evaluation task", task, TASKS)
+        return {"data": data, "task": task, **run(loaded, data, progress=progress)}
+    texts = datasets.class_texts(data, class_names, templates)
+    table = _read_groups(groups) if groups is not None else None
+    result = classify(loaded, data, texts, groups=table, progress=progress)
     return {"data": data, "task": task, **result}
 
 
 def check(data: str, class_names: str | None, templates: str | None, groups: str | None) -> None:
-    """UserError if a data set for classification, or a file about it, is not to be had."""
+    """UserError if a data set for classification, or a file about it, cannot be found."""
     datasets.class_texts(data, class_names, templates)
     if groups is not None:
         _read_groups(groups)

@@ -29,14 +29,18 @@ class Estimate:
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
-def mean_estimate(hits: Hits, *, seed: int = 0) -> Estimate:
-    """The share of hits. Resampling n of n hits gives binomial counts: no resamples are drawn."""
+def mean_estimate(hits: Hits | npt.NDArray[np.float64], *, seed: int = 0) -> Estimate:
+    """The mean of hits, or of a few different values.
+
+    Resampling n of n values gives multinomial counts of each: no resamples are drawn.
+    """
     n = hits.size
     value = float(hits.mean()) if n else float("nan")
     if not n:
         return Estimate(value, value, value, 0)
-    sums = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
-    return Estimate(value, *_bounds(sums), n)
+    values, counts = np.unique(hits.astype(np.float64), return_counts=True)
+    resampled = np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
+    return Estimate(value, *_bounds(resampled @ values / n), n)
 
 
 def class_mean_estimate(hits: Hits, labels: Labels, *, seed: int = 0) -> Estimate:
@@ -54,10 +58,27 @@ def class_mean_estimate(hits: Hits, labels: Labels, *, seed: int = 0) -> Estimat
     return bootstrap(statistic, hits.size, seed=seed)
 
 
+def roc_auc_estimate(scores: npt.NDArray[np.float64], positive: Hits, *, seed: int = 0) -> Estimate:
+    """The area under the ROC curve: how often a positive image's score is above a negative one's.
+
+    Ties count half. There must be images of both kinds; a resample without is left out.
+    """
+    _, place = np.unique(scores, return_inverse=True)
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        rising = np.bincount(place, weights * positive)
+        falling = np.bincount(place, weights * ~positive)
+        pairs = float(rising.sum() * falling.sum())
+        below = np.cumsum(falling) - falling / 2
+        return float((rising * below).sum() / pairs) if pairs else float("nan")
+
+    return bootstrap(statistic, scores.size, seed=seed)
+
+
 def bootstrap(
     statistic: Callable[[npt.NDArray[np.int64]], float], n: int, *, seed: int = 0
 ) -> Estimate:
-    """A statistic of n items given how often each is taken (int64[n])."""
+    """A statistic of n items given how often each is taken (int64[n]); NaN if it has none then."""
     if not n:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     generator = np.random.default_rng(seed)
@@ -68,7 +89,7 @@ def bootstrap(
 
 
 def _bounds(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from metacurate.errors import UserError, first_line
+from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
 from metacurate.runtime.engines.local import available_cores
@@ -26,6 +26,7 @@ from metacurate.training.images import UnusableImage, decode_image
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
 
 RECALL_AT = (1, 5, 10)
+TOP = 5
 Features = npt.NDArray[np.float32]
 
 
@@ -75,14 +76,16 @@ def load_model(
         config, path = _trained(path)
         checkpoint = str(path)
     if config is None and not path.is_file():
-        raise UserError(
-            f"there is no folder or file {checkpoint}; for a tag of open_clip's published weights "
-            "give --model too"
+        raise ArgumentError(
+            "there is no folder or file {checkpoint}; for a tag of open_clip's published weights "
+            "give {model} too",
+            checkpoint=checkpoint,
         )
     if config is None:
-        raise UserError(
-            f"give --model with {checkpoint}: open_clip's name of the architecture "
-            "(ViT-B-32-quickgelu, for example)"
+        raise ArgumentError(
+            "give {model} with {checkpoint}: open_clip's name of the architecture "
+            "(ViT-B-32-quickgelu, for example)",
+            checkpoint=checkpoint,
         )
     register(config)
     if not path.is_file() and checkpoint not in clip.list_pretrained_tags_by_model(config.name):
@@ -172,15 +175,19 @@ def classify(
 ) -> dict[str, Any]:
     """Zero-shot classification: top-1, top-5 and mean per class, with intervals.
 
-    A class's vector is the normalised mean of its templates' normalised features. ``groups`` maps
-    class names to groups that are reported apart too; in each, an image is still told from all
-    classes.
+    A class's vector is the normalised mean of its prompts' normalised features (every template with
+    each of its names). Of classes with equal scores the first one counts as nearer, as for
+    clip-benchmark: of two classes with the same name (ImageNet's list has two) images of the first
+    can be right. With two classes there is the area under the ROC curve too, of the second class's
+    score less the first's. ``groups`` maps class names to groups that are reported apart too; in
+    each, an image is still told from all classes.
     """
     names = texts.class_names
-    vectors = _class_vectors(loaded, texts)
+    vectors, places = _class_vectors(loaded, texts)
     skipped: Counter[str] = Counter()
     labels: list[int] = []
     ranks: list[npt.NDArray[np.int64]] = []
+    leads: list[npt.NDArray[np.float64]] = []
     for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
         usable = [
             i
@@ -191,10 +198,12 @@ def classify(
         if not usable:
             continue
         own = torch.tensor([encoded.examples[i].label for i in usable], device=loaded.device)
-        logits = encoded.features[torch.tensor(usable, device=loaded.device)] @ vectors.T
-        target = logits.gather(1, own[:, None])
-        # Ties count against the model: constant features must not look right.
-        ranks.append(((logits >= target).sum(dim=1) - 1).cpu().numpy())
+        # Equal texts have one vector, so that their scores are equal to the last bit.
+        features = encoded.features[torch.tensor(usable, device=loaded.device)]
+        logits = (features @ vectors.T)[:, places]
+        ranks.append(_ranks(logits, own).cpu().numpy())
+        if len(names) == 2:
+            leads.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
         labels += own.tolist()
     if not labels:
         raise UserError(f"{data} has no usable image with a label ({dict(skipped)})")
@@ -202,34 +211,71 @@ def classify(
     result: dict[str, Any] = {
         "images": label.size,
         "classes": len(names),
+        # All but the first class of a name are never right.
+        "repeated_class_names": sorted({n for n, c in Counter(names).items() if c > 1}),
         "chance": 1 / len(names),
-        **_accuracies(rank, label),
+        **_accuracies(rank, label, len(names)),
+        **_areas(np.concatenate(leads or [np.empty(0)]), label),
         "skipped": {k: v for k, v in sorted(skipped.items()) if v},
     }
     if groups:
         group = np.array([groups.get(name, "") for name in names])[label]
         result["groups"] = {
             name: {"images": int((group == name).sum())}
-            | _accuracies(rank[group == name], label[group == name])
+            | _accuracies(rank[group == name], label[group == name], len(names))
             for name in sorted(set(group.tolist()) - {""})
         }
     return result
 
 
-def _accuracies(rank: npt.NDArray[np.int64], label: npt.NDArray[np.int64]) -> dict[str, Any]:
-    return {
-        "top1": metrics.mean_estimate(rank < 1).as_json(),
-        "top5": metrics.mean_estimate(rank < 5).as_json(),
-        "mean_per_class": metrics.class_mean_estimate(rank < 1, label).as_json(),
+def _ranks(logits: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """How many classes are nearer than an image's own, int64[n]: 0 if it is right.
+
+    Of equal scores the first class's is nearer. A score that is not a number is behind none: a
+    model whose features are no numbers is never right.
+    """
+    target = logits.gather(1, own[:, None])
+    later = torch.arange(logits.shape[1], device=logits.device)[None, :] > own[:, None]
+    behind = (logits < target) | ((logits == target) & later)
+    return logits.shape[1] - 1 - behind.sum(dim=1)
+
+
+def _accuracies(
+    rank: npt.NDArray[np.int64], label: npt.NDArray[np.int64], classes: int
+) -> dict[str, Any]:
+    found = {
+        "top1": metrics.mean_estimate(rank < 1),
+        "mean_per_class": metrics.class_mean_estimate(rank < 1, label),
     }
+    if classes >= TOP:  # of fewer, every class is among the first five
+        found["top5"] = metrics.mean_estimate(rank < TOP)
+        halves = (rank < 1).astype(np.float64) + (rank < TOP)
+        found["mean_of_top1_and_top5"] = metrics.mean_estimate(halves / 2)
+    return {name: estimate.as_json() for name, estimate in found.items()}
 
 
-def _class_vectors(loaded: LoadedModel, texts: ClassificationText) -> torch.Tensor:
-    vectors = []
-    for name in texts.class_names:
-        features = loaded.text_features([datasets.fill(t, name) for t in texts.templates])
-        vectors.append(functional.normalize(features.mean(dim=0), dim=-1))
-    return torch.stack(vectors)
+def _areas(leads: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """The area under the ROC curve where both of two classes have images."""
+    if not leads.size or np.isnan(leads).any() or not 0 < label.sum() < label.size:
+        return {}
+    return {"roc_auc": metrics.roc_auc_estimate(leads, label == 1).as_json()}
+
+
+def _class_vectors(
+    loaded: LoadedModel, texts: ClassificationText
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distinct vectors of the classes, float32[k, d], and each class's place among them."""
+    distinct: dict[tuple[str, ...], int] = {}
+    vectors: list[torch.Tensor] = []
+    places: list[int] = []
+    for number in range(len(texts.classes)):
+        prompts = texts.prompts(number)
+        if prompts not in distinct:
+            distinct[prompts] = len(vectors)
+            features = loaded.text_features(prompts)
+            vectors.append(functional.normalize(features.mean(dim=0), dim=-1))
+        places.append(distinct[prompts])
+    return torch.stack(vectors), torch.tensor(places, device=loaded.device)
 
 
 @torch.no_grad()
@@ -280,23 +326,23 @@ def _slices(n: int, size: int) -> Iterator[slice]:
 def _own_ranks(
     texts: torch.Tensor, pictures: torch.Tensor, owner: torch.Tensor, size: int
 ) -> npt.NDArray[np.int64]:
-    """For each caption, how many other images are at least as near as its own."""
+    """For each caption, how many other images are not behind its own (ties, and no numbers)."""
     ranks = []
     for part in _slices(len(texts), size):
         scores = texts[part] @ pictures.T
         own = scores.gather(1, owner[part][:, None])
-        ranks.append((scores >= own).sum(dim=1) - 1)
+        ranks.append((~(scores < own)).sum(dim=1) - 1)
     return torch.cat(ranks).cpu().numpy()
 
 
 def _best_ranks(
     pictures: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor, size: int
 ) -> npt.NDArray[np.int64]:
-    """For each image, how many captions of other images are at least as near as its nearest."""
+    """For each image, how many captions of others are not behind its nearest (see above)."""
     ranks = []
     for part in _slices(len(pictures), size):
         scores = pictures[part] @ texts.T
         own = owner[None, :] == torch.arange(part.start, part.stop, device=owner.device)[:, None]
         best = scores.masked_fill(~own, -2.0).amax(dim=1, keepdim=True)
-        ranks.append(((scores >= best) & ~own).sum(dim=1))
+        ranks.append((~(scores < best) & ~own).sum(dim=1))
     return torch.cat(ranks).cpu().numpy()

@@ -23,7 +23,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
@@ -163,24 +163,26 @@ def _check(config: DownloadConfig) -> None:
     if images.resize not in RESIZE_MODES:
         raise UserError(f"unknown resize mode {images.resize!r}; use {', '.join(RESIZE_MODES)}")
     positive = {
-        "--image-size": images.size,
-        "--quality": images.quality,
-        "--max-pixels": images.max_pixels,
-        "--samples-per-shard": config.samples_per_shard,
-        "--workers": config.workers,
-        "--concurrency": fetch.concurrency,
-        "--per-host": fetch.per_host,
-        "--timeout": fetch.timeout,
-        "--connect-timeout": fetch.connect_timeout,
-        "--max-bytes": fetch.max_bytes,
+        "image_size": images.size,
+        "quality": images.quality,
+        "max_pixels": images.max_pixels,
+        "samples_per_shard": config.samples_per_shard,
+        "workers": config.workers,
+        "concurrency": fetch.concurrency,
+        "per_host": fetch.per_host,
+        "timeout": fetch.timeout,
+        "connect_timeout": fetch.connect_timeout,
+        "max_bytes": fetch.max_bytes,
     }
-    for option, value in positive.items():
+    for name, value in positive.items():
         if value <= 0:
-            raise UserError(f"{option} must be above 0, not {value}")
+            raise ArgumentError(f"{{{name}}} must be above 0, not {{value}}", value=value)
     if images.quality > 100:
-        raise UserError(f"--quality must be at most 100, not {images.quality}")
+        raise ArgumentError("{quality} must be at most 100, not {value}", value=images.quality)
     if not 0 <= config.sample_offset < 1:
-        raise UserError(f"--sample-offset must be in [0, 1), not {config.sample_offset}")
+        raise ArgumentError(
+            "{sample_offset} must be in [0, 1), not {value}", value=config.sample_offset
+        )
     parse_networks(fetch.allow_networks)
 
 

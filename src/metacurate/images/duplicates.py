@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.kernels.hamming import first_within
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.progress import meter
@@ -64,7 +64,11 @@ def mark_duplicates(
     ``perceptual_duplicates`` (those that are not exact ones already).
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
-        raise UserError(f"--max-distance must be from 0 to {MAX_DISTANCE}, not {max_distance}")
+        raise ArgumentError(
+            "{max_distance} must be from 0 to {most}, not {value}",
+            most=MAX_DISTANCE,
+            value=max_distance,
+        )
     with open_run(tars, existing=True, **options) as run:
         stems = list_shards(run.folder)
         missing = [s for s in stems if not run.folder.exists(f"{s}.parquet")]

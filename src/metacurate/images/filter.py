@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg, open_rgb
 from metacurate.images.scorers import Scorer, load_scorer
@@ -117,11 +117,11 @@ def filter_images(
     (images kept), ``dropped`` (counts by rule), ``blurred_images`` and ``status_dict``.
     """
     if config.drop_duplicates not in (None, *KINDS):
-        raise UserError(f"--drop-duplicates is {' or '.join(KINDS)}")
+        raise ArgumentError("{drop_duplicates} is {kinds}", kinds=" or ".join(KINDS))
     if not (config.scorers or config.drop_duplicates):
-        raise UserError("nothing to do: give --scorer or --drop-duplicates")
+        raise ArgumentError("nothing to do: give {scorers} or {drop_duplicates}")
     if not 1 <= config.quality <= 100:
-        raise UserError(f"--quality must be from 1 to 100, not {config.quality}")
+        raise ArgumentError("{quality} must be from 1 to 100, not {value}", value=config.quality)
     for name in config.scorers:
         load_scorer(name)
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME, URL_NAMES, is_list, is_text, is_texts
 from metacurate.pool.files import find, fingerprint, one_line, open_source
 from metacurate.runtime.storage import Folder
@@ -78,7 +78,11 @@ class UrlTable:
         columns = _resolve(source, schema, columns)
         rows = sum(file.rows for file in files)
         if not 0 <= sample <= rows:
-            raise UserError(f"--sample must be between 0 and the {rows} rows of {source}")
+            raise ArgumentError(
+                "{sample} must be between 0 and the {rows} rows of {source}",
+                rows=rows,
+                source=source,
+            )
         return cls(files, columns, sample or rows, offset)
 
     def fingerprint(self) -> dict[str, Any]:

@@ -18,26 +18,27 @@ _U11, _U32 = np.uint64(11), np.uint64(32)
 
 @njit()
 def add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
-    """False if an id is out of range."""
     for position in range(len(entry_ids)):
-        entry = entry_ids[position]
-        if entry >= len(counts):
-            return False
-        counts[entry] += np.uint64(1)
-    return True
+        counts[entry_ids[position]] += np.uint64(1)
 
 
 @njit()
-def pair_keep_probabilities(offsets, entry_ids, keep_probs):  # type: ignore[no-untyped-def]
-    probabilities = np.empty(offsets.size - 1, dtype=np.float64)
+def pair_keep_probabilities(offsets, entry_ids, keep_probs, probabilities):  # type: ignore[no-untyped-def]
+    """False if a probability is none."""
     for pair in range(offsets.size - 1):
-        none = 1.0
+        # 1 - prod(1 - p) without a subtraction from 1 of what is near 1: all terms are positive,
+        # so no digits of a small result are lost.
+        any_kept = 0.0
         for k in range(offsets[pair], offsets[pair + 1]):
-            none *= 1.0 - keep_probs[entry_ids[k]]
-            if none == 0.0:
+            p = keep_probs[entry_ids[k]]
+            if not 0.0 <= p <= 1.0:
+                return False
+            if p == 1.0:
+                any_kept = 1.0
                 break
-        probabilities[pair] = 1.0 - none
-    return probabilities
+            any_kept += (1.0 - any_kept) * p
+        probabilities[pair] = any_kept
+    return True
 
 
 @intrinsic

@@ -18,7 +18,7 @@ from typing import Any, Unpack
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata import stages
 from metacurate.metadata.dumpfile import Part, expand, split
 from metacurate.metadata.ngrams import TOKENS_A_RUN
@@ -87,7 +87,7 @@ class BuildConfig:
         }
         found = tuple(s for s in SOURCES if s in self.sources and given[s]) + own
         if not found:
-            raise UserError("nothing to build from: give --wordnet, --wikipedia or --pageviews")
+            raise ArgumentError("nothing to build from: give {wordnet}, {dumps} or {pageviews}")
         return found
 
 
@@ -98,7 +98,9 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
     paper's beside them, and what was counted and lost on the way.
     """
     if not out.endswith(".json"):
-        raise UserError(f"--out must name a .json file (for example metadata.json), not {out}")
+        raise ArgumentError(
+            "{out} must name a .json file (for example metadata.json), not {value}", value=out
+        )
     chosen = config.chosen()
     dumps, views = expand(list(config.dumps)), expand(list(config.pageviews))
     # The dump alone decides if there is one: page views may be added later.

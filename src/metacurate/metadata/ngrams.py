@@ -1,9 +1,10 @@
 """Words of plain text, counts of words and of pairs of neighbours, and their mutual information.
 
-**Word**: a letter or digit, then letters, digits and combining marks (Unicode); single hyphens and
-apostrophes (' and \u2019) inside a word belong to it: ``don't``, ``T-shirt``, ``1990s``. This is
-what a caption's token looks like to the matcher (which puts spaces around ``, . ; : ? ! ```) once
-outer quotes and brackets are taken off. Underscores and all other characters part words.
+**Word**: a letter or digit, then letters, digits and combining marks (Unicode); single hyphens,
+apostrophes (' and \u2019) and zero-width joiners and non-joiners inside a word belong to it:
+``don't``, ``T-shirt``, ``1990s``. This is what a caption's token looks like to the matcher (which
+puts spaces around ``, . ; : ? ! ```) once outer quotes and brackets are taken off. Underscores and
+all other characters part words.
 
 **Bigram**: two words with nothing but white space of the same line between them. Any punctuation,
 symbol, line break or dropped piece of markup parts them: the matcher finds a two-word entry only
@@ -41,7 +42,8 @@ def _pattern() -> re.Pattern[str]:
     for _, same_run in itertools.groupby(enumerate(codes), lambda pair: pair[1] - pair[0]):
         run = [code for _, code in same_run]
         marks += f"\\U{run[0]:08x}-\\U{run[-1]:08x}"
-    word = rf"[^\W_]+(?:[{marks}]+[^\W_]*|['\u2019\-][^\W_]+)*"
+    # Zero-width (non-)joiners shape the letters beside them, in Persian and Sinhala for example.
+    word = rf"[^\W_]+(?:[{marks}]+[^\W_]*|['\u2019\-\u200c\u200d][^\W_]+)*"
     line_break = r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]"
     return re.compile(rf"({word})|\S|{line_break}")
 

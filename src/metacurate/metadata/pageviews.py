@@ -9,6 +9,7 @@ hourly_counts``, with wiki code ``en.wikipedia`` for every access method.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
@@ -17,6 +18,10 @@ MAX_LINE_BYTES = 8192
 # MediaWiki's limit, and the characters that no title holds.
 MAX_TITLE_BYTES = 255
 _ILLEGAL = re.compile(r"[#<>\[\]{|}\x00-\x1f\x7f\ufffd]")
+# MediaWiki leaves these out of titles.
+_MARKS_OF_DIRECTION = re.compile(r"[\u200e\u200f\u202a-\u202e]")
+# Capitals of MediaWiki's LanguageTr, LanguageAz and LanguageKaa that are not Unicode's.
+_CAPITALS = {"tr": {"i": "İ"}, "az": {"i": "İ"}, "kaa": {"ı": "Í"}}
 _NAMESPACES = (
     "book|category|draft|file|help|image|mediawiki|media|module|mos|portal|project|special|talk|"
     "template|timedtext|topic|user|wikipedia|wp"
@@ -24,11 +29,22 @@ _NAMESPACES = (
 _NOT_ARTICLE = re.compile(rf"(?:{_NAMESPACES})(?: talk)?:", re.IGNORECASE)
 
 
-def title_of(text: str) -> str:
-    """A title in the dump's form: underscores as single spaces, trimmed, first letter capital."""
+def title_of(text: str, wiki: str = "en") -> str:
+    """A title in the dump's form: underscores as single spaces, trimmed, first letter capital.
+
+    The capital is the one that MediaWiki makes: in the case of titles (``ǆ`` becomes ``ǅ``) and of
+    the wiki's language; a letter without such a capital that is a single letter (``ß``) stays, as
+    do Georgian ones (whose capitals are for headlines only), numerals and circled letters.
+    """
     title = " ".join(text.replace("_", " ").split())
-    first = title[:1].upper()
-    return first + title[1:] if len(first) == 1 else title
+    if not title.isascii():
+        title = _MARKS_OF_DIRECTION.sub("", title).strip()
+    first = title[:1]
+    capital = _CAPITALS.get(wiki, {}).get(first)
+    if capital is None:
+        is_letter = unicodedata.category(first or " ") == "Ll"
+        capital = first.title() if is_letter else first
+    return capital + title[1:] if len(capital) == 1 else title
 
 
 def is_article_title(title: str) -> bool:
@@ -61,16 +77,16 @@ def read_views(
         elif fields[1] == b"-":
             losses["no_title"] += 1
         else:
-            title = _decode(fields[1])
+            title = _decode(fields[1], wiki)
             if title is None:
                 losses["bad_titles"] += 1
             else:
                 yield title, int(count[0])
 
 
-def _decode(raw: bytes) -> str | None:
+def _decode(raw: bytes, wiki: str) -> str | None:
     try:
-        title = title_of(unquote_to_bytes(raw).decode())
+        title = title_of(unquote_to_bytes(raw).decode(), wiki)
     except UnicodeDecodeError:
         return None
     if not title or len(title.encode()) > MAX_TITLE_BYTES or _ILLEGAL.search(title):

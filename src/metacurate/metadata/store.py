@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from metacurate.arguments import address_of, listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
 from metacurate.runtime.storage import Folder, resolve
@@ -104,8 +105,10 @@ def make_metadata(
 
     Raises:
         UserError: Entries are repeated, empty, no strings or no valid Unicode (the first few are
-            named with their positions, from 0), or a further column does not fit.
+            named with their positions, from 0), or a further column does not fit; or the entries
+            are a single string, or a set, which has no order.
     """
+    entries = listed("entries", entries)
     problems = _Problems()
     if isinstance(entries, pa.Array | pa.ChunkedArray):
         array = _from_arrow(entries, origin, problems)
@@ -248,7 +251,7 @@ def _optional(name: str, values: Any, length: int, origin: str) -> Any:
     return array
 
 
-def load_metadata(source: str) -> Metadata:
+def load_metadata(source: str | os.PathLike[str]) -> Metadata:
     """Load metadata.
 
     Args:
@@ -261,6 +264,7 @@ def load_metadata(source: str) -> Metadata:
         UserError: There is no such file, it has another form or is larger than 4 GiB, or its
             entries are not valid (see ``make_metadata``).
     """
+    source = address_of("source", source)
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
     content = _read(source)
@@ -336,14 +340,14 @@ def _from_parquet(content: bytes, source: str) -> Metadata:
     return make_metadata(table[ENTRY], **columns, origin=source)
 
 
-def save_json(metadata: Metadata, address: str) -> None:
+def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     """Write the entries as a JSON array in UTF-8, one entry a line; the other columns are lost."""
     text = json.dumps(metadata.entries.to_pylist(), ensure_ascii=False, separators=(",\n", ":"))
     with _create(address) as file:
         file.write(text.encode() + b"\n")
 
 
-def save_parquet(metadata: Metadata, address: str) -> None:
+def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     """Write the entries and the other columns that there are as Parquet."""
     columns: dict[str, Any] = {ENTRY: metadata.entries}
     for name in OPTIONAL_COLUMNS:
@@ -353,6 +357,6 @@ def save_parquet(metadata: Metadata, address: str) -> None:
         pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
-def _create(address: str) -> AbstractContextManager[IO[bytes]]:
-    folder, name = os.path.split(address)
+def _create(address: str | os.PathLike[str]) -> AbstractContextManager[IO[bytes]]:
+    folder, name = os.path.split(address_of("address", address))
     return Folder(folder or ".").create(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import BUILT_IN
 from metacurate.metadata.wordnet import read_entries, shipped_entries
 
@@ -34,7 +34,7 @@ def _nltk_names() -> list[str]:
     try:
         from nltk.corpus import wordnet
     except ImportError:
-        raise UserError("--wordnet nltk needs the package nltk: pip install nltk") from None
+        raise ArgumentError("{wordnet} nltk needs the package nltk: pip install nltk") from None
     try:
         return [synset.name() for synset in wordnet.all_synsets()]
     except (LookupError, OSError):
@@ -47,7 +47,7 @@ def _wn_names(lexicon: str) -> list[str]:
     try:
         import wn
     except ImportError:
-        raise UserError("--wordnet wn:LEXICON needs the package wn: pip install wn") from None
+        raise ArgumentError("{wordnet} wn:LEXICON needs the package wn: pip install wn") from None
     try:
         synsets = wn.Wordnet(lexicon).synsets()
     except wn.Error as error:

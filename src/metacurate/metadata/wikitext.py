@@ -2,11 +2,12 @@
 
 What a reader of the article sees as running text is kept: paragraphs, headings, list items, link
 labels, the text inside HTML elements. Dropped: comments, templates, tables, references, the
-elements of ``DROPPED_ELEMENTS``, file links with their captions, category and interlanguage links,
-bare addresses and behaviour switches.
+elements of ``DROPPED_ELEMENTS``, what only including pages show, file links with their captions,
+category and interlanguage links, bare addresses, behaviour switches and invisible characters.
 
 Two passes. The first removes, in one linear scan, what is dropped as a whole (these constructs
-span lines, nest, and make up much of an article), and all HTML tags. The second gives the lines
+span lines, nest, and make up much of an article), and the tags of all
+elements that MediaWiki knows. The second gives the lines
 that are left, each at most ``MAX_PIECE`` characters, to mwparserfromhell. Given a whole page, it
 takes time quadratic in the number of unclosed brackets or tags (20 s for 20 kB of
 ``<ref name=``); in bounded pieces the worst found takes 20 s a MB, and real articles take much
@@ -29,31 +30,52 @@ GAP = "\ufffc"
 
 # Elements dropped with their content.
 DROPPED_ELEMENTS = (
-    "ce|chem|code|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|pre|score|section|"
-    "source|syntaxhighlight|templatedata|templatestyles|timeline"
+    "ce|chem|code|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|pre|score|script|"
+    "section|source|style|syntaxhighlight|templatedata|templatestyles|timeline"
 )
-# A footnote mark does not part the words around it.
-_FOOTNOTES = "ref|references"
+# A footnote mark does not part the words around it, nor does what only other pages show.
+_UNSEEN = "includeonly|ref|references"
+# The other elements that MediaWiki knows: their content is text. (What else stands between < and >
+# is text itself: "i < n and m > k".)
+_KNOWN_ELEMENTS = (
+    "abbr|b|bdi|bdo|big|blockquote|br|caption|categorytree|center|charinsert|cite|data|dd|del|dfn|"
+    "div|dl|dt|em|font|h[1-6]|hr|i|indicator|ins|kbd|langconvert|languages|li|link|mark|meta|"
+    "noinclude|ol|onlyinclude|p|phonos|poem|q|rb|rp|rt|rtc|ruby|s|samp|small|span|strike|strong|"
+    "sub|sup|table|td|th|time|tr|translate|tt|tvar|u|ul|var|wbr"
+)
 
 MAX_PIECE = 2048
 
-_ELEMENTS = f"{DROPPED_ELEMENTS}|{_FOOTNOTES}|nowiki"
+_ELEMENTS = f"{DROPPED_ELEMENTS}|{_UNSEEN}|nowiki"
+# What may stand in a tag after its name: no other tag, and no blank line.
+_ATTRIBUTES = r"(?![^\s/>])[^<>\n]*(?:\n(?![ \t]*\n)[^<>\n]*)*"
 _TOKEN = re.compile(
     r"(?P<comment><!--)"
-    rf"|<(?P<element>{_ELEMENTS})\b(?P<attributes>[^<>]*)>"
+    rf"|<(?P<element>{_ELEMENTS})(?P<attributes>{_ATTRIBUTES})>"
     r"|(?P<open>\{\{|^[ \t:*#]*\{\|)"
     r"|(?P<close>\}\}|^[ \t]*\|\}(?!\}))",
     re.MULTILINE | re.IGNORECASE,
 )
-_TRANSPARENT = frozenset(f"{_FOOTNOTES}|nowiki".split("|"))
+_TRANSPARENT = frozenset(f"{_UNSEEN}|nowiki".split("|"))
 _CLOSING_TAG = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in _ELEMENTS.split("|")}
 _BLOCK_TAG = re.compile(
-    r"</?(?:blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|ul)\b[^<>]*>", re.IGNORECASE
+    rf"</?(?:blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|ul){_ATTRIBUTES}>",
+    re.IGNORECASE,
 )
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_TAG = re.compile(rf"</?(?:{_KNOWN_ELEMENTS}|{_ELEMENTS}){_ATTRIBUTES}>", re.IGNORECASE)
 # What is left of these after the first pass has no partner; as plain text it is no word.
 _UNPAIRED = re.compile(r"[<>]|\{\{+|\}\}+|\{\||\|\}")
-_SWITCH = re.compile(r"__[A-Z]+__")
+_SWITCH = re.compile(
+    r"__(?:archivedtalk|disambig|end|expectunusedcategory|expectunusedtemplate|"
+    r"expectwithoutscans|expected_unconnected_page|forcetoc|hiddencat|index|newsectionlink|nocc|"
+    r"nocontentconvert|noeditsection|nogallery|noglobal|noindex|nonewsectionlink|notalk|notc|"
+    r"notitleconvert|notoc|start|staticredirect|toc)__",
+    re.IGNORECASE,
+)
+# Characters that no reader sees and that part no word: the soft hyphen, marks of the direction of
+# writing, the word joiner and the byte order mark. (Joiners of letters are letters' business.)
+_INVISIBLE = re.compile(r"[\xad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_JOINERS = "\u200c\u200d"
 _ACTIVE_IN_NOWIKI = re.compile(r"''+|[\[\]{}|=*#:;<>]")
 # Most links are so simple that the parser would only return their label.
 _SIMPLE_LINK = re.compile(
@@ -67,7 +89,8 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*|simple")
 
 def plain_text(wikitext: str) -> str:
     """The running text of an article, one paragraph, heading or list item a line."""
-    return "\n".join(_plain_piece(piece) for piece in _pieces(drop_blocks(wikitext)))
+    text = "\n".join(_plain_piece(piece) for piece in _pieces(drop_blocks(wikitext)))
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def drop_blocks(text: str) -> str:
@@ -178,7 +201,8 @@ def _plain_node(node: Node) -> str:
         return _plain_nodes(node.contents) or "\n"
     if isinstance(node, HTMLEntity):
         character = str(node.normalize())
-        return character if character.isprintable() or character == "\xa0" else GAP
+        is_text = character.isprintable() or character in f"\xa0{_JOINERS}"
+        return character if is_text or _INVISIBLE.match(character) else GAP
     if isinstance(node, Heading):
         return f"\n{_plain_nodes(node.title).strip()}\n"
     if isinstance(node, ExternalLink) and node.brackets:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from metacurate.arguments import listed
+
 TEXTS_TYPE = pa.list_(
     pa.struct([("source", pa.string()), ("text", pa.string()), ("lang", pa.string())])
 )
@@ -27,7 +29,8 @@ class PoolConfig:
     Attributes:
         url_col: The column with the image URL.
         key_col: The column that names a pair instead of its URL.
-        text_cols: The columns with texts; their order gives the text positions.
+        text_cols: The columns with texts (or one column's name); their order gives the text
+            positions.
         rows_per_unit: About how many rows of a Parquet file make one unit of work (whole row groups
             only); a text file is always one unit.
     """
@@ -36,6 +39,11 @@ class PoolConfig:
     key_col: str | None = None
     text_cols: tuple[str, ...] = ()
     rows_per_unit: int = 500_000
+
+    def __post_init__(self) -> None:
+        # One column may be given as it is: a string would be taken for its letters.
+        texts = (self.text_cols,) if isinstance(self.text_cols, str) else self.text_cols
+        object.__setattr__(self, "text_cols", tuple(listed("text_cols", texts)))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PoolConfig:

@@ -24,7 +24,7 @@ from metacurate.curation.layout import (
     load_counts,
     matched_run,
 )
-from metacurate.curation.settings import json_number
+from metacurate.curation.settings import check_t, json_number
 from metacurate.curation.subset import run_pool_config, smallest_hashes
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
@@ -60,8 +60,8 @@ class ReportConfig:
     tars: str | None = None
 
     def __post_init__(self) -> None:
-        if any(not t > 0 for t in self.thresholds):
-            raise UserError("--t must be positive (or inf)")
+        for t in self.thresholds:
+            check_t(t)
         if min(self.head, self.tail, self.unmatched, self.samples) < 0:
             raise UserError("the numbers of entries and samples cannot be negative")
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arrays import ranges_to_indices, uid_halves
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.uid import key_uids
 from metacurate.runtime.manifest import (
@@ -100,7 +100,11 @@ def reshard(
             locating = [_LocateTask(file, names, out, n) for n, file in enumerate(files)]
             located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
             if located["rows"] and not located["located"]:
-                raise UserError(f"no row of {curated[0]} names a tar of {tars}; check --tars")
+                raise ArgumentError(
+                    "no row of {first} names a tar of {folder}; check {tars}",
+                    first=curated[0],
+                    folder=tars,
+                )
             copying = [
                 _CopyTask(tars, names, len(files), first, end, out, n)
                 for n, (first, end) in enumerate(

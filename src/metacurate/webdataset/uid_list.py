@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from metacurate.arrays import uid_halves, uid_order
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.uid import key_uids
@@ -51,7 +51,7 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
     parent, name = split_address(out)
     target = Folder(parent)
     if not name.endswith(".npy"):
-        raise UserError(f"--out {out} must end in .npy")
+        raise ArgumentError("{out} {value} must end in .npy", value=out)
     if target.exists(name) and not options.get("overwrite"):
         raise UserError(f"{out} is there already; use --overwrite or another --out")
     with open_run(f"{out}.work", preload=__name__, **options) as run:

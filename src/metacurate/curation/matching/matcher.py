@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metacurate.arguments import listed, whole
 from metacurate.kernels import matching as kernel
 from metacurate.kernels.cache import is_stored
 
@@ -46,9 +48,10 @@ class Matcher:
                 its id, a uint32.
 
         Raises:
-            ValueError: An entry is null, empty, no string, no valid Unicode or there twice.
+            ValueError: An entry is null, empty, no string, no valid Unicode or there twice; or the
+                entries are a single string, or a set, which has no order.
         """
-        array = as_large_string(entries, "entry")
+        array = as_large_string(listed("entries", entries), "entry")
         if array.null_count:
             raise ValueError(f"entry {array.is_null().index(True).as_py()} is null")
         offsets, _, data = _parts(array)
@@ -71,8 +74,9 @@ class Matcher:
         """The size of the tables in bytes."""
         return sum(table.nbytes for table in self._tables)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the tables as ``.npy`` files for ``load``; the folder is made if need be."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in zip(_TABLE_NAMES, self._tables, strict=True):
             np.save(folder / f"{name}.npy", table, allow_pickle=False)
@@ -80,12 +84,12 @@ class Matcher:
         np.save(folder / "sizes.npy", sizes, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Matcher:
+    def load(cls, folder: str | os.PathLike[str]) -> Matcher:
         """Map saved tables into memory: processes on one machine share it.
 
         The files must be those that ``save`` wrote; OSError or ValueError if they cannot be read.
         """
-        matcher = cls.__new__(cls)
+        matcher, folder = cls.__new__(cls), Path(folder)
         tables = [
             np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
             for name in _TABLE_NAMES
@@ -113,9 +117,11 @@ class Matcher:
             CSR arrays: ``offsets`` int64[n + 1] and ``entry_ids`` uint32[matches].
 
         Raises:
-            ValueError: A text is no string or no valid Unicode (a lone surrogate).
+            ValueError: A text is no string or no valid Unicode (a lone surrogate); or the texts are
+                a single string (give a list of one), or a set, which has no order.
         """
-        array = as_large_string(texts, "text")
+        array = as_large_string(listed("texts", texts), "text")
+        threads = whole("threads", threads, 1)
         offsets, valid, data = _parts(array)
         address, size = data.ctypes.data, data.size
 
