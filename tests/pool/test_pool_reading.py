@@ -21,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.errors import UserError
-from metacurate.pool import files, jsonlines
+from metacurate.pool import files
 from metacurate.pool import read as tabular
 from metacurate.pool.columns import carried_type
-from metacurate.pool.files import find
+from metacurate.pool.find import find
+from metacurate.pool.formats import delimited, jsonlines
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
@@ -155,7 +156,7 @@ def test_parquet_text_types(tmp_path: Path, kind: str, batch_rows: int) -> None:
     table = pa.table({"URL": pa.array(URLS), "TEXT": TEXT_ARRAYS[kind], "WIDTH": range(7)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     pool = open_pool([str(tmp_path)], PoolConfig(rows_per_unit=4))
-    assert [unit.row_groups for unit in pool.units] == [(0, 2), (2, 3)]
+    assert [unit.pieces for unit in pool.units] == [(0, 2), (2, 3)]
     assert pool.rows == 7
     rows, columns, skipped = read(pool, batch_rows=batch_rows)
     assert rows == rows_of(URLS, TEXTS)
@@ -487,7 +488,7 @@ def test_damaged_other_column_costs_no_row(tmp_path: Path) -> None:
     assert rows == rows_of(URLS, TEXTS)
     assert [row["n"] for row in columns] == [None, None, None, None, 4, 5, 6]
     assert [row["m"] for row in columns] == list(range(7))
-    assert skipped == {"unreadable_column": 1, "no_text": 1}
+    assert skipped == {"unreadable_value": 1, "no_text": 1}
 
 
 def test_page_checksums_are_verified(tmp_path: Path) -> None:
@@ -600,7 +601,7 @@ def test_malformed_csv_rows(tmp_path: Path) -> None:
 
 
 def test_csv_rows_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular, "CSV_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1 << 16)
     lines = ["url,caption", *(f"http://h/{i},text {i}" for i in range(10_000))]
     lines[5_000] = 'http://h/4999,"never closed'
     write(tmp_path / "a.csv", "\n".join(lines).encode())

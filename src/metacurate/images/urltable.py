@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
 from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME, URL_NAMES, is_list, is_text, is_texts
-from metacurate.pool.files import find, fingerprint, one_line, open_source
+from metacurate.pool.files import fingerprint, one_line, open_source
+from metacurate.pool.find import find
 from metacurate.runtime.storage import Folder
 
 RESULT_NAMES = frozenset(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.types as pat
 
 from metacurate.errors import UserError
+from metacurate.pool.files import UnusableFile
 from metacurate.pool.schema import TEXTS_TYPE, PoolConfig
 
 URL_NAMES = ("url", "image_url", "img_url", "imageurl", "image_link", "link", "src")
@@ -20,17 +23,13 @@ KEY_NAMES = ("key", "__key__", "id")
 TEXTS_NAME = "texts"
 
 
-class UnusableFile(Exception):
-    """A file that cannot be read as a pool; the message is the reason."""
-
-
 @dataclass(frozen=True)
 class ResolvedColumns:
     """What is read from a file: the columns' names and types.
 
-    ``file``: all columns as the reader gives them (of CSV/TSV files all binary). ``carried``: the
-    columns of ``PoolBatch.columns``, the same for all files of a pool. ``has_header`` is about
-    CSV/TSV files.
+    ``file``: all columns as the format gives them. ``carried``: the columns of
+    ``PoolBatch.columns``, the same for all files of a pool. ``settings``: what the format must know
+    to read the file.
     """
 
     url: str | None
@@ -38,13 +37,27 @@ class ResolvedColumns:
     texts: tuple[str, ...]
     file: pa.Schema
     carried: pa.Schema
-    has_header: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def needed(self) -> list[str]:
+    def needed(self) -> tuple[str, ...]:
         """The columns that matching needs, in the file's order."""
         wanted = {self.url, self.key, *self.texts}
-        return [name for name in self.file.names if name in wanted]
+        return tuple(name for name in self.file.names if name in wanted)
+
+    @property
+    def strict(self) -> tuple[str, ...]:
+        """The columns in which only strings are of use."""
+        return self.texts if self.url is None else (self.url, *self.texts)
+
+    def only(self, names: Collection[str]) -> ResolvedColumns:
+        """Without the columns that are neither needed nor among these names."""
+        wanted = {*self.needed, *names}
+        return replace(
+            self,
+            file=pa.schema([f for f in self.file if f.name in wanted]),
+            carried=pa.schema([f for f in self.carried if f.name in wanted]),
+        )
 
     def describe(self) -> str:
         """What is read as what, for people."""
@@ -55,53 +68,75 @@ class ResolvedColumns:
         return ", ".join([*identity, f"text from {texts}"])
 
 
+Need = Literal["required", "optional", "unused"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which columns a command needs.
+
+    ``name``: a key or a URL; ``url``: the URL itself; ``texts``; ``others``: columns by name.
+    """
+
+    name: Need = "required"
+    url: Need = "optional"
+    texts: Need = "required"
+    others: tuple[str, ...] = ()
+
+
+PAIRS = Needs()
+
+
 def resolve(
-    address: str, schema: pa.Schema, config: PoolConfig, *, has_header: bool = True
+    address: str, schema: pa.Schema, config: PoolConfig, needs: Needs = PAIRS
 ) -> ResolvedColumns:
     """Choose the columns of one file: those of the options, else by name.
 
-    Raises UnusableFile if the file lacks what is needed or holds it in a wrong type, and UserError
-    if several columns could be meant.
+    The one way in which all commands find columns. Raises UnusableFile if the file lacks what is
+    needed or holds it in a wrong type, and UserError if several columns could be meant.
     """
     names = schema.names
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UnusableFile(f"has several columns named {twice[0]!r}")
-    for name in (config.url_col, config.key_col, *config.text_cols):
+    for name in (config.url_col, config.key_col, *config.text_cols, *needs.others):
         if name is not None and name not in names:
             raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})")
     url, key = config.url_col, config.key_col
-    if url is None:
+    if url is None and needs.url != "unused":
         url = _by_name(address, names, URL_NAMES, "URL", "--url-col")
-    if key is None and config.url_col is None:
+    if url is None and needs.url == "required":
+        raise UnusableFile(
+            f"has no URL column known by name (it has {_listed(names)}); name it with --url-col"
+        )
+    if key is None and config.url_col is None and needs.name != "unused":
         key = next((name for name in names if name.lower() == UID_NAME), None)
         if key is None and url is None:
             key = _by_name(address, names, KEY_NAMES, "key", "--key-col")
-    if url is None and key is None:
+    if url is None and key is None and needs.name == "required":
         raise UnusableFile(
             f"has no URL or key column known by name (it has {_listed(names)}); "
             "name one with --url-col or --key-col"
         )
-    texts = config.text_cols
-    if not texts and TEXTS_NAME in names:
-        texts = (TEXTS_NAME,)
-    elif not texts:
-        text = _by_name(address, names, TEXT_NAMES, "text", "--text-col")
-        if text is None:
+    texts = config.text_cols if needs.texts != "unused" else ()
+    if not texts and needs.texts != "unused":
+        text = TEXTS_NAME if TEXTS_NAME in names else None
+        text = text or _by_name(address, names, TEXT_NAMES, "text", "--text-col")
+        if text is None and needs.texts == "required":
             raise UnusableFile(
                 f"has no text column known by name (it has {_listed(names)}); "
                 "name one with --text-col"
             )
-        texts = (text,)
-    for name in texts:
-        if not is_texts(schema.field(name).type):
-            raise UnusableFile(f"column {name!r} holds {schema.field(name).type}, not text")
-    if url is not None and not is_text(schema.field(url).type):
-        raise UnusableFile(f"column {url!r} holds {schema.field(url).type}, not text")
-    if key is not None and not is_key(schema.field(key).type):
-        raise UnusableFile(f"column {key!r} holds {schema.field(key).type}, not text or integers")
+        texts = (text,) if text is not None else ()
+    for wanted, fits, what in (
+        *((name, is_texts, "text") for name in texts),
+        (url, is_text, "text"),
+        (key, is_key, "text or integers"),
+    ):
+        if wanted is not None and not fits(schema.field(wanted).type):
+            raise UnusableFile(f"column {wanted!r} holds {schema.field(wanted).type}, not {what}")
     carried = pa.schema([pa.field(f.name, carried_type(f.type)) for f in schema])
-    return ResolvedColumns(url, key, texts, schema.remove_metadata(), carried, has_header)
+    return ResolvedColumns(url, key, texts, schema.remove_metadata(), carried)
 
 
 def _by_name(
@@ -180,9 +215,8 @@ def common_schema(schemas: list[pa.Schema]) -> pa.Schema:
     """
     fields: dict[str, pa.DataType] = {}
     for schema in schemas:
-        for field in schema:
-            before = fields.get(field.name)
-            fields[field.name] = field.type if before is None else _wider(before, field.type)
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            fields[name] = _wider(fields[name], kind) if name in fields else kind
     return pa.schema([pa.field(name, kind) for name, kind in fields.items()])
 
 
