@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from metacurate.errors import UserError
 from metacurate.pool import files
 from metacurate.pool import read as tabular
-from metacurate.pool.columns import carried_type
+from metacurate.pool.convert import converted
 from metacurate.pool.find import find
 from metacurate.pool.formats import delimited, jsonlines
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
+from metacurate.pool.types import carried_type
 from metacurate.pool.uid import key_uid, url_uid
 
 Row = tuple[bytes | None, list[str | None]]
@@ -173,7 +174,7 @@ def test_text_arrays_in_memory(kind: str) -> None:
         assert texts.type == pa.large_string()
         assert texts.to_pylist() == TEXTS[start:stop]
         part = TEXT_ARRAYS[kind][start:stop]
-        carried = tabular._converted(part, carried_type(part.type), Counter())
+        carried = converted(part, carried_type(part.type), Counter())
         assert carried.type == carried_type(part.type)
         assert carried.to_pylist() == part.to_pylist()
 
@@ -682,9 +683,9 @@ def test_columns_agree_over_files(tmp_path: Path) -> None:
     _, columns, skipped = read(pool)
     assert pool.schema.names == ["url", "caption", "n", "s", "extra"]
     assert [row["n"] for row in columns] == [1.0, 2.5, None, None]
-    assert [row["s"] for row in columns] == ["1", "t", None, None]
-    assert [row["extra"] for row in columns] == [None, None, [1], None]
-    assert skipped == {"unconvertible_value": 1, "undecodable_value": 1}
+    assert [row["s"] for row in columns] == [b"1", b"t", None, b"\xff"]
+    assert [row["extra"] for row in columns] == [None, None, "[1]", "no list"]
+    assert not skipped
 
 
 def test_fingerprints_follow_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

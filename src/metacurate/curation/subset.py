@@ -21,10 +21,11 @@ import pyarrow.types as pat
 
 from metacurate.curation.layout import MATCH, finished_section
 from metacurate.errors import UserError
-from metacurate.pool.columns import is_list, resolve
+from metacurate.pool.columns import resolve
 from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
+from metacurate.pool.types import is_list
 from metacurate.runtime.manifest import shard_name
 from metacurate.runtime.storage import Folder
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool.files import UnusableFile
-from metacurate.pool.schema import TEXTS_TYPE, PoolConfig
+from metacurate.pool.schema import PoolConfig
+from metacurate.pool.types import carried_type, is_key, is_text, is_texts
 
 URL_NAMES = ("url", "image_url", "img_url", "imageurl", "image_link", "link", "src")
 TEXT_NAMES = (
@@ -155,79 +155,3 @@ def _by_name(
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:20])
     return shown if len(names) <= 20 else f"{shown}, and {len(names) - 20} more"
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds one text a row."""
-    if pat.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        pat.is_string(kind)
-        or pat.is_large_string(kind)
-        or pat.is_string_view(kind)
-        or pat.is_binary(kind)
-        or pat.is_large_binary(kind)
-        or pat.is_binary_view(kind)
-        or pat.is_null(kind)
-    )
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pat.is_binary(kind) or pat.is_large_binary(kind)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is one of Arrow's list types with offsets."""
-    return pat.is_list(kind) or pat.is_large_list(kind)
-
-
-def is_texts(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts: one a row, a list, or a list of structs."""
-    if not is_list(kind):
-        return is_text(kind)
-    item = kind.value_type
-    if pat.is_struct(item):
-        text = item.get_field_index(TEXTS_TYPE.value_type.field(1).name)
-        return text >= 0 and is_text(item.field(text).type)
-    return is_text(item)
-
-
-def is_key(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be a key."""
-    return is_text(kind) or pat.is_integer(kind) or pat.is_fixed_size_binary(kind)
-
-
-def carried_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is carried: a plain one instead of a view or a dictionary."""
-    if pat.is_dictionary(kind):
-        return carried_type(kind.value_type)
-    if pat.is_string_view(kind) or pat.is_null(kind):
-        return pa.string()
-    if pat.is_binary_view(kind):
-        return pa.binary()
-    return kind
-
-
-def common_schema(schemas: list[pa.Schema]) -> pa.Schema:
-    """The columns of all files in order of appearance, each in a type that holds all its values.
-
-    Where no type does, plain values become text; otherwise the first file's type stays.
-    """
-    fields: dict[str, pa.DataType] = {}
-    for schema in schemas:
-        for name, kind in zip(schema.names, schema.types, strict=True):
-            fields[name] = _wider(fields[name], kind) if name in fields else kind
-    return pa.schema([pa.field(name, kind) for name, kind in fields.items()])
-
-
-def _wider(first: pa.DataType, second: pa.DataType) -> pa.DataType:
-    if first.equals(second):
-        return first
-    if is_text(first) and is_text(second) and _is_bytes(first) != _is_bytes(second):
-        return pa.string()
-    try:
-        return pa.unify_schemas(
-            [pa.schema([("x", first)]), pa.schema([("x", second)])], promote_options="permissive"
-        )[0].type
-    except (pa.ArrowTypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return first if pat.is_nested(first) or pat.is_nested(second) else pa.string()

@@ -15,6 +15,7 @@ from metacurate.pool.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint,
 from metacurate.pool.find import find
 from metacurate.pool.formats.table import format_of, formats, known_suffixes
 from metacurate.pool.schema import PoolConfig
+from metacurate.pool.types import common_schema
 
 OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
 LISTED_BAD_FILES = 5
@@ -105,7 +106,7 @@ def open_pool(inputs: Sequence[str], config: PoolConfig, needs: Needs = PAIRS) -
         address, reason = bad[0]
         others = f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else ""
         raise UserError(f"{address} {reason}{others}")
-    schema = columns.common_schema([resolved.carried for _, resolved in usable])
+    schema = common_schema([resolved.carried for _, resolved in usable])
     units: list[Unit] = []
     for file, resolved in usable:
         agreed = replace(resolved, carried=schema)

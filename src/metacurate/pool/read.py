@@ -13,12 +13,14 @@ import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool import reasons
-from metacurate.pool.columns import ResolvedColumns, is_list, is_text
+from metacurate.pool.columns import ResolvedColumns
+from metacurate.pool.convert import converted, list_offsets, stored, valid_strings
 from metacurate.pool.files import open_source
 from metacurate.pool.formats.protocol import Request, Rows
 from metacurate.pool.formats.table import format_of, formats
 from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
+from metacurate.pool.types import is_list
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20
@@ -95,7 +97,7 @@ def _batch(
 def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinaryArray:
     uids = None
     if resolved.key is not None:
-        keys = rows.column(resolved.key)
+        keys = stored(rows.column(resolved.key))
         uids = keys if keys.type.equals(UID_TYPE) else key_uids(_as_bytes(keys))
     if resolved.url is not None and (uids is None or uids.null_count):
         from_urls = url_uids(_as_bytes(rows.column(resolved.url)))
@@ -105,12 +107,9 @@ def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinary
 
 
 def _as_bytes(array: pa.Array) -> pa.LargeBinaryArray:
+    array = stored(array)
     if pat.is_integer(array.type):
         array = array.cast(pa.string())
-    if pat.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pat.is_string_view(array.type):
-        array = array.cast(pa.large_string())
     return array.cast(pa.large_binary())
 
 
@@ -125,13 +124,13 @@ def _texts(rows: pa.RecordBatch, names: tuple[str, ...], skipped: Counter[str]) 
 
 def _flat_texts(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """All texts of a column and int64[n + 1] offsets of the rows' texts; a null list has none."""
+    column = stored(column)
     if not is_list(column.type):
         return column, np.arange(len(column) + 1, dtype=np.int64)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    flat = column.flatten()
+    flat = stored(column.flatten())
     if pat.is_struct(flat.type):
         flat = pc.struct_field(flat, "text")
-    return flat, _offsets(lengths)
+    return flat, list_offsets(column)
 
 
 def _offsets(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -158,7 +157,7 @@ def _interleave(parts: list[Texts]) -> Texts:
 
 def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
     """The texts as ``large_string``, those that are no UTF-8 or too long made null and counted."""
-    texts = _valid_strings(_as_large_string(array), skipped, reasons.UNDECODABLE_TEXT)
+    texts = valid_strings(_as_large_string(array, skipped), skipped, reasons.UNDECODABLE_TEXT)
     sizes = pc.binary_length(texts)
     if (pc.max(sizes).as_py() or 0) > MAX_TEXT_BYTES:
         oversized = pc.greater(sizes, MAX_TEXT_BYTES)
@@ -167,33 +166,14 @@ def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArra
     return texts
 
 
-def _as_large_string(array: pa.Array) -> pa.LargeStringArray:
+def _as_large_string(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
     """An array of any text type as ``large_string``, not checked; the bytes are not copied."""
     if pat.is_null(array.type):
         return pa.nulls(len(array), pa.large_string())
+    if pat.is_floating(array.type):  # pandas' way to say that there is none
+        skipped[reasons.UNCONVERTIBLE_VALUE] += pc.sum(pc.invert(pc.is_nan(array))).as_py() or 0
+        return pa.nulls(len(array), pa.large_string())
     return _as_bytes(array).view(pa.large_string())
-
-
-def _valid_strings(array: pa.Array, skipped: Counter[str], reason: str) -> pa.Array:
-    """A (large) string array with the values that are no UTF-8 made null and counted."""
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        large = array.cast(pa.large_binary())
-        bad = [not _is_utf8(value) for value in large]
-        skipped[reason] += sum(bad)
-        return pc.if_else(pa.array(bad), pa.scalar(None, array.type), array)
-    return array
-
-
-def _is_utf8(value: pa.LargeBinaryScalar) -> bool:
-    if not value.is_valid:
-        return True
-    try:
-        str(value.as_buffer(), "utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _rows_without_text(texts: pa.LargeStringArray, offsets: npt.NDArray[np.int64]) -> int:
@@ -214,54 +194,5 @@ def _carried(
             continue
         # What is wrong with a text is counted once, where texts are read.
         count = Counter[str]() if field.name in resolved.texts else skipped
-        arrays.append(_converted(rows.column(field.name), field.type, count))
+        arrays.append(converted(rows.column(field.name), field.type, count))
     return pa.RecordBatch.from_arrays(arrays, schema=resolved.carried)
-
-
-def _converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
-    if pat.is_string(kind) and is_text(array.type) and not pat.is_string(array.type):
-        strings = _valid_strings(_as_large_string(array), skipped, reasons.UNDECODABLE_VALUE)
-        return strings.cast(kind)
-    if not array.type.equals(kind):
-        if pat.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        try:
-            array = array.cast(kind)
-        except pa.ArrowException:
-            skipped[reasons.UNCONVERTIBLE_VALUE] += len(array) - array.null_count
-            return pa.nulls(len(array), kind)
-    return _valid(array, skipped)
-
-
-def _valid(array: pa.Array, skipped: Counter[str]) -> pa.Array:
-    """The array with strings at any depth that are no UTF-8 made null and counted."""
-    if pat.is_string(array.type) or pat.is_large_string(array.type):
-        return _valid_strings(array, skipped, reasons.UNDECODABLE_VALUE)
-    if not pat.is_nested(array.type):
-        return array
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        return _valid_nested(array, skipped)
-    return array
-
-
-def _valid_nested(array: pa.Array, skipped: Counter[str]) -> pa.Array:
-    null = array.is_null()
-    if is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        offsets = _offsets(lengths)
-        large = pat.is_large_list(array.type)
-        return (pa.LargeListArray if large else pa.ListArray).from_arrays(
-            pa.array(offsets, pa.int64() if large else pa.int32()),
-            _valid(array.flatten(), skipped),
-            array.type,
-            mask=null,
-        )
-    if pat.is_struct(array.type):
-        children = [
-            _valid(pc.struct_field(array, i), skipped) for i in range(array.type.num_fields)
-        ]
-        return pa.StructArray.from_arrays(children, fields=list(array.type), mask=null)
-    skipped[reasons.UNDECODABLE_VALUE] += len(array) - array.null_count
-    return pa.nulls(len(array), array.type)

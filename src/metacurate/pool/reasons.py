@@ -6,7 +6,6 @@ from typing import Final
 
 NO_URL: Final = "no_url"
 NO_TEXT: Final = "no_text"
-NO_IMAGE: Final = "no_image"
 UNDECODABLE_TEXT: Final = "undecodable_text"
 OVERSIZED_TEXT: Final = "oversized_text"
 MALFORMED_ROW: Final = "malformed_row"
@@ -14,11 +13,9 @@ OVERSIZED_ROW: Final = "oversized_row"
 UNREADABLE_REST: Final = "unreadable_rest"
 TRUNCATED_FILE: Final = "truncated_file"
 UNREADABLE_ROW_GROUP: Final = "unreadable_row_group"
-OVERSIZED_PAGE: Final = "oversized_page"
 UNREADABLE_VALUE: Final = "unreadable_value"
 UNDECODABLE_VALUE: Final = "undecodable_value"
 UNCONVERTIBLE_VALUE: Final = "unconvertible_value"
-OVERSIZED_VALUE: Final = "oversized_value"
 
-VALUES = (UNREADABLE_VALUE, UNDECODABLE_VALUE, UNCONVERTIBLE_VALUE, OVERSIZED_VALUE)
+VALUES = (UNREADABLE_VALUE, UNDECODABLE_VALUE, UNCONVERTIBLE_VALUE)
 """Losses in columns that are carried on: the value is null, the row is kept."""
