@@ -489,7 +489,25 @@ def test_damaged_other_column_costs_no_row(tmp_path: Path) -> None:
     assert rows == rows_of(URLS, TEXTS)
     assert [row["n"] for row in columns] == [None, None, None, None, 4, 5, 6]
     assert [row["m"] for row in columns] == list(range(7))
-    assert skipped == {"unreadable_value": 1, "no_text": 1}
+    assert skipped == {"unreadable_value": 4, "no_text": 1}
+
+
+def test_damaged_page_of_another_column_costs_what_follows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    count = 50_000
+    texts = [f"{i:08d}" for i in range(count)]
+    table = pa.table({"url": texts, "caption": texts, "n": texts})
+    pq.write_table(table, path, compression="none", use_dictionary=False, data_page_size=1 << 14,
+                   write_page_checksum=True)  # fmt: skip
+    data = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    damaged = data.index(b"00030000", chunk.data_page_offset)
+    path.write_bytes(data[:damaged] + b"x" + data[damaged + 1 :])
+    rows, columns, skipped = read(open_pool([str(path)], PoolConfig()))
+    assert rows == rows_of(texts, texts)
+    kept = count - skipped["unreadable_value"]
+    assert [row["n"] for row in columns] == [*texts[:kept], *[None] * (count - kept)]
+    assert 25_000 < kept <= 30_000
 
 
 def test_page_checksums_are_verified(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ class Source:
         ):
             raise error
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the file lies on this machine."""
+        return self._remote is None
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Some bytes from a position, fewer at the end; of a remote file only these are asked for.
+
+        Where Arrow reads next does not change.
+        """
+        if self._remote is None:
+            return self.arrow.read_at(size, position)
+        end = min(position + size, self._remote.size)
+        return self._remote.fs.cat_file(self._remote.path, position, end)
+
     # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
 
     def read(self, size: int = -1) -> bytes:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool import reasons
-from metacurate.pool.files import Source, one_line
+from metacurate.pool.files import SAMPLE_AHEAD_BYTES, Source, one_line, open_source
+from metacurate.pool.formats.pages import BrokenHeader, pages
 from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
 
 BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
 BUFFER_BYTES = 8 << 20
+SALVAGED_ROWS = 1024
+MAX_PAGE_BYTES = 256 << 20
+MAX_PAGE_VALUES_BYTES = 1 << 30  # of a page's values of a fixed width
+WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8,
+          "BYTE_ARRAY": 4}  # fmt: skip
 
 
 class Parquet:
@@ -55,62 +63,128 @@ class Parquet:
         first_row = 0
         for group in range(*request.pieces):
             size = file.metadata.row_group(group).num_rows
-            done = 0
-            try:
-                for rows in _row_group(file, group, list(request.columns), request.batch_rows):
-                    yield first_row + done, rows
-                    done += rows.num_rows
-            except Exception as error:
-                source.raise_unless_damage(error)
-            # Some damage shows only in that there are fewer rows than there should be.
-            if done < size:
-                for at, rows in _salvage(file, source, group, request, skipped):
-                    given = max(done - at, 0)  # of these rows, before the damage showed
-                    if given < rows.num_rows:
-                        yield first_row + at + given, rows.slice(given)
+            for at, rows in _row_group(file, source, group, request, skipped):
+                yield first_row + at, rows
             first_row += size
 
 
 def _row_group(
-    file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
-) -> Iterator[pa.RecordBatch]:
-    metadata = file.metadata.row_group(group)
-    row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
-    batch_rows = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
-    yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
-
-
-def _salvage(
     file: pq.ParquetFile, source: Source, group: int, request: Request, skipped: Counter[str]
 ) -> Rows:
-    """The rows of a damaged row group up to the damage in the columns that matching needs.
-
-    Any other column that is damaged is null throughout the row group.
-    """
-    needed = list(request.needed)
     size = file.metadata.row_group(group).num_rows
-    others: dict[str, pa.ChunkedArray] = {}
-    for name in request.columns:
-        if name not in needed:
-            try:
-                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
-            except Exception as error:
-                source.raise_unless_damage(error)
-                column = None
-            if column is not None and len(column) == size:
-                others[name] = column
-            else:
-                skipped[reasons.UNREADABLE_VALUE] += 1
+    most, too_large = _measure(file, source, group, request)
+    if too_large & set(request.needed):
+        skipped[reasons.OVERSIZED_ROW] += size
+        return
+    if too_large:
+        skipped[reasons.UNREADABLE_VALUE] += size * len(too_large)
+    names = [name for name in request.columns if name not in too_large]
     done = 0
     try:
-        for rows in _row_group(file, group, needed, request.batch_rows):
-            whole = rows
-            for name, column in others.items():
-                part = column.slice(done, rows.num_rows).combine_chunks()
-                whole = whole.append_column(name, part)
-            yield done, whole
+        for rows in file.iter_batches(most, [group], names, use_threads=False):
+            yield done, rows
             done += rows.num_rows
     except Exception as error:
         source.raise_unless_damage(error)
+    # Some damage shows only in that there are fewer rows than there should be.
+    if done < size:
+        most = min(most, SALVAGED_ROWS)
+        for at, rows in _salvage(file, source, group, names, request.needed, most, skipped):
+            given = max(done - at, 0)  # of these rows, before the damage showed
+            if given < rows.num_rows:
+                yield at + given, rows.slice(given)
+
+
+def _salvage(
+    file: pq.ParquetFile,
+    source: Source,
+    group: int,
+    names: Sequence[str],
+    needed: Sequence[str],
+    batch_rows: int,
+    skipped: Counter[str],
+) -> Rows:
+    """The rows of a damaged row group up to the damage in the columns that matching needs.
+
+    Any other column that is damaged is null from there on.
+    """
+    size = file.metadata.row_group(group).num_rows
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from file.iter_batches(batch_rows, [group], list(columns), use_threads=False)
+        except Exception as error:
+            source.raise_unless_damage(error)
+
+    others = {name: batches([name]) for name in names if name not in needed}
+    done = 0
+    for rows in batches(needed):
+        whole = rows
+        for name, column in list(others.items()):
+            part = next(column, None)
+            if part is None or part.num_rows != rows.num_rows:
+                del others[name]
+                skipped[reasons.UNREADABLE_VALUE] += size - done
+            else:
+                whole = whole.append_column(name, part.column(0))
+        yield done, whole
+        done += rows.num_rows
     if done < size:
         skipped[reasons.UNREADABLE_ROW_GROUP] += size - done
+
+
+def _measure(
+    file: pq.ParquetFile, source: Source, group: int, request: Request
+) -> tuple[int, set[str]]:
+    """How many rows of a row group fit a batch, and the columns of which not even a page fits.
+
+    A row that repeats a column's values is taken to have as many as others.
+    """
+    metadata = file.metadata.row_group(group)
+    rows = max(metadata.num_rows, 1)
+    most = max(1, min(request.batch_rows, BATCH_BYTES * rows // max(metadata.total_byte_size, 1)))
+    too_large: set[str] = set()
+    for leaf in range(metadata.num_columns):
+        chunk, column = metadata.column(leaf), file.schema.column(leaf)
+        name = chunk.path_in_schema.partition(".")[0]
+        name = chunk.path_in_schema if chunk.path_in_schema in request.columns else name
+        if name not in request.columns:
+            continue
+        width = WIDTHS.get(chunk.physical_type, column.length)
+        # Away from this machine each look costs a request: the file is believed if it says little.
+        every = source.is_local or chunk.total_uncompressed_size > MAX_PAGE_BYTES
+        dictionary = values = 0
+        try:
+            for page in pages(source.read_at, chunk):
+                if page.size > MAX_PAGE_BYTES or page.values * width > MAX_PAGE_VALUES_BYTES:
+                    too_large.add(name)
+                if page.is_dictionary:
+                    dictionary = page.size
+                elif not every:
+                    break
+                else:
+                    values += page.values
+        except BrokenHeader:
+            continue  # reading it will show the damage
+        values = max(values, chunk.num_values) if column.max_repetition_level else rows
+        if dictionary and chunk.physical_type == "BYTE_ARRAY" and name not in too_large:
+            width = dictionary
+            if width * values * most > BATCH_BYTES * rows:
+                width = _longest(source, file, group, chunk.path_in_schema) or width
+        most = min(most, BATCH_BYTES * rows // max(values * width, 1))
+    return max(most, 1), too_large
+
+
+def _longest(source: Source, file: pq.ParquetFile, group: int, path: str) -> int | None:
+    """The longest value in the dictionary of a column chunk; None if it cannot be told."""
+    try:
+        # From the file anew: the reader of the rows is not disturbed.
+        with open_source(source.address, SAMPLE_AHEAD_BYTES) as own:
+            reader = pq.ParquetFile(own.arrow, metadata=file.metadata, read_dictionary=[path])
+            array = next(reader.iter_batches(1, [group], [path], use_threads=False)).column(0)
+            while not pat.is_dictionary(array.type):
+                array = array.field(0) if pat.is_struct(array.type) else array.values
+            return pc.max(pc.binary_length(array.dictionary)).as_py()
+    except Exception as error:
+        source.raise_unless_damage(error)
+        return None
