@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from metacurate.pool.files import open_source
-from metacurate.pool.formats.pages import pages
+from metacurate.pool.formats.pages import longest_value, pages
 
 LIMIT = 2 << 30
 READ = """
@@ -116,7 +116,7 @@ def test_a_page_that_is_too_large(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd", "gzip", "brotli", "lz4"])
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_page_headers(tmp_path: Path, version: str, codec: str, dictionary: bool) -> None:
     """The sizes and numbers of values add up to those that the file's footer tells."""
@@ -135,5 +135,8 @@ def test_page_headers(tmp_path: Path, version: str, codec: str, dictionary: bool
                 assert sum(p.values for p in found if not p.is_dictionary) == chunk.num_values
                 assert [p.is_dictionary for p in found[:2]] == [dictionary, False]
                 total = sum(page.size for page in found)
+                if dictionary and column != 1:
+                    longest = max(len(text or "") for text in texts)
+                    assert longest_value(source.read_at, chunk, found[0]) == longest
                 headers = chunk.total_uncompressed_size - total
                 assert 0 < headers < 400 * len(found)

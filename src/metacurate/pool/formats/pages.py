@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from struct import Struct
+from struct import error as struct_error
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 HEADER_BYTES = 256  # most are smaller
 MAX_HEADER_BYTES = 1 << 20
 _DICTIONARY_PAGE = 2
 _MAX_NESTING = 8
+MAX_DICTIONARY_VALUES = 1 << 20
+CODECS = {"LZ4": "lz4_raw", "SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd",
+          "BROTLI": "brotli"}  # fmt: skip
 # Thrift's compact types.
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
 _INTEGERS = (4, 5, 6)
@@ -26,11 +32,16 @@ ReadAt = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Page:
-    """A page: whether it is the dictionary, its decompressed bytes, its values (nulls too)."""
+    """A page: whether it is the dictionary, its decompressed bytes, its values (nulls too).
+
+    ``position`` and ``stored``: where in the file its bytes lie.
+    """
 
     is_dictionary: bool
     size: int
     values: int
+    position: int
+    stored: int
 
 
 class BrokenHeader(Exception):
@@ -52,9 +63,32 @@ def pages(read_at: ReadAt, chunk: pq.ColumnChunkMetaData) -> Iterator[Page]:
         kinds = (header.get(number) for number in (5, 7, 8))
         count = next((kind[1] for kind in kinds if isinstance(kind, dict) and 1 in kind), 0)
         is_dictionary = header.get(1) == _DICTIONARY_PAGE
-        yield Page(is_dictionary, size, count)
+        yield Page(is_dictionary, size, count, position + length, compressed)
         values += 0 if is_dictionary else count
         position += length + compressed
+
+
+def longest_value(read_at: ReadAt, chunk: pq.ColumnChunkMetaData, page: Page) -> int:
+    """The most bytes that a value in the dictionary page of a column of strings can have."""
+    if page.values > MAX_DICTIONARY_VALUES:
+        return page.size
+    data = read_at(page.position, page.stored)
+    if chunk.compression != "UNCOMPRESSED":
+        try:
+            data = pa.decompress(data, page.size, CODECS.get(chunk.compression, chunk.compression))
+        except (pa.ArrowException, ValueError, OSError):
+            return page.size
+    length_at, end = Struct("<I").unpack_from, page.size
+    longest = at = 0
+    try:
+        while at < end:
+            (length,) = length_at(data, at)
+            at += 4 + length
+            if length > longest:  # noqa: PLR1730  (a call of max takes as long as all the rest)
+                longest = length
+    except struct_error:
+        return page.size
+    return longest
 
 
 def _header(read_at: ReadAt, position: int) -> tuple[dict[int, Any], int]:

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.pool import reasons
-from metacurate.pool.files import SAMPLE_AHEAD_BYTES, Source, one_line, open_source
-from metacurate.pool.formats.pages import BrokenHeader, pages
+from metacurate.pool.files import Source, one_line
+from metacurate.pool.formats.pages import BrokenHeader, longest_value, pages
 from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
 
 BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
@@ -153,13 +151,13 @@ def _measure(
         width = WIDTHS.get(chunk.physical_type, column.length)
         # Away from this machine each look costs a request: the file is believed if it says little.
         every = source.is_local or chunk.total_uncompressed_size > MAX_PAGE_BYTES
-        dictionary = values = 0
+        dictionary, values = None, 0
         try:
             for page in pages(source.read_at, chunk):
                 if page.size > MAX_PAGE_BYTES or page.values * width > MAX_PAGE_VALUES_BYTES:
                     too_large.add(name)
                 if page.is_dictionary:
-                    dictionary = page.size
+                    dictionary = page
                 elif not every:
                     break
                 else:
@@ -168,23 +166,8 @@ def _measure(
             continue  # reading it will show the damage
         values = max(values, chunk.num_values) if column.max_repetition_level else rows
         if dictionary and chunk.physical_type == "BYTE_ARRAY" and name not in too_large:
-            width = dictionary
+            width = dictionary.size
             if width * values * most > BATCH_BYTES * rows:
-                width = _longest(source, file, group, chunk.path_in_schema) or width
+                width = longest_value(source.read_at, chunk, dictionary)
         most = min(most, BATCH_BYTES * rows // max(values * width, 1))
     return max(most, 1), too_large
-
-
-def _longest(source: Source, file: pq.ParquetFile, group: int, path: str) -> int | None:
-    """The longest value in the dictionary of a column chunk; None if it cannot be told."""
-    try:
-        # From the file anew: the reader of the rows is not disturbed.
-        with open_source(source.address, SAMPLE_AHEAD_BYTES) as own:
-            reader = pq.ParquetFile(own.arrow, metadata=file.metadata, read_dictionary=[path])
-            array = next(reader.iter_batches(1, [group], [path], use_threads=False)).column(0)
-            while not pat.is_dictionary(array.type):
-                array = array.field(0) if pat.is_struct(array.type) else array.values
-            return pc.max(pc.binary_length(array.dictionary)).as_py()
-    except Exception as error:
-        source.raise_unless_damage(error)
-        return None
