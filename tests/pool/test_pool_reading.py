@@ -21,13 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.errors import UserError
-from metacurate.pool import files, jsonlines
+from metacurate.pool import files
 from metacurate.pool import read as tabular
-from metacurate.pool.columns import carried_type
-from metacurate.pool.files import find
+from metacurate.pool.convert import converted
+from metacurate.pool.find import find
+from metacurate.pool.formats import delimited, jsonlines
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
+from metacurate.pool.types import carried_type
 from metacurate.pool.uid import key_uid, url_uid
 
 Row = tuple[bytes | None, list[str | None]]
@@ -155,7 +157,7 @@ def test_parquet_text_types(tmp_path: Path, kind: str, batch_rows: int) -> None:
     table = pa.table({"URL": pa.array(URLS), "TEXT": TEXT_ARRAYS[kind], "WIDTH": range(7)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     pool = open_pool([str(tmp_path)], PoolConfig(rows_per_unit=4))
-    assert [unit.row_groups for unit in pool.units] == [(0, 2), (2, 3)]
+    assert [unit.pieces for unit in pool.units] == [(0, 2), (2, 3)]
     assert pool.rows == 7
     rows, columns, skipped = read(pool, batch_rows=batch_rows)
     assert rows == rows_of(URLS, TEXTS)
@@ -172,7 +174,7 @@ def test_text_arrays_in_memory(kind: str) -> None:
         assert texts.type == pa.large_string()
         assert texts.to_pylist() == TEXTS[start:stop]
         part = TEXT_ARRAYS[kind][start:stop]
-        carried = tabular._converted(part, carried_type(part.type), Counter())
+        carried = converted(part, carried_type(part.type), Counter())
         assert carried.type == carried_type(part.type)
         assert carried.to_pylist() == part.to_pylist()
 
@@ -487,7 +489,25 @@ def test_damaged_other_column_costs_no_row(tmp_path: Path) -> None:
     assert rows == rows_of(URLS, TEXTS)
     assert [row["n"] for row in columns] == [None, None, None, None, 4, 5, 6]
     assert [row["m"] for row in columns] == list(range(7))
-    assert skipped == {"unreadable_column": 1, "no_text": 1}
+    assert skipped == {"unreadable_value": 4, "no_text": 1}
+
+
+def test_damaged_page_of_another_column_costs_what_follows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    count = 50_000
+    texts = [f"{i:08d}" for i in range(count)]
+    table = pa.table({"url": texts, "caption": texts, "n": texts})
+    pq.write_table(table, path, compression="none", use_dictionary=False, data_page_size=1 << 14,
+                   write_page_checksum=True)  # fmt: skip
+    data = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    damaged = data.index(b"00030000", chunk.data_page_offset)
+    path.write_bytes(data[:damaged] + b"x" + data[damaged + 1 :])
+    rows, columns, skipped = read(open_pool([str(path)], PoolConfig()))
+    assert rows == rows_of(texts, texts)
+    kept = count - skipped["unreadable_value"]
+    assert [row["n"] for row in columns] == [*texts[:kept], *[None] * (count - kept)]
+    assert 25_000 < kept <= 30_000
 
 
 def test_page_checksums_are_verified(tmp_path: Path) -> None:
@@ -600,7 +620,7 @@ def test_malformed_csv_rows(tmp_path: Path) -> None:
 
 
 def test_csv_rows_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabular, "CSV_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1 << 16)
     lines = ["url,caption", *(f"http://h/{i},text {i}" for i in range(10_000))]
     lines[5_000] = 'http://h/4999,"never closed'
     write(tmp_path / "a.csv", "\n".join(lines).encode())
@@ -681,9 +701,9 @@ def test_columns_agree_over_files(tmp_path: Path) -> None:
     _, columns, skipped = read(pool)
     assert pool.schema.names == ["url", "caption", "n", "s", "extra"]
     assert [row["n"] for row in columns] == [1.0, 2.5, None, None]
-    assert [row["s"] for row in columns] == ["1", "t", None, None]
-    assert [row["extra"] for row in columns] == [None, None, [1], None]
-    assert skipped == {"unconvertible_value": 1, "undecodable_value": 1}
+    assert [row["s"] for row in columns] == [b"1", b"t", None, b"\xff"]
+    assert [row["extra"] for row in columns] == [None, None, "[1]", "no list"]
+    assert not skipped
 
 
 def test_fingerprints_follow_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

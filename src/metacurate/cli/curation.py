@@ -302,6 +302,7 @@ def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool, re
         ("seed", str(balancing["seed"])),
     ]
     rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
+    rows += [(f"values lost: {reason}", f"{n:,}") for reason, n in kept["values_lost"].items()]
     rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
     rows += [
         ("time", f"{seconds:.1f} s"),

@@ -28,6 +28,7 @@ from metacurate.curation.layout import (
 from metacurate.curation.match_index import MATCHED_TYPE, read_index
 from metacurate.curation.settings import Balance, json_number
 from metacurate.errors import ArgumentError, UserError
+from metacurate.pool import reasons
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
@@ -161,12 +162,17 @@ def expected_shard_size(task: SizeTask) -> float:
 
 
 def balance_shard(task: BalanceTask) -> Statistics:
-    """Write the kept pairs of one unit: the pool's own columns and what curation adds."""
+    """Write the kept pairs of one unit: the pool's own columns and what curation adds.
+
+    ``values_lost`` of what is returned: how many values of the unit's own columns are null because
+    they could not be carried, by reason.
+    """
     totals: Statistics = dict.fromkeys(("pairs_matched", "pairs_kept", "texts_kept"), 0)
     expected: list[float] = []
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
     schema = pa.schema([*own, *CURATED_FIELDS])
+    skipped: Counter[str] = Counter()
     with (
         open_made(task.folder, index_file_name(task.position)) as index_file,
         task.folder.create(curated_file_name(task.position)) as file,
@@ -176,7 +182,7 @@ def balance_shard(task: BalanceTask) -> Statistics:
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
-        for first_row, rows in read_columns(task.unit, skipped=Counter()):
+        for first_row, rows in read_columns(task.unit, skipped=skipped):
             kept = kept_batches.take_below(first_row + rows.num_rows)
             if not kept.num_rows:
                 continue
@@ -192,7 +198,9 @@ def balance_shard(task: BalanceTask) -> Statistics:
                 group = []
         if group:
             writer.write_table(pa.Table.from_batches(group))
-    return {**totals, "pairs_expected": math.fsum(expected)}
+    # Other losses are those that matching counted.
+    lost = {reason: skipped[reason] for reason in reasons.VALUES if skipped[reason]}
+    return {**totals, "pairs_expected": math.fsum(expected), "values_lost": lost}
 
 
 def _repetitive(schema: pa.Schema, unit: Unit) -> list[str]:

@@ -101,6 +101,7 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> dict[str, Any]:
             "pairs_expected": kept["pairs_expected"],
             "texts": kept["texts_kept"],
             "match_counts": int(kept_counts.sum()),
+            "values_lost": kept["values_lost"],
         },
         "tables": {
             "part": {

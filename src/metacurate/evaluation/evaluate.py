@@ -40,9 +40,12 @@ def evaluate(
     """
     if task is None:
         file = Folder(data).address(TYPE_FILE)
-        task = datasets.read_text(file).strip().lower() if datasets.is_file(file) else CLASSIFICATION
+        task = (
+            datasets.read_text(file).strip().lower() if datasets.is_file(file) else CLASSIFICATION
+        )
         if task not in TASKS:
-            raise UserError(f"{file} names the task {task!r}; only {' and '.join(TASKS)} are known")
+            known = " and ".join(TASKS)
+            raise UserError(f"{file} names the task {task!r}; only {known} are known")
     if task != CLASSIFICATION:
         run = load_plugin("evaluation task", task, TASKS)
         return {"data": data, "task": task, **run(loaded, data, progress=progress)}

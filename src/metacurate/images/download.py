@@ -29,7 +29,8 @@ from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
 from metacurate.images.fetch import Failure, FetchConfig, Fetcher
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
-from metacurate.images.urltable import ColumnNames, UrlTable, json_row
+from metacurate.images.urltable import ColumnNames, UrlTable
+from metacurate.pool.convert import json_row
 from metacurate.runtime.engine import Result, Task
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import open_run

@@ -24,7 +24,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg, open_rgb
 from metacurate.images.scorers import Scorer, load_scorer
-from metacurate.images.urltable import json_row
+from metacurate.pool.convert import json_row
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage

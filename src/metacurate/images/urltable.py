@@ -6,9 +6,6 @@ a column of URLs, such as LAION's and DataComp's.
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME, URL_NAMES, is_list, is_text, is_texts
-from metacurate.pool.files import find, fingerprint, one_line, open_source
+from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME, URL_NAMES
+from metacurate.pool.files import fingerprint, one_line, open_source
+from metacurate.pool.find import find
+from metacurate.pool.types import is_list, is_text, is_texts
 from metacurate.runtime.storage import Folder
 
 RESULT_NAMES = frozenset(
@@ -243,20 +242,3 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return value if isinstance(value, str) else None
-
-
-def json_row(value: Any) -> Any:
-    """A row as JSON values: bytes as hex, NaN and infinities as null, dates in ISO 8601."""
-    if isinstance(value, dict):
-        return {str(key): json_row(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_row(item) for item in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal | datetime.timedelta):
-        return str(value)
-    return value

@@ -1,31 +1,16 @@
-"""A pool's files: finding, opening, and naming them by their content."""
+"""A pool's files: opening them, reading them as a stream, naming them by their content."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from metacurate.errors import UserError
 from metacurate.runtime.storage import is_local, local_path, resolve
-
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-KNOWN_SUFFIXES = "Parquet (.parquet, .pq), CSV/TSV (.csv, .tsv) or JSON lines (.jsonl, .ndjson), \
-the text formats also as .gz or .zst"
 
 WHOLE_FINGERPRINT_BYTES = 64 << 20
 SAMPLES, SAMPLE_BYTES = 16, 64 << 10
@@ -37,83 +22,12 @@ PLAIN_PIECE_BYTES = 1 << 20
 READ_AHEAD_BYTES = 8 << 20
 SAMPLE_AHEAD_BYTES = 16 << 10
 MAX_HELD_LINE_BYTES = 32 << 20
+HEAD_BYTES = 1 << 20  # of a text file, to find its columns
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def format_of(address: str) -> tuple[str, str | None] | None:
-    """The format and compression that a file's name tells, or None if it is no pool file."""
-    stem, suffix = os.path.splitext(address.lower())
-    compression = COMPRESSIONS.get(suffix)
-    if compression is not None:
-        suffix = os.path.splitext(stem)[1]
-    form = FORMATS.get(suffix)
-    if form is None or (form == "parquet" and compression is not None):
-        return None
-    return form, compression
-
-
-@dataclass(frozen=True)
-class Found:
-    """The pool files that the inputs name (sorted), and how many other files lay beside them."""
-
-    files: tuple[str, ...]
-    ignored: int
-
-
-def find(inputs: Sequence[str]) -> Found:
-    """All pool files that the inputs (files, folders, globs; local or fsspec addresses) name.
-
-    Folders are searched through; names that begin with ``.`` or ``_`` are passed over. Addresses
-    stay relative if the input is. UserError if an input names nothing.
-    """
-    files: set[str] = set()
-    others: set[str] = set()
-    for given in inputs:
-        candidates, chosen = _candidates(given)
-        known = {c for c in candidates if format_of(c) is not None}
-        if not known:
-            if chosen and candidates:
-                raise UserError(f"{given} is of no known format; a pool is {KNOWN_SUFFIXES}")
-            raise UserError(f"{given}: no pool file found; a pool is {KNOWN_SUFFIXES}")
-        files |= known
-        others |= candidates - known
-    if not files:
-        raise UserError("no input was given; name the pool's files, folders or globs")
-    return Found(tuple(sorted(files)), len(others - files))
-
-
-def _candidates(given: str) -> tuple[set[str], bool]:
-    """The files that one input names, and whether it names a single file itself."""
-    if "::" in given:  # a chained fsspec address: the file itself, with all its parts
-        return {given}, True
-    filesystem, path = resolve(given)
-    if filesystem.isfile(path):
-        return {os.path.normpath(local_path(given)) if is_local(given) else given}, True
-    found: list[str] = []
-    if filesystem.isdir(path):
-        found = _below(filesystem, path)
-    elif any(character in given for character in "*?["):
-        for name, entry in filesystem.glob(path, detail=True).items():
-            if _is_hidden(name.rsplit("/", 1)[-1]):
-                continue
-            found += _below(filesystem, name) if entry["type"] == "directory" else [name]
-    if not is_local(given):
-        return {filesystem.unstrip_protocol(name) for name in found}, False
-    if local_path(given).is_absolute():
-        return set(found), False
-    return {os.path.relpath(name) for name in found}, False
-
-
-def _below(filesystem: Any, folder: str) -> list[str]:
-    start = len(folder.rstrip("/")) + 1
-    return [
-        name
-        for name in filesystem.find(folder)
-        if not any(_is_hidden(part) for part in name[start:].split("/"))
-    ]
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
+class UnusableFile(Exception):
+    """A file that cannot be read as a pool; the message is the reason."""
 
 
 class Source:
@@ -123,6 +37,8 @@ class Source:
     """
 
     def __init__(self, address: str, ahead_bytes: int) -> None:
+        self.address = address
+        self.streams: list[Any] = []  # one that is collected would close the file below it
         self._failure: BaseException | None = None
         self._remote: Any = None
         if is_local(address):
@@ -143,6 +59,21 @@ class Source:
             not isinstance(error, OSError) or error.errno is not None
         ):
             raise error
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the file lies on this machine."""
+        return self._remote is None
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Some bytes from a position, fewer at the end; of a remote file only these are asked for.
+
+        Where Arrow reads next does not change.
+        """
+        if self._remote is None:
+            return self.arrow.read_at(size, position)
+        end = min(position + size, self._remote.size)
+        return self._remote.fs.cat_file(self._remote.path, position, end)
 
     # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
 
@@ -214,7 +145,7 @@ class TextStream(io.RawIOBase):
     """The decompressed bytes of a text file, up to its end or to where it is damaged.
 
     ``damage`` then says what is wrong, and the piece of a line before the damage is dropped.
-    ``read(n)`` returns n bytes except at the end.
+    ``read(n)`` returns n bytes except at the end. A byte order mark is left out.
     """
 
     def __init__(self, source: Source, compression: str | None) -> None:
@@ -224,11 +155,30 @@ class TextStream(io.RawIOBase):
         self._piece = PLAIN_PIECE_BYTES
         if compression is not None:
             self._input = pa.CompressedInputStream(source.arrow, compression)
+            source.streams.append(self._input)
             self._piece = COMPRESSED_PIECE_BYTES
         self._ready = bytearray()
         self._lines_end = 0  # whole lines end here in _ready
         self._ended = False
         self.damage: str | None = None
+        self._ready += self._first_bytes()
+
+    def _first_bytes(self) -> bytes:
+        try:
+            first = self._input.read(len(BYTE_ORDER_MARK))
+        except Exception as error:
+            self._source.raise_unless_damage(error)
+            self.damage = one_line(error)
+            self._ended = True
+            return b""
+        return first.removeprefix(BYTE_ORDER_MARK)
+
+    def sample(self) -> bytes:
+        """Up to a MiB from the start; UnusableFile if nothing can be read."""
+        sample = self.read(HEAD_BYTES)
+        if not sample and self.damage:
+            raise UnusableFile(f"is damaged ({self.damage})")
+        return sample
 
     def readable(self) -> bool:
         """True."""

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
-from metacurate.pool.files import find, fingerprint, format_of, one_line, open_source
+from metacurate.pool.files import fingerprint, one_line, open_source
+from metacurate.pool.find import find
+from metacurate.pool.formats.table import format_of
 from metacurate.runtime.storage import Folder
 
 

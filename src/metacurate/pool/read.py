@@ -9,22 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from metacurate.errors import UserError
-from metacurate.pool import jsonlines
-from metacurate.pool.columns import ResolvedColumns, is_list, is_text
-from metacurate.pool.files import Source, TextStream, format_of, open_source
-from metacurate.pool.open import DELIMITERS, Unit
+from metacurate.pool import reasons
+from metacurate.pool.columns import ResolvedColumns
+from metacurate.pool.convert import converted, list_offsets, stored, valid_strings
+from metacurate.pool.files import open_source
+from metacurate.pool.formats.protocol import Request, Rows
+from metacurate.pool.formats.table import format_of, formats
+from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
+from metacurate.pool.types import is_list
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20
-BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
-CSV_BLOCK_BYTES = 32 << 20  # also the bound on a CSV row
-PARQUET_BUFFER_BYTES = 8 << 20
 
 
 def read_unit(
@@ -44,9 +43,6 @@ def read_unit(
         yield _batch(first_row, rows, unit.columns, all_columns, skipped)
 
 
-Rows = Iterator[tuple[int, pa.RecordBatch]]
-
-
 def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536) -> Rows:
     """Read only the rows' own columns: ``(first_row, PoolBatch.columns)`` as of read_unit."""
     for first_row, rows in _rows(unit, True, skipped, batch_rows):
@@ -54,162 +50,28 @@ def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536)
 
 
 def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int) -> Rows:
-    read = _read_parquet if unit.format == "parquet" else _read_text_file
+    resolved = unit.columns
+    known = format_of(unit.url)
+    request = Request(
+        schema=resolved.file,
+        settings=resolved.settings,
+        columns=tuple(resolved.file.names) if all_columns else resolved.needed,
+        needed=resolved.needed,
+        strict=resolved.strict,
+        pieces=unit.pieces,
+        batch_rows=batch_rows,
+    )
     try:
         with open_source(unit.url) as source:
-            for first_row, rows in read(unit, source, all_columns, batch_rows, skipped):
+            compression = known[1] if known else None
+            read = formats()[unit.format].read(source, compression, request, skipped)
+            for first_row, rows in read:
                 for start in range(0, rows.num_rows, batch_rows):
                     yield first_row + start, rows.slice(start, batch_rows)
     except FileNotFoundError:
         raise UserError(
             f"{unit.url} is gone; put it back, then run the same command again"
         ) from None
-
-
-# Rows, by format.
-
-
-def _read_parquet(
-    unit: Unit, source: Source, all_columns: bool, batch_rows: int, skipped: Counter[str]
-) -> Rows:
-    assert unit.row_groups is not None
-    try:
-        file = pq.ParquetFile(
-            source.arrow, buffer_size=PARQUET_BUFFER_BYTES, page_checksum_verification=True
-        )
-    except Exception as error:
-        source.raise_unless_damage(error)
-        raise UserError(f"{unit.url} has changed since the run began: use --overwrite") from None
-    names = unit.columns.file.names if all_columns else unit.columns.needed
-    first_row = 0
-    for group in range(*unit.row_groups):
-        size = file.metadata.row_group(group).num_rows
-        done = 0
-        try:
-            for rows in _row_group(file, group, names, batch_rows):
-                yield first_row + done, rows
-                done += rows.num_rows
-        except Exception as error:
-            source.raise_unless_damage(error)
-        # Some damage shows only in that there are fewer rows than there should be.
-        if done < size:
-            for at, rows in _salvage(file, source, unit, group, all_columns, batch_rows, skipped):
-                given = max(done - at, 0)  # of these rows, before the damage showed
-                if given < rows.num_rows:
-                    yield first_row + at + given, rows.slice(given)
-        first_row += size
-
-
-def _row_group(
-    file: pq.ParquetFile, group: int, names: list[str], batch_rows: int
-) -> Iterator[pa.RecordBatch]:
-    metadata = file.metadata.row_group(group)
-    row_bytes = metadata.total_byte_size // max(metadata.num_rows, 1)
-    batch_rows = max(1, min(batch_rows, BATCH_BYTES // max(row_bytes, 1)))
-    yield from file.iter_batches(batch_rows, row_groups=[group], columns=names, use_threads=False)
-
-
-def _salvage(
-    file: pq.ParquetFile,
-    source: Source,
-    unit: Unit,
-    group: int,
-    all_columns: bool,
-    batch_rows: int,
-    skipped: Counter[str],
-) -> Rows:
-    """The rows of a damaged row group up to the damage in the columns that matching needs.
-
-    Any other column that is damaged is null throughout the row group.
-    """
-    needed = unit.columns.needed
-    size = file.metadata.row_group(group).num_rows
-    others: dict[str, pa.ChunkedArray] = {}
-    for name in unit.columns.file.names if all_columns else ():
-        if name not in needed:
-            try:
-                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
-            except Exception as error:
-                source.raise_unless_damage(error)
-                column = None
-            if column is not None and len(column) == size:
-                others[name] = column
-            else:
-                skipped["unreadable_column"] += 1
-    done = 0
-    try:
-        for rows in _row_group(file, group, needed, batch_rows):
-            whole = rows
-            for name, column in others.items():
-                part = column.slice(done, rows.num_rows).combine_chunks()
-                whole = whole.append_column(name, part)
-            yield done, whole
-            done += rows.num_rows
-    except Exception as error:
-        source.raise_unless_damage(error)
-    if done < size:
-        skipped["unreadable_row_group"] += size - done
-
-
-def _read_text_file(
-    unit: Unit, source: Source, all_columns: bool, batch_rows: int, skipped: Counter[str]
-) -> Rows:
-    del batch_rows  # blocks are of so many bytes
-    known = format_of(unit.url)
-    stream = TextStream(source, known[1] if known else None)
-    read = _read_json_lines if unit.format == "jsonl" else _read_csv
-    first_row = 0
-    for rows in read(unit, source, stream, all_columns, skipped):
-        yield first_row, rows
-        first_row += rows.num_rows
-    if stream.damage is not None:
-        skipped["truncated_file"] += 1
-
-
-def _read_json_lines(
-    unit: Unit, source: Source, stream: TextStream, all_columns: bool, skipped: Counter[str]
-) -> Iterator[pa.RecordBatch]:
-    # Always all columns: which rows there are must not depend on which columns are asked for.
-    del source, all_columns
-    for block in jsonlines.blocks(stream, skipped):
-        yield jsonlines.parse(block, unit.columns.file, skipped)
-
-
-def _read_csv(
-    unit: Unit, source: Source, stream: TextStream, all_columns: bool, skipped: Counter[str]
-) -> Iterator[pa.RecordBatch]:
-    def skip(row: pa.csv.InvalidRow) -> str:
-        skipped["malformed_row"] += 1
-        return "skip"
-
-    resolved = unit.columns
-    names = resolved.file.names
-    try:
-        with pa.csv.open_csv(
-            pa.PythonFile(stream, mode="r"),
-            pa.csv.ReadOptions(
-                use_threads=False,
-                block_size=CSV_BLOCK_BYTES,
-                column_names=None if resolved.has_header else names,
-            ),
-            pa.csv.ParseOptions(
-                delimiter=DELIMITERS[unit.format],
-                # Tab-separated files without a header have captions with lone quotation marks.
-                quote_char='"' if resolved.has_header or unit.format == "csv" else False,
-                newlines_in_values=True,
-                invalid_row_handler=skip,
-            ),
-            pa.csv.ConvertOptions(
-                column_types=resolved.file,
-                include_columns=names if all_columns else resolved.needed,
-                check_utf8=False,
-            ),
-        ) as reader:
-            yield from reader
-    except pa.ArrowInvalid as error:
-        # A row larger than a block, most often through a quotation mark that is never closed.
-        source.raise_unless_damage(error)
-        skipped["unreadable_rest"] += 1
 
 
 # From rows to a batch.
@@ -225,9 +87,9 @@ def _batch(
     uids = _uids(rows, resolved)
     texts, offsets = _texts(rows, resolved.texts, skipped)
     if uids.null_count:
-        skipped["no_url"] += uids.null_count
+        skipped[reasons.NO_URL] += uids.null_count
     if without_text := _rows_without_text(texts, offsets):
-        skipped["no_text"] += without_text
+        skipped[reasons.NO_TEXT] += without_text
     columns = _carried(rows, resolved, skipped) if all_columns else None
     return PoolBatch(first_row, uids, texts, offsets, columns)
 
@@ -235,7 +97,7 @@ def _batch(
 def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinaryArray:
     uids = None
     if resolved.key is not None:
-        keys = rows.column(resolved.key)
+        keys = stored(rows.column(resolved.key))
         uids = keys if keys.type.equals(UID_TYPE) else key_uids(_as_bytes(keys))
     if resolved.url is not None and (uids is None or uids.null_count):
         from_urls = url_uids(_as_bytes(rows.column(resolved.url)))
@@ -245,12 +107,9 @@ def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinary
 
 
 def _as_bytes(array: pa.Array) -> pa.LargeBinaryArray:
+    array = stored(array)
     if pat.is_integer(array.type):
         array = array.cast(pa.string())
-    if pat.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pat.is_string_view(array.type):
-        array = array.cast(pa.large_string())
     return array.cast(pa.large_binary())
 
 
@@ -265,13 +124,13 @@ def _texts(rows: pa.RecordBatch, names: tuple[str, ...], skipped: Counter[str]) 
 
 def _flat_texts(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """All texts of a column and int64[n + 1] offsets of the rows' texts; a null list has none."""
+    column = stored(column)
     if not is_list(column.type):
         return column, np.arange(len(column) + 1, dtype=np.int64)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    flat = column.flatten()
+    flat = stored(column.flatten())
     if pat.is_struct(flat.type):
         flat = pc.struct_field(flat, "text")
-    return flat, _offsets(lengths)
+    return flat, list_offsets(column)
 
 
 def _offsets(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -298,42 +157,23 @@ def _interleave(parts: list[Texts]) -> Texts:
 
 def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
     """The texts as ``large_string``, those that are no UTF-8 or too long made null and counted."""
-    texts = _valid_strings(_as_large_string(array), skipped, "undecodable_text")
+    texts = valid_strings(_as_large_string(array, skipped), skipped, reasons.UNDECODABLE_TEXT)
     sizes = pc.binary_length(texts)
     if (pc.max(sizes).as_py() or 0) > MAX_TEXT_BYTES:
         oversized = pc.greater(sizes, MAX_TEXT_BYTES)
-        skipped["oversized_text"] += pc.sum(oversized).as_py()
+        skipped[reasons.OVERSIZED_TEXT] += pc.sum(oversized).as_py()
         texts = pc.if_else(oversized, pa.scalar(None, pa.large_string()), texts)
     return texts
 
 
-def _as_large_string(array: pa.Array) -> pa.LargeStringArray:
+def _as_large_string(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
     """An array of any text type as ``large_string``, not checked; the bytes are not copied."""
     if pat.is_null(array.type):
         return pa.nulls(len(array), pa.large_string())
+    if pat.is_floating(array.type):  # pandas' way to say that there is none
+        skipped[reasons.UNCONVERTIBLE_VALUE] += pc.sum(pc.invert(pc.is_nan(array))).as_py() or 0
+        return pa.nulls(len(array), pa.large_string())
     return _as_bytes(array).view(pa.large_string())
-
-
-def _valid_strings(array: pa.Array, skipped: Counter[str], reason: str) -> pa.Array:
-    """A (large) string array with the values that are no UTF-8 made null and counted."""
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        large = array.cast(pa.large_binary())
-        bad = [not _is_utf8(value) for value in large]
-        skipped[reason] += sum(bad)
-        return pc.if_else(pa.array(bad), pa.scalar(None, array.type), array)
-    return array
-
-
-def _is_utf8(value: pa.LargeBinaryScalar) -> bool:
-    if not value.is_valid:
-        return True
-    try:
-        str(value.as_buffer(), "utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _rows_without_text(texts: pa.LargeStringArray, offsets: npt.NDArray[np.int64]) -> int:
@@ -354,54 +194,5 @@ def _carried(
             continue
         # What is wrong with a text is counted once, where texts are read.
         count = Counter[str]() if field.name in resolved.texts else skipped
-        arrays.append(_converted(rows.column(field.name), field.type, count))
+        arrays.append(converted(rows.column(field.name), field.type, count))
     return pa.RecordBatch.from_arrays(arrays, schema=resolved.carried)
-
-
-def _converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
-    if pat.is_string(kind) and is_text(array.type) and not pat.is_string(array.type):
-        strings = _valid_strings(_as_large_string(array), skipped, "undecodable_value")
-        return strings.cast(kind)
-    if not array.type.equals(kind):
-        if pat.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        try:
-            array = array.cast(kind)
-        except pa.ArrowException:
-            skipped["unconvertible_value"] += len(array) - array.null_count
-            return pa.nulls(len(array), kind)
-    return _valid(array, skipped)
-
-
-def _valid(array: pa.Array, skipped: Counter[str]) -> pa.Array:
-    """The array with strings at any depth that are no UTF-8 made null and counted."""
-    if pat.is_string(array.type) or pat.is_large_string(array.type):
-        return _valid_strings(array, skipped, "undecodable_value")
-    if not pat.is_nested(array.type):
-        return array
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        return _valid_nested(array, skipped)
-    return array
-
-
-def _valid_nested(array: pa.Array, skipped: Counter[str]) -> pa.Array:
-    null = array.is_null()
-    if is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-        offsets = _offsets(lengths)
-        large = pat.is_large_list(array.type)
-        return (pa.LargeListArray if large else pa.ListArray).from_arrays(
-            pa.array(offsets, pa.int64() if large else pa.int32()),
-            _valid(array.flatten(), skipped),
-            array.type,
-            mask=null,
-        )
-    if pat.is_struct(array.type):
-        children = [
-            _valid(pc.struct_field(array, i), skipped) for i in range(array.type.num_fields)
-        ]
-        return pa.StructArray.from_arrays(children, fields=list(array.type), mask=null)
-    skipped["undecodable_value"] += len(array) - array.null_count
-    return pa.nulls(len(array), array.type)

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from metacurate.arrays import list_offsets
-from metacurate.pool.columns import ResolvedColumns, is_list
+from metacurate.pool.columns import ResolvedColumns
 from metacurate.pool.open import Pool
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch
+from metacurate.pool.types import is_list
 
 CANONICAL = ("uid", "url", "texts")
 
@@ -47,8 +47,8 @@ def canonical_batch(
     else:
         urls = _as_string(rows.column(columns.url))
     values = _text_structs(batch, columns)
-    lengths = np.diff(batch.text_offsets)
-    texts = pa.ListArray.from_arrays(list_offsets(lengths), values, type=TEXTS_TYPE)
+    text_offsets = batch.text_offsets - batch.text_offsets[0]
+    texts = pa.ListArray.from_arrays(pa.array(text_offsets, pa.int32()), values, type=TEXTS_TYPE)
     others = [rows.column(name) for name in schema.names[len(CANONICAL) :]]
     return pa.RecordBatch.from_arrays([batch.uids, urls, texts, *others], schema=schema)
 

@@ -74,7 +74,7 @@ class Shard:
     @property
     def name(self) -> str:
         """The shard in messages and fingerprints."""
-        groups = self.unit.row_groups if self.unit is not None else None
+        groups = self.unit.pieces if self.unit is not None else None
         return self.address if groups is None else f"{self.address} row groups {groups}"
 
 
@@ -195,16 +195,8 @@ def _taken(counts: Counter[str]) -> Counter[str]:
 def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
     counts: Counter[str] = Counter()
     image_name = _image_column(unit.columns.carried, config, unit.url)
-    # The columns that training needs; others are not read.
-    wanted = {*unit.columns.needed, image_name, "matched", "text_kept"}
-    lean = replace(
-        unit,
-        columns=replace(
-            unit.columns,
-            file=pa.schema([f for f in unit.columns.file if f.name in wanted]),
-            carried=pa.schema([f for f in unit.columns.carried if f.name in wanted]),
-        ),
-    )
+    # Columns that training does not need are not read.
+    lean = replace(unit, columns=unit.columns.only((image_name, "matched", "text_kept")))
     for batch in read_unit(lean, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS):
         assert batch.columns is not None
         rows = batch.columns

@@ -11,18 +11,48 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.types as pat
 
-from metacurate.pool.files import TextStream
+from metacurate.pool import reasons
+from metacurate.pool.files import Source, TextStream
+from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
 
 BLOCK_BYTES = 8 << 20
 MAX_LINE_BYTES = 64 << 20
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _CONVERSION_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
+class JsonLines:
+    """JSON lines: one piece a file."""
+
+    title = "JSON lines"
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
+    shy: tuple[str, ...] = ()
+    compressible = True
+
+    def look(self, source: Source, compression: str | None) -> Look:
+        """The columns of the file's first MiB."""
+        schema = infer_schema(TextStream(source, compression).sample())
+        if not schema.names:
+            raise UnusableFile("has no JSON object in the lines of its first MiB")
+        return Look(schema)
+
+    def read(
+        self, source: Source, compression: str | None, request: Request, skipped: Counter[str]
+    ) -> Rows:
+        """The rows, always with all columns: which there are must not depend on the columns."""
+        stream = TextStream(source, compression)
+        first_row = 0
+        for block in blocks(stream, skipped):
+            rows = parse(block, request.schema, skipped)
+            yield first_row, rows
+            first_row += rows.num_rows
+        if stream.damage is not None:
+            skipped[reasons.TRUNCATED_FILE] += 1
+
+
 def blocks(stream: TextStream, skipped: Counter[str]) -> Iterator[bytes]:
     """Whole lines, about ``BLOCK_BYTES`` at a time; longer lines than the bound are counted."""
-    pending = stream.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
+    pending = b""
     too_long = False
     while piece := stream.read(BLOCK_BYTES):
         if too_long:
@@ -36,7 +66,7 @@ def blocks(stream: TextStream, skipped: Counter[str]) -> Iterator[bytes]:
             yield pending[:end]
             pending = pending[end:]
         elif len(pending) > MAX_LINE_BYTES:
-            skipped["oversized_row"] += 1
+            skipped[reasons.OVERSIZED_ROW] += 1
             pending, too_long = b"", True
     if pending:
         yield pending
@@ -79,7 +109,7 @@ def objects(block: bytes, skipped: Counter[str]) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
         else:
-            skipped["malformed_row"] += 1
+            skipped[reasons.MALFORMED_ROW] += 1
     return rows
 
 
@@ -104,7 +134,7 @@ def _bytes_or_none(value: Any, skipped: Counter[str]) -> bytes | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        skipped["unconvertible_value"] += 1
+        skipped[reasons.UNCONVERTIBLE_VALUE] += 1
         return None
     try:
         return value.encode("utf-8", "surrogateescape")
@@ -118,7 +148,7 @@ def _converted(value: Any, kind: pa.DataType, skipped: Counter[str]) -> Any:
     try:
         pa.array([value], kind)
     except _CONVERSION_ERRORS:
-        skipped["unconvertible_value"] += 1
+        skipped[reasons.UNCONVERTIBLE_VALUE] += 1
         return None
     return value
 
@@ -132,7 +162,7 @@ def _without_surrogates(value: Any, skipped: Counter[str]) -> Any:
         try:
             value.encode()
         except UnicodeEncodeError:
-            skipped["undecodable_value"] += 1
+            skipped[reasons.UNDECODABLE_VALUE] += 1
             return None
     return value
 
