@@ -59,12 +59,15 @@ PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 
 WAT, WARC = "wat", "warc"
+# Records that may hold a page: as it came over HTTP, or by itself.
+PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
 _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
 # Reasons for dropping records, pages, images and texts (more are with the modules that see them).
 LOST_PAGE = "page that crashed or stalled the parser"
+REVISIT = "revisit (the page is in another record)"
 OTHER_LANGUAGE = "text in another language"
 
 
@@ -247,6 +250,7 @@ def warc_pages(
             responses = [
                 Response(
                     record.block,
+                    None if record.kind == b"response" else record.field("Content-Type") or "",
                     record.field("WARC-Identified-Payload-Type"),
                     config.max_record_bytes,
                 )
@@ -257,8 +261,15 @@ def warc_pages(
                     counts.dropped_pages[page or LOST_PAGE] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
+                counts.damaged_pages += page.damaged
                 yield SourcePage(
-                    page.images, page.base_href, url.strip("<>"), snapshot, name, record.offset
+                    page.images,
+                    page.base_href,
+                    url.strip("<>"),
+                    snapshot,
+                    name,
+                    record.offset,
+                    page.encoding,
                 )
 
 
@@ -266,7 +277,7 @@ def _response_batches(
     file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[tuple[str | None, list[Record]]]:
     snapshot = config.snapshot or _crawl_of(source)
-    kinds = frozenset({b"warcinfo", b"response"})
+    kinds = frozenset({b"warcinfo", b"revisit", *PAGE_RECORDS})
     batch: list[Record] = []
     size = 0
     for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
@@ -278,6 +289,9 @@ def _response_batches(
                 snapshot = found.group(1).strip().decode("utf-8", "replace")
             continue
         counts.records += 1
+        if record.kind == b"revisit":
+            counts.dropped_records[REVISIT] += 1
+            continue
         counts.pages += 1
         batch.append(record)
         size += record.end - record.start
