@@ -82,7 +82,7 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
+    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, tell_bad_files
     from metacurate.runtime.engines.local import LocalEngine
     from metacurate.texts.rules import TextRules
 
@@ -96,4 +96,5 @@ def extract_command(
     )
     with LocalEngine(workers) as engine:
         totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)
+    tell_bad_files(totals)
     show(totals, summary_table("pool extract", _rows(totals)), as_json=as_json)

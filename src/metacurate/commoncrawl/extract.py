@@ -26,7 +26,13 @@ from metacurate.commoncrawl.page_rows import (
     row_tables,
 )
 from metacurate.commoncrawl.response import Page, Response, read_response
-from metacurate.commoncrawl.warc import Record, read_batches, read_records
+from metacurate.commoncrawl.warc import (
+    DAMAGES,
+    Record,
+    other_content,
+    read_batches,
+    read_records,
+)
 from metacurate.commoncrawl.wat_tables import wat_tables
 from metacurate.errors import UserError
 from metacurate.pool.files import fingerprint, open_source
@@ -35,6 +41,7 @@ from metacurate.pool.uid import url_uids
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.isolate import Isolated
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, begin, finish, shard_name
+from metacurate.runtime.progress import note
 from metacurate.runtime.stage import exclusive, run_shards
 from metacurate.runtime.storage import Folder, is_local, local_path
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
@@ -57,6 +64,7 @@ record is, of a WAT the one that it describes; null if unknown."""
 EXTRACT = Stage("extract", outputs=("pool",))
 PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
+MAX_FILES_TOLD = 20
 
 WAT, WARC = "wat", "warc"
 # Records that may hold a page: as it came over HTTP, or by itself.
@@ -68,6 +76,7 @@ _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILI
 # Reasons for dropping records, pages, images and texts (more are with the modules that see them).
 LOST_PAGE = "page that crashed or stalled the parser"
 REVISIT = "revisit (the page is in another record)"
+NO_RECORD = "no sound record in it"
 OTHER_LANGUAGE = "text in another language"
 
 
@@ -140,6 +149,18 @@ def extract_pool(
         )
         totals = {"files": len(files), **add_statistics(shards)}
         return finish(folder, EXTRACT, totals, shards)
+
+
+def tell_bad_files(totals: Statistics) -> None:
+    """Say which files were no archives; UserError if none was one."""
+    bad = totals["bad_files"]
+    if bad and len(bad) == totals["files"]:
+        more = f", and {len(bad) - 1} more like it" if len(bad) > 1 else ""
+        raise UserError(f"no WAT or WARC file among the sources: {next(iter(bad))}{more}")
+    for name in list(bad)[:MAX_FILES_TOLD]:
+        note(f"skipped: {name}")
+    if len(bad) > MAX_FILES_TOLD:
+        note(f"skipped: {len(bad) - MAX_FILES_TOLD} more files (bad_files in manifest.json)")
 
 
 def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:
@@ -233,6 +254,18 @@ def read_tables(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[pa.Table]:
     """Yield the rows of one source file as tables (``FOUND``) of any size."""
+    content = other_content(file)
+    if content is None:
+        yield from _read_archive(file, source, form, config, counts)
+        if counts.records == 0 and any(reason in DAMAGES for reason in counts.dropped_records):
+            content = NO_RECORD
+    if content is not None:
+        counts.bad_files[f"{source} ({content})"] += 1
+
+
+def _read_archive(
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+) -> Iterator[pa.Table]:
     if form == WAT:
         batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
         return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)

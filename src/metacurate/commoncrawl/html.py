@@ -126,7 +126,7 @@ class _Found:
 
     def texts(self) -> dict[str, str]:
         """The texts of its attributes that are not empty."""
-        return {n: text for n in TEXT_ATTRIBUTES if (text := self.attributes.get(n, "").strip())}
+        return {n: text for n in TEXT_ATTRIBUTES if (text := self.attributes.get(n))}
 
     def read(self, captions: dict[Any, str]) -> Image:
         """Its addresses and texts, with those of its fallback."""

@@ -43,6 +43,8 @@ FOUND = pa.schema(
 class Counts:
     """What was found, and what was dropped for which reason.
 
+    ``bad_files``: files without a sound record, as ``ADDRESS (what it is)``.
+
     ``damaged_pages``: pages with images that are cut off or have bytes that are no characters of
     their encoding (they become U+FFFD).
     """
@@ -53,6 +55,7 @@ class Counts:
     images: int = 0
     pairs: int = 0
     texts: int = 0
+    bad_files: Counter[str] = field(default_factory=Counter)
     dropped_records: Counter[str] = field(default_factory=Counter)
     dropped_pages: Counter[str] = field(default_factory=Counter)
     dropped_images: Counter[str] = field(default_factory=Counter)

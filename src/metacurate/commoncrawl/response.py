@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import zlib
+from io import BytesIO
 from typing import NamedTuple
 
-from fastwarc.warc import WarcRecord, WarcRecordType
+from fastwarc.stream_io import BrotliReader, ZstdReader
 
 from metacurate.commoncrawl.encoding import decode, decode_as
 from metacurate.commoncrawl.html import Image, has_images, read_page
 
-MAX_SNIFFED_BYTES = 4096
+SNIFFED_BYTES = 4096
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 # These say nothing: such content is sniffed (MIME Sniffing standard).
 UNKNOWN_TYPES = frozenset({"*/*", "unknown/unknown", "application/unknown"})
@@ -93,7 +94,7 @@ def read_response(response: Response) -> Page | str:
     if kind is None and response.identified_type is not None:
         kind, _ = _media_type(response.identified_type)
     if kind is None:
-        is_html = _HTML_START.match(content.body, 0, MAX_SNIFFED_BYTES) is not None
+        is_html = _HTML_START.match(content.body, 0, SNIFFED_BYTES) is not None
     else:
         is_html = kind in HTML_TYPES
     if not is_html:
@@ -186,7 +187,8 @@ def _decoded(content: _Content, encodings: list[str], limit: int) -> _Content | 
         undone: tuple[bytes, bool] | None = None
         if name in ("br", "zstd"):
             undone = _unpack(content.body, name, limit)
-            if undone is None and _BINARY.search(content.body, 0, MAX_SNIFFED_BYTES):
+            is_gzip = content.body.startswith(GZIP_MAGIC)
+            if undone is None and not is_gzip and _BINARY.search(content.body, 0, SNIFFED_BYTES):
                 return BAD_ENCODING
         elif name == "deflate":
             undone = _inflate(content.body, ZLIB, limit) or _inflate(content.body, RAW, limit)
@@ -241,19 +243,14 @@ def _inflate(data: bytes, form: int, limit: int) -> tuple[bytes, bool] | None:
 
 
 def _unpack(data: bytes, name: str, limit: int) -> tuple[bytes, bool] | None:
-    """Up to ``limit`` bytes of a brotli or zstd stream, by fastwarc; None if it is broken."""
+    """Up to ``limit`` bytes of a brotli or zstd stream; None if it is broken."""
+    reader = BrotliReader(BytesIO(data)) if name == "br" else ZstdReader(BytesIO(data))
+    pieces: list[bytes] = []
+    left = limit
     try:
-        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {name}\r\n\r\n".encode()
-        record = WarcRecord()
-        record.init_headers(WarcRecordType.response, content_length=len(head) + len(data))
-        record.is_http = True
-        record.set_bytes_content(head + data)
-        record.parse_http(auto_decode="all")
-        pieces: list[bytes] = []
-        left = limit
-        while left > 0 and (piece := record.reader.read(left)):
+        while left > 0 and (piece := reader.read(left)):
             pieces.append(piece)
             left -= len(piece)
-        return b"".join(pieces), False
     except (OSError, ValueError):
         return None
+    return b"".join(pieces), False
