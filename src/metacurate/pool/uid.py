@@ -11,9 +11,11 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from metacurate.kernels.uid import DEFAULT_PORTS, UID_BYTES, hash_values
 from metacurate.pool.schema import UID_TYPE
+from metacurate.pool.url import canonical_url, plain_urls
 
 WHITESPACE = " \t\n\r\v\f"
 _WHITESPACE = WHITESPACE.encode()
@@ -24,14 +26,20 @@ _HEX_KEY = re.compile(rb"[0-9a-f]{32}")
 def normalise_url(url: str) -> str:
     """The URL without what does not change the image that it names.
 
-    Drops ``#fragment``, then white space (ASCII) at both ends; in a URL with ``scheme://`` also
-    lower-cases the scheme and the host (ASCII letters; not the user info) and drops ``:80`` after
-    http and ``:443`` after https. Nothing else.
+    Of http and https, ``pool.url.canonical_url``. Of others, drops ``#fragment``, then white space
+    (ASCII) at both ends; in a URL with ``scheme://`` also lower-cases the scheme and the host
+    (ASCII letters; not the user info). Nothing else.
     """
-    return _normalise(url.encode()).decode()
+    return _normalise(url.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def _normalise(url: bytes) -> bytes:
+    try:
+        canonical = canonical_url(url.decode())
+    except UnicodeDecodeError:
+        canonical = None
+    if canonical is not None:
+        return canonical.encode()
     url = url.partition(b"#")[0].strip(_WHITESPACE)
     parts = _HIERARCHICAL.fullmatch(url)
     if parts is None:
@@ -65,7 +73,13 @@ def key_uid(key: str | bytes) -> bytes | None:
 
 def url_uids(urls: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
     """``url_uid`` of every value (``large_binary`` or ``large_string``); null stays null."""
-    return _uids(urls, True)
+    plain = plain_urls(urls)
+    uids = _uids(urls, True)
+    odd = ~plain & urls.is_valid().to_numpy(zero_copy_only=False)
+    if not odd.any():
+        return uids
+    values = [url_uid(url) for url in urls.filter(pa.array(odd)).to_pylist()]
+    return pc.replace_with_mask(uids, pa.array(odd), pa.array(values, UID_TYPE))
 
 
 def key_uids(keys: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
