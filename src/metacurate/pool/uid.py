@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.kernels.uid import DEFAULT_PORTS, UID_BYTES, hash_values
+from metacurate.kernels.uid import UID_BYTES, hash_values
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.url import canonical_url, plain_urls
 
@@ -45,10 +45,8 @@ def _normalise(url: bytes) -> bytes:
     if parts is None:
         return url
     scheme, authority, rest = parts.groups()
-    scheme = scheme.lower()
     user, at, host = authority.rpartition(b"@")
-    host = host.lower().removesuffix(DEFAULT_PORTS.get(scheme, b""))
-    return scheme + b"://" + user + at + host + rest
+    return scheme.lower() + b"://" + user + at + host.lower() + rest
 
 
 def url_uid(url: str | bytes) -> bytes | None:
@@ -74,7 +72,7 @@ def key_uid(key: str | bytes) -> bytes | None:
 def url_uids(urls: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
     """``url_uid`` of every value (``large_binary`` or ``large_string``); null stays null."""
     plain = plain_urls(urls)
-    uids = _uids(urls, True)
+    uids = _uids(urls, plain.copy())
     odd = ~plain & urls.is_valid().to_numpy(zero_copy_only=False)
     if not odd.any():
         return uids
@@ -84,17 +82,17 @@ def url_uids(urls: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
 
 def key_uids(keys: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
     """``key_uid`` of every value (``large_binary`` or ``large_string``); null stays null."""
-    return _uids(keys, False)
+    return _uids(keys, keys.is_valid().to_numpy(zero_copy_only=False))
 
 
-def _uids(values: pa.LargeBinaryArray, are_urls: bool) -> pa.FixedSizeBinaryArray:
+def _uids(values: pa.LargeBinaryArray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
+    """The uids of the values for which ``valid`` (bool[n], may be changed); null for others."""
     rows = len(values)
     _, offsets, data = values.buffers()
     digests = np.zeros((rows, 2), np.uint64)
-    valid = values.is_valid().to_numpy(zero_copy_only=False)
     if rows and data is not None:
         bounds = np.frombuffer(offsets, np.int64, rows + 1, 8 * values.offset)
-        hash_values(np.frombuffer(data, np.uint8), bounds, are_urls, digests, valid)
+        hash_values(np.frombuffer(data, np.uint8), bounds, digests, valid)
     else:
         valid[:] = False
     null = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
