@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -93,3 +94,12 @@ def read_rows(
         for row in table.to_pylist():
             texts = [(text["source"], text["text"]) for text in row.pop("texts")]
             yield Row(texts=texts, **row)
+
+
+def rows_of_warc(
+    data: bytes, config: ExtractConfig | None = None
+) -> tuple[list[dict[str, Any]], Counts]:
+    """The rows of a WARC's bytes, and what was counted."""
+    counts = Counts()
+    rows = read_rows(BytesIO(data), "docs.warc.gz", "warc", config or ExtractConfig(), counts)
+    return [row._asdict() for row in rows], counts

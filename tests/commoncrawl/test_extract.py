@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -181,7 +182,6 @@ def test_addresses_are_absolute_and_normal(base: str, src: str, expected: str) -
             "<meta http-equiv=content-type content='text/html;charset=koi8-r'>",
         ),
         ("utf-16", "text/html", ""),
-        ("windows-1252", "text/html; charset=utf-8", ""),  # declared wrongly, detected
         ("shift_jis", "text/html; charset=no-such-thing", "<meta charset=shift_jis>"),
         ("windows-1251", "text/html", ""),  # detected
     ],
@@ -198,8 +198,6 @@ def test_encodings(encoding: str, http: str, meta: str) -> None:
 
 
 def test_what_is_not_html_and_encoded_bodies() -> None:
-    import gzip
-
     html = b"<html><img src=x.png alt=text></html>"
     packed = gzip.compress(html)
     data = members(
@@ -437,3 +435,33 @@ def test_sources(tmp_path: Path) -> None:
             find_sources([str(tmp_path / bad)])
     with pytest.raises(UserError, match="list"):
         find_sources(["@" + str(tmp_path / "no-list")])
+
+
+def test_files_that_are_no_archives_are_named(tmp_path: Path) -> None:
+    xml = b'<?xml version="1.0"?>\n<Error><Code>SlowDown</Code></Error>'
+    arc = b"filedesc://x.arc 0.0.0.0 2008 text/plain 76\n1 1 Archive\n"
+    contents = {
+        "a.warc.gz": (b"", "empty file"),
+        "b.warc.gz": (gzip.compress(b""), "empty file"),
+        "c.warc.wat.gz": (xml, "XML error answer, SlowDown"),
+        "d.warc.gz": (gzip.compress(xml), "XML error answer, SlowDown"),
+        "e.warc.gz": (b"<!DOCTYPE html><p>403", "HTML page"),
+        "f.warc.gz": (gzip.compress(arc), "ARC file, convert it to WARC"),
+        "g.wat": (b"version https://git-lfs", "no sound record in it"),
+        "h.warc.gz": (b"\x1f\x8b\x08" + b"x" * 99, "no sound record in it"),
+    }
+    for name, (content, _) in contents.items():
+        (tmp_path / name).write_bytes(content)
+    command = ["pool", "extract", str(tmp_path), "--out", str(tmp_path / "out"), "--json"]
+    only_bad = CliRunner().invoke(app, command)
+    assert isinstance(only_bad.exception, UserError)
+    assert "a.warc.gz (empty file), and 7 more" in str(only_bad.exception)
+    (tmp_path / "z.warc.gz").write_bytes(
+        members(record("response", response("<img src=1.png alt=one>")))
+    )
+    result = CliRunner().invoke(app, [*command, "--overwrite"])
+    assert result.exit_code == 0, result.output
+    bad = json.loads(result.stdout)["bad_files"]
+    assert bad == {f"{tmp_path}/{name} ({what})": 1 for name, (_, what) in contents.items()}
+    for name in bad:
+        assert f"skipped: {name}" in result.stderr

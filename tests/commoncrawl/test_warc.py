@@ -236,8 +236,9 @@ def test_batches_have_the_same_records(groups: list[list[bytes]], max_bytes: int
 
 def test_usual_headers_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
     data = members(*RECORDS, record("request", b"x"), b"\r\n".join(USUAL_LINES) + b"\r\n\r\nhello")
-    for name in ("_split", "_batch_of_records", "_field"):
+    for name in ("_batch_of_records", "_field"):
         monkeypatch.delattr(warc, name)
+    monkeypatch.delattr(warc._Splitter, "feed_member")
     found, losses = read_by_batches(data)
     assert [uri.decode() for _, uri in found] == [*ALL, "http://a.example/"]
     assert not losses
@@ -270,3 +271,114 @@ def test_all_places_are_found() -> None:
         )
         expected = [at for at in range(size) if data.startswith(b"abc", at)]
         assert places[:found].tolist() == expected
+
+
+def one(
+    number: int, *, length: int | None = None, before: bytes = b"", line_end: bytes = b"\r\n",
+    names: tuple[bytes, bytes] = (b"WARC-Type", b"Content-Length"), after: bytes = b"\r\n\r\n",
+) -> bytes:  # fmt: skip
+    """A record that is not quite as usual."""
+    block = b"block %d" % number
+    kind, size = names
+    lines = [b"WARC/1.0", kind + b": metadata", b"WARC-Target-URI: http://a.example/%d" % number]
+    lines += [size + b": %d" % (len(block) if length is None else length), b"", b""]
+    return before + line_end.join(lines) + block + after
+
+
+SOUND = {
+    "small letters": one(1, names=(b"warc-type", b"content-length")),
+    "LF alone": one(1, line_end=b"\n", after=b"\n\n"),
+    "LF in the header": one(1, line_end=b"\n"),
+    "empty lines before": one(1, before=b"\r\n\r\n\n"),
+    "one line end after": one(1, after=b"\r\n"),
+    "none after": one(1, after=b""),
+    "many after": one(1, after=b"\r\n" * 9),
+}
+BROKEN = {
+    "length too short": one(1, length=3),
+    "no length": one(1, length=0),
+    "one too short": one(1, length=6),
+    "much too long": one(1, length=150),
+    "over all the file": one(1, length=100_000),
+    "not a number": one(1, names=(b"WARC-Type", b"Content-Length: x")),
+    "no type": one(1, names=(b"X", b"Content-Length")),
+    "garbage": b"\0garbage\r\n\r\n" * 9,
+}
+
+
+def layouts(records: list[bytes]) -> dict[str, bytes]:
+    joined = b"".join(records)
+    return {"members": members(*records), "plain": joined, "one stream": gzip.compress(joined)}
+
+
+@pytest.mark.parametrize("layout", ["members", "plain", "one stream"])
+@pytest.mark.parametrize("place", [0, 1, 4])
+@pytest.mark.parametrize("odd", [*SOUND, *BROKEN])
+def test_odd_records_cost_themselves_at_most(odd: str, place: int, layout: str) -> None:
+    others = [one(n) for n in (2, 3, 4, 5)]
+    records = [*others[:place], (SOUND | BROKEN)[odd], *others[place:]]
+    found, losses = read(layouts(records)[layout])
+    expected = [b"block %d" % n for n in (2, 3, 4, 5)]
+    if odd in SOUND:
+        expected.insert(place, b"block 1")
+    assert [r.block for r in found] == expected
+    assert losses == ({} if odd in SOUND else {warc.BROKEN: 1})
+
+
+@pytest.mark.parametrize("cut", [1, 30, 83, 85, 90, -4, -3])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_record_over_several_members(place: int, cut: int) -> None:
+    records = [one(n) for n in range(4)]
+    parts = [gzip.compress(r) for r in records]
+    whole = records[place]
+    parts[place : place + 1] = [gzip.compress(whole[:cut]), gzip.compress(whole[cut:])]
+    found, losses = read(b"".join(parts))
+    assert [r.block for r in found] == [b"block %d" % n for n in range(4)]
+    assert [r.offset for r in found][:place] == sorted(r.offset for r in found)[:place]
+    assert not losses
+    assert read_by_batches(b"".join(parts))[0] == [
+        (r.block, (r.field("WARC-Target-URI") or "").encode()) for r in found
+    ]
+
+
+def test_the_size_of_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    some = [*SOUND.values(), *BROKEN.values(), *RECORDS, record("metadata", bytes(3000))]
+    files = []
+    for _ in range(60):
+        chosen = [rng.choice(some) for _ in range(12)]
+        files += [b"".join(chosen), gzip.compress(RECORDS[0] + RECORDS[1] + b"".join(chosen))]
+    expected = [read(data, 2000) for data in files]
+    for size in (1, 7, 100):
+        for name in ("PLAIN_BYTES", "INFLATE_BYTES"):
+            monkeypatch.setattr(warc, name, size)
+        for data, (records, losses) in zip(files, expected, strict=True):
+            found, found_losses = read(data, 2000)
+            assert found_losses == losses
+            assert [(r.offset, r.header, r.block) for r in found] == [
+                (r.offset, r.header, r.block) for r in records
+            ]
+
+
+def test_places_in_plain_files() -> None:
+    data = b"".join([RECORDS[0], BROKEN["garbage"], *RECORDS[1:]])
+    found, _ = read(data)
+    assert len(found) == 20
+    for r in found:
+        assert data[r.offset :].startswith(r.header)
+
+
+def test_hostile_headers_take_linear_time() -> None:
+    import time
+
+    start = time.process_time()
+    for evil in (
+        b"WARC/1.0\r\n" * 300_000,
+        b"\nWARC/1.0\r\nWARC-Type: metadata\r\nContent-Length: 900000\r\n\r\n" * 20_000,
+        b"WARC/1.0\r\nContent-Length: 5" * 200_000,
+        b"\r\n" * 3_000_000,
+        b"WARC/1.0 " + b"x" * 4_000_000,
+    ):
+        for data in (evil, gzip.compress(evil), gzip.compress(RECORDS[0] + RECORDS[1] + evil)):
+            read(data, 1 << 20)
+    assert time.process_time() - start < 30

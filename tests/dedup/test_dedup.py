@@ -293,6 +293,71 @@ def test_blocklist(tmp_path: Path) -> None:
     assert totals["texts_dropped"]["of_dropped_pair"] == 9
 
 
+SPELLINGS = [
+    " http://evil.example/1.jpg", "\thttp://evil.example/1.jpg", "\u00a0http://evil.example/1.jpg",
+    "\ufeffhttp://evil.example/1.jpg", "http://ev\til.example/1.jpg", "http://evil.exam\nple/1.jpg",
+    "http:\\\\evil.example\\1.jpg", "http:/evil.example/1.jpg", "http://%65vil.example/1.jpg",
+    "http://evil\u3002example/1.jpg", "http://evil.example./1.jpg", "http://EVIL.example:80/1.jpg",
+    "http://ｅｖｉｌ.example/1.jpg", "http://ev\u00adil.example/1.jpg", "http:evil.example/1.jpg",
+    "http://user@evil.example/1.jpg", "http://ok.example@evil.example/1.jpg",
+    "http://a.evil.example/1.jpg",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", SPELLINGS)
+@pytest.mark.parametrize("entry", ["evil.example", "||evil.example^", "EVIL.example."])
+def test_no_spelling_evades_a_blocklist(url: str, entry: str, tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text(f"other.example\n{entry}\n")
+    domain, _ = read_blocklist(listed).masks(pa.array(["http://ok.example/", url, None]))
+    assert domain.tolist() == [False, True, False]
+
+
+def test_a_listed_url_is_blocked_in_any_spelling(tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text("\ufeffhttp://Evil.example/1.jpg#x\nhttps://b.example/ü b.jpg\n")
+    urls = [url for url in SPELLINGS if "a.evil" not in url and "@" not in url and "./" not in url]
+    urls += ["https://b.example/%C3%BC%20b.jpg", "https://b.example/x/../ü b.jpg"]
+    _, blocked = read_blocklist(listed).masks(pa.array([*urls, "http://evil.example/2.jpg"]))
+    assert blocked.tolist() == [True] * len(urls) + [False]
+
+
+@pytest.mark.parametrize(
+    ("entry", "blocked", "free"),
+    [
+        ("faß.example", "http://xn--fa-hia.example/", "http://fass.example/"),
+        ("xn--fa-hia.example", "http://faß.example/", "http://fass.example/"),
+        ("*.evil.example", "http://a.evil.example/", "http://notevil.example/"),
+        ("||evil.example", "http://evil.example/", "http://evil.example.org/"),
+        ("0.0.0.0 evil.example # ads", "http://evil.example/", "http://0.0.0.0/"),
+        ("127.0.0.1\tevil.example", "http://evil.example/", "http://127.0.0.1/"),
+        ("! comment\nevil.example", "http://evil.example/", "http://comment/"),
+        ("[Adblock Plus 2.0]\nevil.example", "http://evil.example/", "http://adblock/"),
+        ("192.168.1.1", "http://0xc0a80101/", "http://192.168.1.2/"),
+        ("under_score.example", "http://under_score.example/", "http://score.example/"),
+    ],
+)
+def test_entries_of_blocklists(entry: str, blocked: str, free: str, tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text(entry)
+    domain, _ = read_blocklist(listed).masks(pa.array([blocked, free]))
+    assert domain.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["evil.example,", "||evil.example^$third-party", "@@||good.example^", "evil.example/path",
+     "evil.example##.banner", "/banner/*", "evil..example", "http://", "http://[", "evil example",
+     "evil.example;b.example", "|https://evil.example|", "user@evil.example", "evil.example:80",
+     "address=/evil.example/", "-evil.example", "x" * 64 + ".example"],
+)  # fmt: skip
+def test_what_a_blocklist_cannot_mean_is_refused(entry: str, tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text(f"# list\ngood.org\n{entry}\n")
+    with pytest.raises(UserError, match="line 3: "):
+        read_blocklist(listed)
+
+
 def test_blocklist_names_a_bad_line(tmp_path: Path) -> None:
     listed = tmp_path / "blocked.txt"
     listed.write_text("good.org\nnot a domain\n")

@@ -78,7 +78,7 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
+    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, tell_bad_files
     from metacurate.texts.rules import TextRules
 
     settings = ExtractConfig(
@@ -92,4 +92,5 @@ def extract_command(
         max_record_bytes=max_record_mib << 20,
     )
     totals = extract_pool(sources, out, settings, **options)
+    tell_bad_files(totals)
     show(totals, summary_table("pool extract", totals_rows(totals)), as_json=as_json)

@@ -26,7 +26,13 @@ from metacurate.commoncrawl.page_rows import (
     row_tables,
 )
 from metacurate.commoncrawl.response import Page, Response, read_response
-from metacurate.commoncrawl.warc import Record, read_batches, read_records
+from metacurate.commoncrawl.warc import (
+    DAMAGES,
+    Record,
+    other_content,
+    read_batches,
+    read_records,
+)
 from metacurate.commoncrawl.wat_tables import wat_tables
 from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.files import fingerprint, open_source
@@ -34,6 +40,7 @@ from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
 from metacurate.runtime.isolate import Isolated
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
+from metacurate.runtime.progress import note
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
@@ -57,14 +64,19 @@ record is, of a WAT the one that it describes; null if unknown."""
 EXTRACT = Stage("extract", outputs=("pool",))
 PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
+MAX_FILES_TOLD = 20
 
 WAT, WARC = "wat", "warc"
+# Records that may hold a page: as it came over HTTP, or by itself.
+PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
 _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
 # Reasons for dropping records, pages, images and texts (more are with the modules that see them).
 LOST_PAGE = "page that crashed or stalled the parser"
+REVISIT = "revisit (the page is in another record)"
+NO_RECORD = "no sound record in it"
 OTHER_LANGUAGE = "text in another language"
 
 
@@ -124,6 +136,18 @@ def extract_pool(
             return {"files": len(files), **add_statistics(shards)}
 
         return run_stage(run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals)
+
+
+def tell_bad_files(totals: Statistics) -> None:
+    """Say which files were no archives; UserError if none was one."""
+    bad = totals["bad_files"]
+    if bad and len(bad) == totals["files"]:
+        more = f", and {len(bad) - 1} more like it" if len(bad) > 1 else ""
+        raise UserError(f"no WAT or WARC file among the sources: {next(iter(bad))}{more}")
+    for name in list(bad)[:MAX_FILES_TOLD]:
+        note(f"skipped: {name}")
+    if len(bad) > MAX_FILES_TOLD:
+        note(f"skipped: {len(bad) - MAX_FILES_TOLD} more files (bad_files in manifest.json)")
 
 
 def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:
@@ -217,6 +241,18 @@ def read_tables(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[pa.Table]:
     """Yield the rows of one source file as tables (``FOUND``) of any size."""
+    content = other_content(file)
+    if content is None:
+        yield from _read_archive(file, source, form, config, counts)
+        if counts.records == 0 and any(reason in DAMAGES for reason in counts.dropped_records):
+            content = NO_RECORD
+    if content is not None:
+        counts.bad_files[f"{source} ({content})"] += 1
+
+
+def _read_archive(
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+) -> Iterator[pa.Table]:
     if form == WAT:
         batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
         return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
@@ -234,6 +270,7 @@ def warc_pages(
             responses = [
                 Response(
                     record.block,
+                    None if record.kind == b"response" else record.field("Content-Type") or "",
                     record.field("WARC-Identified-Payload-Type"),
                     config.max_record_bytes,
                 )
@@ -244,8 +281,15 @@ def warc_pages(
                     counts.dropped_pages[page or LOST_PAGE] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
+                counts.damaged_pages += page.damaged
                 yield SourcePage(
-                    page.images, page.base_href, url.strip("<>"), snapshot, name, record.offset
+                    page.images,
+                    page.base_href,
+                    url.strip("<>"),
+                    snapshot,
+                    name,
+                    record.offset,
+                    page.encoding,
                 )
 
 
@@ -253,7 +297,7 @@ def _response_batches(
     file: IO[bytes], source: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[tuple[str | None, list[Record]]]:
     snapshot = config.snapshot or _crawl_of(source)
-    kinds = frozenset({b"warcinfo", b"response"})
+    kinds = frozenset({b"warcinfo", b"revisit", *PAGE_RECORDS})
     batch: list[Record] = []
     size = 0
     for record in read_records(file, kinds, config.max_record_bytes, counts.dropped_records):
@@ -265,6 +309,9 @@ def _response_batches(
                 snapshot = found.group(1).strip().decode("utf-8", "replace")
             continue
         counts.records += 1
+        if record.kind == b"revisit":
+            counts.dropped_records[REVISIT] += 1
+            continue
         counts.pages += 1
         batch.append(record)
         size += record.end - record.start

@@ -5,107 +5,174 @@ Parsed with resiliparse (the Lexbor HTML5 parser), which stays linear on deeply 
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
-from resiliparse.parse.html import TEXT, HTMLTree
+from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
+
+from metacurate.commoncrawl.encoding import declared_by_meta
+from metacurate.commoncrawl.image_address import addresses
 
 Image = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """Addresses in order of preference, as written, and (source, text) pairs, as written."""
 
-# Attributes of lazy loading scripts that hold the real address, the most specific first; ``src`` is
-# then a placeholder or missing.
-LAZY_ATTRIBUTES = (
-    "data-src",
-    "data-original",
-    "data-lazy-src",
-    "data-lazy",
-    "data-original-src",
-    "data-img-src",
-    "data-image",
-    "data-url",
-)
-SRCSET_ATTRIBUTES = ("data-srcset", "data-lazy-srcset", "srcset")
-# Of a srcset, the widest candidate up to this width (or the densest up to this density) is taken:
-# enough for training at 224 to 336 pixels with room to crop.
-MAX_SRCSET_WIDTH = 1024.0
-MAX_SRCSET_DENSITY = 2.0
-# How far above an image its <figure> or <picture> is looked for. Bounds the work on nested pages.
+TEXT_ATTRIBUTES = ("alt", "title", "data-image-title", "aria-label")
+# How far above an image its <figure>, <picture> or <noscript> is looked for. Bounds the work on
+# nested pages.
 MAX_LEVELS_UP = 8
 MAX_CAPTION_NODES = 128
+MAX_SOURCES = 8
+MAX_ATTRIBUTES = 256
 
-_IMG = re.compile(r"<img[\s/>]", re.IGNORECASE)
-# How far into a page its encoding is looked for (browsers look at 1,024 bytes or somewhat more).
-META_BYTES = 4096
-_META_CHARSET = re.compile(rb"<meta[^>]+?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
+_IMAGES = "img,amp-img"
+_IMAGES_OR_ROLES = 'img,amp-img,[role="img"]'
+_IMG = re.compile(r"<(?:img|image|amp-img)[\s/>]", re.IGNORECASE)
+_NOSCRIPT = re.compile(r"<noscript", re.IGNORECASE)
+_ROLE = re.compile(r"\srole\s*=\s*[\"']?img\b", re.IGNORECASE)
+_STYLE_URL = re.compile(r"background(?:-image)?\s*:[^;]*?url\(\s*[\"']?([^\"')]+)", re.IGNORECASE)
+# What is shown within the line: a word may go on before and after it.
+_INLINE = frozenset(
+    (
+        *("a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn"),
+        *("em", "font", "i", "ins", "kbd", "label", "mark", "nobr", "q", "rb", "rt", "ruby", "s"),
+        *("samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u", "var"),
+        "wbr",
+    )
 )
-_CANDIDATE = re.compile(r"[\s,]*(\S+)(?:\s+([^,]*))?")
-_DESCRIPTOR = re.compile(r"([0-9]+(?:\.[0-9]+)?)([wx])")
+_NOT_SHOWN = frozenset(
+    ("script", "style", "template", "noscript", "title", "head", "svg", "math", "iframe", "rp")
+)
 
 
-def decode(data: bytes, charset: str | None) -> str:
-    """An HTML page's bytes as text, by the first encoding that is known and fits.
+class Parsed(NamedTuple):
+    """A page's images in document order, its ``<base href>``, and the encoding it declares."""
 
-    Tried in this order: the byte order mark, the HTTP header's ``charset``, the page's ``<meta>``,
-    UTF-8, the encoding detected from the bytes. A declared encoding with undecodable bytes is not
-    believed; if nothing fits, undecodable bytes of the detected one become U+FFFD.
-    """
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            return data[len(mark) :].decode(encoding, "replace")
-    name: str | None = None
-    for declared in _encodings(data, charset):
-        name = map_encoding_to_html5(declared, fallback_utf8=False) if declared else None
-        if name is None:
-            continue
-        try:
-            return data.decode(name)
-        except (UnicodeDecodeError, LookupError):
-            continue
-    return bytes_to_str(data, name or "utf-8", errors="replace")
-
-
-def _encodings(data: bytes, charset: str | None) -> Iterator[str | None]:
-    yield charset
-    declared = _META_CHARSET.search(data, 0, META_BYTES)
-    yield declared.group(1).decode() if declared else None
-    yield "utf-8"
-    yield detect_encoding(data)
+    images: list[Image]
+    base_href: str | None
+    meta_encoding: str | None
 
 
 def has_images(html: str) -> bool:
     """Whether a page may have images (a quick look that saves parsing)."""
-    return _IMG.search(html) is not None
+    return _IMG.search(html) is not None or _has_role(html)
 
 
-def read_page(html: str) -> tuple[list[Image], str | None]:
-    """The images of a page, in document order, and its ``<base href>``.
+def _has_role(html: str) -> bool:
+    # The plain search is many times faster than the pattern.
+    return ("role" in html or "ROLE" in html) and _ROLE.search(html) is not None
 
-    An image's addresses, by preference: lazy-loading attributes (``LAZY_ATTRIBUTES``), ``src``, the
-    best candidate of its ``srcset`` and of the ``<source>`` elements of its ``<picture>``. Its
-    texts: ``alt``, ``title``, and ``figcaption`` (the caption of the nearest ``<figure>`` around
-    it, if that is so of no other image).
+
+def read_page(html: str, *, with_encoding: bool = False) -> Parsed:
+    """The images of a page and what else is needed of it (the encoding only if asked for).
+
+    Images are ``img`` (``image`` is one to the parser), ``amp-img``, and other elements of the role
+    ``img`` that have a background image. ``image_address`` tells where an image is. Its texts:
+    ``TEXT_ATTRIBUTES``, and ``figcaption`` (the caption of the nearest ``<figure>`` around it, if
+    that is so of no other image). The ``<noscript>`` beside an image that a script loads holds the
+    same image for those without scripts: both are one.
     """
-    tree = HTMLTree.parse(html)
-    document = tree.document
+    document = HTMLTree.parse(html).document
     if document is None:
-        return [], None
-    base = None
-    for element in document.get_elements_by_tag_name("base").values():
-        base = element.getattr("href")
-        if base is not None:
-            break
-    images = document.get_elements_by_tag_name("img").values()
-    captions = _captions(document, images)
-    return [(tuple(_addresses(i)), tuple(_texts(i, captions))) for i in images], base
+        return Parsed([], None, None)
+    base = next(
+        (
+            href
+            for element in document.query_selector_all("base").values()
+            if (href := element.getattr("href")) is not None
+        ),
+        None,
+    )
+    elements = document.query_selector_all(_IMAGES_OR_ROLES if _has_role(html) else _IMAGES)
+    found = [_Found(element) for element in elements.values()]
+    if _NOSCRIPT.search(html):
+        found = _with_fallbacks(found)
+    captions = _captions(document, [image.element for image in found])
+    images = [image.read(captions) for image in found if image.is_image]
+    return Parsed(images, base, _meta_encoding(document) if with_encoding else None)
+
+
+def _meta_encoding(document: Any) -> str | None:
+    for meta in document.query_selector_all("meta").values():
+        declared = declared_by_meta(
+            meta.getattr("charset"), meta.getattr("http-equiv"), meta.getattr("content")
+        )
+        if declared is not None:
+            return declared
+    return None
+
+
+class _Found:
+    """An image element, and the ``<noscript>`` image that stands for it, if there is one."""
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        self.tag = element.tag
+        names = element.attrs[:MAX_ATTRIBUTES]
+        self.attributes = {name: element.getattr(name) or "" for name in names}
+        self.fallback: _Found | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image's element, or another with a background image."""
+        return self.tag in ("img", "amp-img") or any(self._own_addresses())
+
+    def _own_addresses(self) -> Iterator[str]:
+        if self.tag in ("img", "amp-img"):
+            return addresses(self.attributes, _sources(self.element))
+        found = _STYLE_URL.search(self.attributes.get("style", ""))
+        return iter([found[1].strip()] if found is not None else [])
+
+    def texts(self) -> dict[str, str]:
+        """The texts of its attributes that are not empty."""
+        return {n: text for n in TEXT_ATTRIBUTES if (text := self.attributes.get(n))}
+
+    def read(self, captions: dict[Any, str]) -> Image:
+        """Its addresses and texts, with those of its fallback."""
+        found = list(self._own_addresses())
+        texts = self.texts()
+        if self.fallback is not None:
+            # The element's last address may be a placeholder's.
+            found[-1:] = [*self.fallback._own_addresses(), *found[-1:]]
+            texts = {**self.fallback.texts(), **texts}
+        pairs = [(name, texts[name]) for name in TEXT_ATTRIBUTES if name in texts]
+        caption = captions.get(_around(self.element, "figure")) if captions else None
+        if caption:
+            pairs.append(("figcaption", caption))
+        return tuple(dict.fromkeys(found)), tuple(pairs)
+
+
+def _with_fallbacks(found: list[_Found]) -> list[_Found]:
+    """The images without those that stand, in a ``<noscript>``, for the one before or after."""
+    scriptless = [_around(image.element, "noscript") is not None for image in found]
+    kept: list[_Found] = []
+    for number, image in enumerate(found):
+        if not scriptless[number]:
+            kept.append(image)
+            continue
+        for neighbour in (number - 1, number + 1):
+            if 0 <= neighbour < len(found) and not scriptless[neighbour]:
+                other = found[neighbour]
+                if other.fallback is None and _is_fallback(image, other):
+                    other.fallback = image
+                    break
+        else:
+            kept.append(image)
+    return kept
+
+
+def _is_fallback(image: _Found, other: _Found) -> bool:
+    """Whether an image in a ``<noscript>`` is the one that the other shows by a script."""
+    if _around(image.element, "figure") != _around(other.element, "figure"):
+        return False
+    if set(image._own_addresses()) & set(other._own_addresses()):
+        return True
+    texts, others = image.texts(), other.texts()
+    if texts and others:
+        return texts.get("alt") == others.get("alt")
+    noscript = _around(image.element, "noscript")
+    return other.element in (noscript.previous_element_sibling, noscript.next_element_sibling)
 
 
 def _captions(document: Any, images: list[Any]) -> dict[Any, str]:
@@ -114,7 +181,7 @@ def _captions(document: Any, images: list[Any]) -> dict[Any, str]:
     Goes up from captions and images, never down from figures: linear on nested ones.
     """
     captions: dict[Any, str] = {}
-    for element in document.get_elements_by_tag_name("figcaption").values():
+    for element in document.query_selector_all("figcaption").values():
         figure = _around(element, "figure")
         if figure is not None and figure not in captions:
             captions[figure] = _text(element)
@@ -125,20 +192,27 @@ def _captions(document: Any, images: list[Any]) -> dict[Any, str]:
 
 
 def _text(element: Any) -> str:
-    """The text in an element, of its first ``MAX_CAPTION_NODES`` nodes."""
+    """The text that an element shows, of its first ``MAX_CAPTION_NODES`` nodes.
+
+    Words of two lines (``<br>``, blocks) stay apart.
+    """
     pieces: list[str] = []
-    stack = [element.first_child]
+    stack = [(element.first_child, False)]
     for _ in range(MAX_CAPTION_NODES):
-        while stack and stack[-1] is None:
-            stack.pop()
+        while stack and stack[-1][0] is None:
+            if stack.pop()[1]:
+                pieces.append(" ")
         if not stack:
             break
-        node = stack[-1]
-        stack[-1] = node.next_sibling
+        node, is_block = stack[-1]
+        stack[-1] = (node.next_sibling, is_block)
         if node.type == TEXT:
             pieces.append(node.value)
-        else:
-            stack.append(node.first_child)
+        elif node.type == ELEMENT and node.tag not in _NOT_SHOWN:
+            starts_line = node.tag not in _INLINE
+            if starts_line:
+                pieces.append(" ")
+            stack.append((node.first_child, starts_line))
     return "".join(pieces)
 
 
@@ -151,62 +225,17 @@ def _around(element: Any, tag: str) -> Any:
     return None
 
 
-def _addresses(image: Any) -> Iterator[str]:
-    names = set(image.attrs)
-    for name in LAZY_ATTRIBUTES:
-        if name in names:
-            yield image.getattr(name)
-    if "src" in names:
-        yield image.getattr("src")
-    for name in SRCSET_ATTRIBUTES:
-        if name in names:
-            best = best_candidate(image.getattr(name))
-            if best is not None:
-                yield best
+def _sources(image: Any) -> Iterator[str]:
+    """The ``srcset`` of the ``<source>`` elements of the ``<picture>`` that an image is in."""
     parent = image.parent
-    if parent is not None and parent.tag == "picture":
-        source = parent.first_element_child
-        for _ in range(MAX_LEVELS_UP):
-            if source is None:
-                break
-            if source.tag == "source":
-                best = best_candidate(source.getattr("srcset") or "")
-                if best is not None:
-                    yield best
-            source = source.next_element_sibling
-
-
-def _texts(image: Any, captions: dict[Any, str]) -> Iterator[tuple[str, str]]:
-    for name in ("alt", "title"):
-        text = image.getattr(name)
-        if text:
-            yield name, text
-    if captions:
-        caption = captions.get(_around(image, "figure"))
-        if caption:
-            yield "figcaption", caption
-
-
-def best_candidate(srcset: str) -> str | None:
-    """The address that a ``srcset`` attribute offers and that suits best, None if it has none.
-
-    With widths: the widest up to ``MAX_SRCSET_WIDTH``, else the narrowest. With densities (1x if
-    not stated): the densest up to ``MAX_SRCSET_DENSITY``, else the least dense. Of equals, the
-    first.
-    """
-    best: tuple[bool, float, str] | None = None
-    at = 0
-    while found := _CANDIDATE.match(srcset, at):
-        at = found.end()
-        url, descriptors = found.group(1), found.group(2) or ""
-        if url.endswith(","):  # a comma right after the address ends the candidate
-            at = found.end(1)
-            url, descriptors = url.rstrip(","), ""
-        size, limit = 1.0, MAX_SRCSET_DENSITY
-        for value, unit in _DESCRIPTOR.findall(descriptors):
-            size, limit = float(value), MAX_SRCSET_WIDTH if unit == "w" else MAX_SRCSET_DENSITY
-        fits = size <= limit
-        rank = (fits, size if fits else -size, url)
-        if url and (best is None or rank[:2] > best[:2]):
-            best = rank
-    return best[2] if best is not None else None
+    if parent is None or parent.tag != "picture":
+        return
+    source = parent.first_element_child
+    for _ in range(MAX_SOURCES):
+        if source is None:
+            return
+        if source.tag == "source":
+            for name in source.attrs:
+                if "srcset" in name:
+                    yield source.getattr(name) or ""
+        source = source.next_element_sibling

@@ -24,6 +24,7 @@ ROWS_PER_GROUP = 50_000
 BAD_PAGE_URL = "bad page URL"
 NO_KEPT_TEXT = "no text"
 REPEATED = "repeated on the page"
+REPEATED_TEXT = "text that the image has already"
 
 FOUND = pa.schema(
     [
@@ -40,13 +41,21 @@ FOUND = pa.schema(
 
 @dataclass
 class Counts:
-    """What was found, and what was dropped for which reason."""
+    """What was found, and what was dropped for which reason.
+
+    ``bad_files``: files without a sound record, as ``ADDRESS (what it is)``.
+
+    ``damaged_pages``: pages with images that are cut off or have bytes that are no characters of
+    their encoding (they become U+FFFD).
+    """
 
     records: int = 0
     pages: int = 0
+    damaged_pages: int = 0
     images: int = 0
     pairs: int = 0
     texts: int = 0
+    bad_files: Counter[str] = field(default_factory=Counter)
     dropped_records: Counter[str] = field(default_factory=Counter)
     dropped_pages: Counter[str] = field(default_factory=Counter)
     dropped_images: Counter[str] = field(default_factory=Counter)
@@ -62,7 +71,10 @@ class Counts:
 
 
 class SourcePage(NamedTuple):
-    """The images of one page and where the page comes from."""
+    """The images of one page and where the page comes from.
+
+    ``encoding``: of the page, if it is not UTF-8 for sure.
+    """
 
     images: list[Image]
     base_href: str | None
@@ -70,6 +82,7 @@ class SourcePage(NamedTuple):
     snapshot: str | None
     warc_file: str | None
     record_offset: int | None
+    encoding: str | None = None
 
 
 class Row(NamedTuple):
@@ -90,17 +103,19 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     same texts makes no second row.
     """
     try:
-        base = Base(page.page_url, page.base_href)
+        base = Base(page.page_url, page.base_href, page.encoding)
     except ValueError:
         counts.dropped_pages[BAD_PAGE_URL] += 1
         return
     counts.images += len(page.images)
     seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
     for addresses, written in page.images:
-        texts = []
+        texts: list[tuple[str, str]] = []
         for source, raw in written:
             text = clean(raw)
             reason = drop_reason(text, rules)
+            if reason is None and text in (kept for _, kept in texts):
+                reason = REPEATED_TEXT
             if reason is None:
                 texts.append((source, text))
             else:

@@ -7,6 +7,7 @@ import re
 
 import ada_url
 
+from metacurate.commoncrawl.encoding import encode_query
 from metacurate.texts.rules import SURROGATES
 
 MAX_URL_CHARS = 4096
@@ -32,11 +33,15 @@ _PLAIN_RELATIVE = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9_~!$&()*+,;=@/.%?-]*+")
 class Base:
     """What a page's relative addresses are relative to."""
 
-    def __init__(self, page_url: str, base_href: str | None = None) -> None:
-        """``base_href``: the page's ``<base href>``. Raises ValueError if the page has no http URL.
+    def __init__(
+        self, page_url: str, base_href: str | None = None, encoding: str | None = None
+    ) -> None:
+        """``base_href``: the page's ``<base href>``; ``encoding``: the page's, by default UTF-8.
 
-        A ``base_href`` that is no http(s) address is passed over, as browsers do.
+        Raises ValueError if the page has no http URL. A ``base_href`` that is no http(s) address is
+        skipped, as browsers do.
         """
+        self._encoding = encoding
         self.url = page_url if _is_plain_absolute(page_url) else _join(page_url.strip(_SPACE))
         if base_href is not None:
             with contextlib.suppress(ValueError):
@@ -51,9 +56,16 @@ class Base:
         """The absolute, normalised address without ``#fragment``, and ``""``; or None and why not.
 
         Normal as WHATWG's URL standard makes it: lower-case scheme and host (IDNA), no default
-        port, no dot segments, spaces and non-ASCII characters percent-encoded.
+        port, no dot segments, spaces and non-ASCII characters percent-encoded (in queries by the
+        page's encoding).
         """
         url = written.strip(_SPACE)
+        if self._encoding is not None and not url.isascii():
+            # The one part of an address that is written in the page's own encoding.
+            start, mark, rest = SURROGATES.sub("\ufffd", url).partition("?")
+            query, hash_sign, fragment = rest.partition("#")
+            if "#" not in start:
+                url = start + mark + encode_query(query, self._encoding) + hash_sign + fragment
         if not url or url.startswith("#"):
             return None, NO_URL
         if len(url) > MAX_URL_CHARS:

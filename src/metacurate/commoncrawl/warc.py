@@ -2,8 +2,12 @@
 
 The standard layout has one gzip member a record. Members are inflated one by one here (ISA-L), so
 that the size of a record is bounded before it is in memory, and reading goes on at the next member
-after a damaged one. Every other layout (plain, one gzip stream, zstd, lz4) is read with fastwarc;
-there, damage ends the file. All that is lost is counted by reason.
+after a damaged one. In plain files and gzip streams of many records, reading goes on at the next
+header after a broken record. zstd and lz4 are read with fastwarc; there, damage ends the file. All
+that is lost is counted by reason.
+
+Headers are read as they were meant: names in any case, lines that end in LF alone, any number of
+empty lines before and after a record.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from metacurate.kernels.bytes import BLOCK
 T = TypeVar("T")
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
+ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 LINE_END = b"\r\n"
-HEADER_END = b"\r\n\r\n"
-RECORD_END = b"\r\n\r\n"
+RECORD_START = b"WARC/"
+RECORD_ENDS = (b"\r\n\r\n", b"\n\n")
+NEXT_RECORD = b"\nWARC/"
 MAX_HEADER_BYTES = 64 << 10
 MAX_LENGTH_DIGITS = 18
 
@@ -36,7 +42,9 @@ MAX_LENGTH_DIGITS = 18
 PIECE_BYTES = 4 << 10
 MEMBER_REACH = 64 << 10
 READ_BYTES = 1 << 20
+PLAIN_BYTES = 256 << 10
 INFLATE_BYTES = 32 << 10
+SNIFFED_BYTES = 8 << 10
 # How much is inflated before records are looked at: stays in a core's cache.
 BATCH_BYTES = 256 << 10
 # What is inflated and thrown away to find the end of an oversized member; beyond that (a gzip
@@ -48,9 +56,11 @@ TRUNCATED_MEMBER = "truncated gzip member"
 OVERSIZED = "oversized record"
 BROKEN = "broken record"
 DAMAGED_FILE = "rest of a damaged file"
+DAMAGES = frozenset({DAMAGED_MEMBER, TRUNCATED_MEMBER, BROKEN, DAMAGED_FILE})
 
-_LENGTH = re.compile(rb"^Content-Length:[ \t]*([0-9]{1,18})[ \t]*\r?$", re.IGNORECASE | re.M)
-
+_ERROR_CODE = re.compile(rb"<Code>(\w{1,64})</Code>", re.ASCII)
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
 
 # A header as CommonCrawl writes it: what ``_read_header`` would find, at half the price.
 _USUAL_HEADER = re.compile(
@@ -72,7 +82,9 @@ def _field(header: bytes, name: str) -> bytes | None:
     at = header.find(usual)
     if at >= 0:
         at += len(usual)
-        return header[at : header.find(b"\r", at)].strip()
+        value = header[at : header.find(b"\r", at)]
+        if b"\n" not in value:
+            return value.strip()
     found = pattern.search(header)
     return found.group(1).strip() if found else None
 
@@ -115,6 +127,31 @@ class RecordBatch(NamedTuple):
     """int64[n, 4]: where each record's content block and its ``WARC-Target-URI`` are."""
 
 
+def other_content(file: IO[bytes]) -> str | None:
+    """What a file is that cannot be a web archive, told by its beginning; None if it may be one."""
+    start = file.read(SNIFFED_BYTES)
+    file.seek(0)
+    if start.startswith(GZIP_MAGIC):
+        try:
+            inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+            start = inflater.decompress(start, SNIFFED_BYTES)
+        except igzip_lib.error:  # type: ignore[misc]
+            return None
+        if not start and not inflater.eof:
+            return None
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not text:
+        return "empty file"
+    if text.startswith((b"<?xml", b"<error")):
+        code = _ERROR_CODE.search(start)
+        return f"XML error answer, {code[1].decode()}" if code is not None else "XML document"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "HTML page"
+    if text.startswith(b"filedesc:"):
+        return "ARC file, convert it to WARC"
+    return None
+
+
 def read_records(
     file: IO[bytes], kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
 ) -> Iterator[Record]:
@@ -124,11 +161,13 @@ def read_records(
     counts whatever its type. Memory: a few times ``max_bytes``.
     """
     window = _Window(file)
-    if window.starts_with(GZIP_MAGIC) and _is_member_a_record(window):
-        for offset, member in _members(window, max_bytes + MAX_HEADER_BYTES, losses):
-            yield from _split(offset, member, kinds, max_bytes, losses)
-    else:
-        yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
+    if not _has_members_of_records(window):
+        yield from _read_other(window, kinds, max_bytes, losses)
+        return
+    splitter = _Splitter(kinds, max_bytes, losses)
+    for offset, member in _members(window, max_bytes + MAX_HEADER_BYTES, losses):
+        yield from splitter.feed_member(offset, member)
+    yield from splitter.finish()
 
 
 def read_batches(
@@ -137,19 +176,22 @@ def read_batches(
     """Yield the records that ``read_records`` yields for one type, many at a time."""
     window = _Window(file)
     kinds = frozenset({kind})
-    if not (window.starts_with(GZIP_MAGIC) and _is_member_a_record(window)):
-        found = _read_with_fastwarc(window, kinds, max_bytes, losses)
+    if not _has_members_of_records(window):
+        found = _read_other(window, kinds, max_bytes, losses)
         for records in _groups(found, lambda record: len(record.data)):
             yield _batch_of_records(records)
         return
     sound = _members(window, max_bytes + MAX_HEADER_BYTES, losses)
+    splitter = _Splitter(kinds, max_bytes, losses)
     for members in _groups((member for _, member in sound), len):
-        batch = _batch_of_members(members, kind, max_bytes)
+        batch = None if splitter.waits else _batch_of_members(members, kind, max_bytes)
         if batch is None:
             batch = _batch_of_records(
-                [r for member in members for r in _split(0, member, kinds, max_bytes, losses)]
+                [record for member in members for record in splitter.feed_member(0, member)]
             )
         yield batch
+    if splitter.waits:
+        yield _batch_of_records(splitter.finish())
 
 
 def _groups(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
@@ -282,19 +324,24 @@ class _Window:
         return bool(piece)
 
 
-def _is_member_a_record(window: _Window) -> bool:
-    """Whether the first gzip member holds one record, as far as can be told."""
+def _has_members_of_records(window: _Window) -> bool:
+    """Whether each gzip member holds one record, as far as can be told by the first."""
+    if not window.starts_with(GZIP_MAGIC):
+        return False
     try:
         head = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP).decompress(
             window.peek(0, READ_BYTES), READ_BYTES
         )
     except igzip_lib.error:  # type: ignore[misc]
         return True
-    header_end = head.find(HEADER_END, 0, MAX_HEADER_BYTES)
-    length = _LENGTH.search(head, 0, max(header_end, 0) + 2)
-    if length is None:
+    header = _read_header(head, 0)
+    if header is None:
         return True
-    return header_end + len(HEADER_END + RECORD_END) + int(length.group(1)) >= len(head)
+    end = header.start + header.length
+    if end >= len(head):
+        return True
+    # If the length is wrong: a member of one record has no second header.
+    return not _starts_record(head, end) and head.find(NEXT_RECORD, header.start) < 0
 
 
 def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
@@ -386,51 +433,232 @@ def _pass_over(window: _Window) -> str:
     return OVERSIZED
 
 
-def _split(
-    offset: int, member: bytes, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
-) -> list[Record]:
-    """The wanted records of one gzip member (one, by the standard)."""
-    records: list[Record] = []
-    at = 0
-    while at < len(member):
-        start, kind, length = _read_header(member, at)
-        end = start + length
-        # A length that does not lead to the next record (or the member's end) is wrong.
-        if (
-            kind is None
-            or end > len(member)
-            or (end < len(member) and not member.startswith(RECORD_END, end))
-        ):
-            losses[BROKEN] += 1
-            break
-        if kind in kinds:
-            if length > max_bytes:
-                losses[OVERSIZED] += 1
-            else:
-                records.append(Record(offset, kind, member, at, start, end))
-        at = end + len(RECORD_END)
-    return records
+class _Header(NamedTuple):
+    start: int
+    """Where the content block begins."""
+    kind: bytes
+    length: int
 
 
-def _read_header(member: bytes, at: int) -> tuple[int, bytes | None, int]:
-    """Where the record's block starts, its type and its length in bytes; no type if broken."""
-    usual = _USUAL_HEADER.match(member, at, at + MAX_HEADER_BYTES)
+class _Splitter:
+    """Cuts bytes that come piece by piece into the wanted records.
+
+    A record whose length does not lead to the next one (or the end) is broken; the next is looked
+    for from the broken one's block on.
+    """
+
+    def __init__(self, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]) -> None:
+        self._kinds, self._max_bytes, self._losses = kinds, max_bytes, losses
+        self._pieces: list[bytes] = []
+        self._size = 0  # of the pieces
+        self._needed = 0  # what they must have before it is worth looking at them
+        # Where pieces begin among the bytes and in the file, and whether they are of a plain one.
+        self._places: list[tuple[int, int, bool]] = []
+        self._is_lost = False
+        self.left = 0
+        """How much of an oversized record is still to come, in bytes."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether what came ends within a record, or within what is skipped."""
+        return self._size > 0 or self.left > 0 or self._is_lost
+
+    def feed_member(self, offset: int, member: bytes) -> list[Record]:
+        """The records that a gzip member (at ``offset``) completes: one, by the standard."""
+        records = []
+        if self.waits and _starts_record(member, 0):
+            records = self.finish()
+        self._add(offset, member, False)
+        if self._size < self._needed:
+            return records
+        return records + self._read(may_end=True, is_all=False)
+
+    def feed(self, offset: int, piece: bytes, *, is_plain: bool) -> list[Record]:
+        """The records that more bytes complete.
+
+        ``offset``: where in the file the bytes are, or the member that holds them.
+        """
+        self._add(offset, piece, is_plain)
+        return self._read(may_end=False, is_all=False) if self._size >= self._needed else []
+
+    def finish(self) -> list[Record]:
+        """The records that are complete if nothing more comes; then nothing waits."""
+        records = self._read(may_end=True, is_all=True)
+        self._pieces, self._places, self._size, self._needed = [], [], 0, 0
+        self.left, self._is_lost = 0, False
+        return records
+
+    def _add(self, offset: int, piece: bytes, is_plain: bool) -> None:
+        if self.left:
+            skipped = min(self.left, len(piece))
+            self.left -= skipped
+            piece = piece[skipped:]
+            offset += skipped if is_plain else 0
+        if piece:
+            self._places.append((self._size, offset, is_plain))
+            self._pieces.append(piece)
+            self._size += len(piece)
+
+    def _read(self, *, may_end: bool, is_all: bool) -> list[Record]:
+        """The records of what is there.
+
+        ``may_end``: a record may end with the bytes; ``is_all``: no more bytes will come.
+        """
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        records: list[Record] = []
+        at = needed = 0
+        while True:
+            if self._is_lost:
+                found = data.find(NEXT_RECORD, at)
+                if found < 0:
+                    at = max(at, len(data) - len(NEXT_RECORD) + 1)
+                    break
+                at, self._is_lost = found + 1, False
+            at = _after_empty_lines(data, at)
+            if at == len(data):
+                break
+            header = _read_header(data, at)
+            if header is None:
+                if not is_all and _may_become_header(data, at):
+                    break
+                at = self._lose(at)
+                continue
+            if header.length > self._max_bytes:
+                if header.kind in self._kinds:
+                    self._losses[OVERSIZED] += 1
+                end = header.start + header.length
+                at = min(end, len(data))
+                self.left = end - at
+                continue
+            end = header.start + header.length
+            if end > len(data):
+                if not is_all:
+                    needed = end - at
+                    break
+                at = self._lose(header.start)
+                continue
+            following = _after_empty_lines(data, end)
+            ends_here = may_end and following == len(data)
+            if not ends_here and not _starts_record(data, following):
+                if not is_all and RECORD_START.startswith(data[following:]):
+                    break
+                if not data.startswith(RECORD_ENDS, end):
+                    at = self._lose(header.start)
+                    continue
+                # The record is whole, and what comes after it is no other one.
+            if header.kind in self._kinds:
+                offset = self._offset(at)
+                records.append(Record(offset, header.kind, data, at, header.start, end))
+            at = end
+        self._drop(data, at, needed)
+        return records
+
+    def _lose(self, start: int) -> int:
+        """Count a broken record; where the next one is to be looked for."""
+        self._losses[BROKEN] += 1
+        self._is_lost = True
+        return start
+
+    def _offset(self, at: int) -> int:
+        place, offset, is_plain = next(p for p in reversed(self._places) if p[0] <= at)
+        return offset + (at - place if is_plain else 0)
+
+    def _drop(self, data: bytes, size: int, needed: int) -> None:
+        rest = data[size:]
+        places = [(self._offset(size), size)] if rest else []
+        kept = [place for place in self._places if place[0] > size] if rest else []
+        is_plain = bool(self._places) and self._places[-1][2]
+        self._places = [(place - size, offset, is_plain) for offset, place in places]
+        self._places += [(place - size, offset, is_plain) for place, offset, _ in kept]
+        self._pieces, self._size, self._needed = [rest] if rest else [], len(rest), needed
+
+
+def _after_empty_lines(data: bytes, at: int) -> int:
+    found = _EMPTY_LINES.match(data, at)
+    assert found is not None
+    return found.end()
+
+
+def _starts_record(data: bytes, at: int) -> bool:
+    return data.startswith(RECORD_START, _after_empty_lines(data, at))
+
+
+def _may_become_header(data: bytes, at: int) -> bool:
+    """Whether more bytes may make a header of what is at a place."""
+    if len(data) - at >= MAX_HEADER_BYTES or data.find(NEXT_RECORD, at) >= 0:
+        return False
+    start = data[at : at + len(RECORD_START)]
+    return start == RECORD_START or RECORD_START.startswith(start)
+
+
+def _read_header(data: bytes, at: int) -> _Header | None:
+    """What the header at a place says of its record; None if it is none, or broken."""
+    usual = _USUAL_HEADER.match(data, at, at + MAX_HEADER_BYTES)
     if usual is not None:
         kind, digits = usual.groups()
-        return usual.end(), kind, int(digits)
-    header_end = member.find(HEADER_END, at, at + MAX_HEADER_BYTES)
-    header = member[at : header_end + 2] if header_end >= 0 else b""
-    if not header.startswith(b"WARC/"):
-        return at, None, 0
+        return _Header(usual.end(), kind, int(digits))
+    if not data.startswith(RECORD_START, at):
+        return None
+    limit = data.find(NEXT_RECORD, at, at + MAX_HEADER_BYTES)
+    found = _HEADER_END.search(data, at, limit + 1 if limit >= 0 else at + MAX_HEADER_BYTES)
+    if found is None:
+        return None
+    header = data[at : found.end()]
     length = _field(header, "Content-Length")
     name = _field(header, "WARC-Type")
     if length is None or name is None or not _is_length(length):
-        return at, None, 0
-    return header_end + len(HEADER_END), name.lower(), int(length)
+        return None
+    return _Header(found.end(), name.lower(), int(length))
 
 
 def _is_length(value: bytes) -> bool:
     return value.isdigit() and len(value) <= MAX_LENGTH_DIGITS
+
+
+def _read_other(
+    window: _Window, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
+) -> Iterator[Record]:
+    """Yield the records of a file that is not one gzip member a record."""
+    is_gzip = window.starts_with(GZIP_MAGIC)
+    if not is_gzip and (window.starts_with(ZSTD_MAGIC) or window.starts_with(LZ4_MAGIC)):
+        yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
+        return
+    splitter = _Splitter(kinds, max_bytes, losses)
+    if is_gzip:
+        for offset, piece in _inflated(window, losses):
+            yield from splitter.feed(offset, piece, is_plain=False)
+    else:
+        while piece := window.peek(0, PLAIN_BYTES):
+            offset = window.position
+            window.position += len(piece)
+            yield from splitter.feed(offset, piece, is_plain=True)
+    if splitter.left:
+        losses[DAMAGED_FILE] += 1
+    yield from splitter.finish()
+
+
+def _inflated(window: _Window, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield what gzip members hold, in pieces, each with its member's place in the file."""
+    while window.peek(0, 1):
+        offset = window.position
+        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        while not inflater.eof:
+            piece = b""
+            if inflater.needs_input:
+                piece = window.peek(0, PIECE_BYTES)
+                window.position += len(piece)
+                if not piece:
+                    losses[TRUNCATED_MEMBER] += 1
+                    return
+            try:
+                inflated = inflater.decompress(piece, INFLATE_BYTES)
+            except igzip_lib.error:  # type: ignore[misc]
+                losses[DAMAGED_MEMBER] += 1
+                window.skip_to(GZIP_MAGIC)
+                break
+            yield offset, inflated
+        else:
+            window.position -= len(inflater.unused_data)
 
 
 def _read_with_fastwarc(

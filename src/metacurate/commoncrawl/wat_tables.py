@@ -22,6 +22,7 @@ from metacurate.commoncrawl.page_rows import (
     FOUND,
     NO_KEPT_TEXT,
     REPEATED,
+    REPEATED_TEXT,
     Counts,
     Row,
     SourcePage,
@@ -35,7 +36,7 @@ from metacurate.commoncrawl.warc import MAX_HEADER_BYTES, RecordBatch
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
 from metacurate.kernels import wat as kernel
-from metacurate.texts.rules import TextRules, clean, drop_reason
+from metacurate.texts.rules import INVISIBLE, TextRules, clean, drop_reason
 
 # How much is taken over from pages before it becomes rows. Pages with longer JSON go alone, row by
 # row, so that memory stays bounded.
@@ -44,6 +45,7 @@ BATCH_PAGES = 4096
 BATCH_LINKS = 32_768  # each may become an address of MAX_URL_CHARS
 BATCH_ROWS = 4096
 
+_INVISIBLE = f"^[{INVISIBLE}][ {INVISIBLE}]*$"
 INVALID_JSON = "invalid JSON"
 NO_HTML_METADATA = "no HTML metadata"
 
@@ -205,6 +207,9 @@ def _links_table(
     counts.images += int(usual.sum())
     has_alt = _kept_texts(alt, usual, rules, counts)
     has_title = _kept_texts(title, usual, rules, counts)
+    twice = has_alt & has_title & pc.equal(alt.texts, title.texts).fill_null(False).to_numpy(False)
+    has_title &= ~twice
+    _add(counts.dropped_texts, REPEATED_TEXT, twice.sum())
     has_text = has_alt | has_title
     _add(counts.dropped_images, NO_KEPT_TEXT, (usual & ~has_text).sum())
 
@@ -307,6 +312,7 @@ def _kept_texts(column: _Texts, usual: np.ndarray, rules: TextRules, counts: Cou
     if rules.only_lengths:
         least = max(1, rules.min_length)
         fits = (column.characters >= least) & (column.characters <= rules.max_length)
+        fits &= ~pc.match_substring_regex(column.texts, _INVISIBLE).fill_null(False).to_numpy(False)
     else:
         fits = np.zeros(len(present), bool)
     kept = present & fits

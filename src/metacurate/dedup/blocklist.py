@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,16 @@ import pyarrow.compute as pc
 
 from metacurate.errors import UserError
 from metacurate.pool.schema import UID_TYPE
-from metacurate.pool.uid import url_uid, url_uids
+from metacurate.pool.uid import WHITESPACE, url_uid, url_uids
+from metacurate.pool.url import canonical_url, canonical_urls, host_of
 
-# User info ends at the last "@" before the path; browsers take "\" for "/".
+# Of URLs other than http(s). User info ends at the last "@" before the path.
 _HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/\\?#]*@)?(?P<host>\[[^\]/\\?#]*\]|[^/\\?#:]*)"
+_LABELS = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_-]{1,63}")
+# Lists for ad blockers, ||example.com^, and hosts files, 0.0.0.0 example.com.
+_AD_RULE = re.compile(r"\|\|([^|^$/*]+)\^?")
+_HOSTS_LINE = re.compile(r"(?:0\.0\.0\.0|127\.0\.0\.1|::1?)\s+(\S+)")
+_COMMENT = re.compile(r"(?:^|\s)#.*|^!.*|^\[Adblock[^\]]*\]$")
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Blocklist:
 
     def blocks_domain(self, host: str) -> bool:
         """Whether the host or a domain above it is listed."""
-        name = _ascii(host)
+        name = host.lower().rstrip(".")
         while name:
             if name in self.domains:
                 return True
@@ -49,7 +56,9 @@ class Blocklist:
         by_domain = np.zeros(len(urls), dtype=bool)
         by_url = np.zeros(len(urls), dtype=bool)
         if self.domains:
-            hosts = pc.struct_field(pc.extract_regex(urls, _HOST), "host").dictionary_encode()
+            canonical = canonical_urls(urls.cast(pa.large_string()))
+            known = pc.coalesce(canonical, urls.cast(pa.large_string()))
+            hosts = pc.struct_field(pc.extract_regex(known, _HOST), "host").dictionary_encode()
             blocked = [self.blocks_domain(h) if h else False for h in hosts.dictionary.to_pylist()]
             codes = hosts.indices.fill_null(len(blocked)).to_numpy()
             by_domain = np.array([*blocked, False])[codes]
@@ -61,46 +70,55 @@ class Blocklist:
 
 
 def read_blocklist(path: Path) -> Blocklist:
-    """Read a list with one domain (``example.com``, ``*.example.com``) or one URL a line.
+    """Read a list with one domain or one URL a line.
 
-    Blank lines and lines that begin with ``#`` are passed over. UserError names a line that is
-    neither, and a file that cannot be read.
+    A domain is written ``example.com``, ``*.example.com``, ``||example.com^`` (as ad blockers'
+    lists do) or ``0.0.0.0 example.com`` (as hosts files do). Blank lines are skipped, and comments
+    (``#``, and lines with ``!``). UserError names a line that is none of this, and a file that
+    cannot be read.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"blocklist {path} cannot be read: {error}") from None
     domains, urls = set(), set()
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line or line.startswith("#"):
+    for number, line in enumerate(lines, 1):
+        entry = _COMMENT.sub("", line.strip(WHITESPACE)).strip()
+        if not entry:
             continue
-        uid = url_uid(line) if "://" in line else None
-        domain = _ascii(line.removeprefix("*").removeprefix("."))
-        if uid is not None:
-            urls.add(uid)
-        elif _is_hostname(domain):
+        if "://" in entry:
+            uid = url_uid(entry) if _is_url(entry) else None
+            if uid is not None:
+                urls.add(uid)
+                continue
+        elif (domain := _domain(entry)) is not None:
             domains.add(domain)
-        else:
-            raise UserError(
-                f"blocklist {path}, line {number}: {line[:80]!r} is neither a domain "
-                "(example.com) nor a URL (https://example.com/a.jpg)"
-            )
+            continue
+        raise UserError(
+            f"blocklist {path}, line {number}: {entry[:80]!r} is neither a domain (example.com, "
+            "||example.com^) nor a URL (https://example.com/a.jpg)"
+        )
     return Blocklist(frozenset(domains), tuple(sorted(urls)))
 
 
-def _is_hostname(name: str) -> bool:
-    labels = name.split(".")
-    return len(name) <= 253 and all(
-        0 < len(label) <= 63 and not set(label) & set(" \t/\\@:?#*") for label in labels
-    )
+def _is_url(entry: str) -> bool:
+    """Whether an entry is a URL with a host."""
+    canonical = canonical_url(entry)
+    if canonical is not None:
+        return True
+    scheme, _, rest = entry.partition("://")
+    return scheme.lower() not in ("http", "https") and scheme.isalnum() and rest[:1].isalnum()
 
 
-def _ascii(host: str) -> str:
-    """The host in lower case, in IDNA's ASCII form where it has one, without the root's dot."""
-    host = host.lower().rstrip(".")
-    if host.isascii():
-        return host
-    try:
-        return host.encode("idna").decode()
-    except UnicodeError:
-        return host
+def _domain(entry: str) -> str | None:
+    """The domain that an entry names, as canonical URLs have it; None if it names none."""
+    for form in (_AD_RULE, _HOSTS_LINE):
+        found = form.fullmatch(entry)
+        if found is not None:
+            entry = found[1]
+    name = entry.removeprefix("*").removeprefix(".")
+    if set(name) & set(" \t/\\@:?#"):
+        return None
+    canonical = canonical_url(f"http://{name}/")
+    host = host_of(canonical) if canonical is not None else ""
+    return host if len(host) <= 253 and _LABELS.fullmatch(host) else None

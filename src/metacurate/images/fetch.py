@@ -24,6 +24,7 @@ from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from metacurate.images.addresses import is_allowed, parse_networks
+from metacurate.pool.url import canonical_url
 from metacurate.version import __version__
 
 Consumed = TypeVar("Consumed")
@@ -332,10 +333,11 @@ def _parse(url: str, base: URL | None = None) -> URL | None:
     if len(url) > MAX_URL_CHARACTERS:
         return None
     try:
-        parsed = URL(url.strip())
-        if base is not None:
-            parsed = base.join(parsed)
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.port == 0:
+        canonical = canonical_url(url, str(base) if base is not None else None)
+        if canonical is None:
+            return None
+        parsed = URL(canonical, encoded=True)
+        if not parsed.host or parsed.port == 0:
             return None
         return None if parsed.user or parsed.password else parsed
     except (ValueError, TypeError):

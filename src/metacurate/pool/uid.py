@@ -11,9 +11,11 @@ import re
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from metacurate.kernels.uid import DEFAULT_PORTS, UID_BYTES, hash_values
+from metacurate.kernels.uid import UID_BYTES, hash_values
 from metacurate.pool.schema import UID_TYPE
+from metacurate.pool.url import canonical_url, plain_urls
 
 WHITESPACE = " \t\n\r\v\f"
 _WHITESPACE = WHITESPACE.encode()
@@ -24,23 +26,27 @@ _HEX_KEY = re.compile(rb"[0-9a-f]{32}")
 def normalise_url(url: str) -> str:
     """The URL without what does not change the image that it names.
 
-    Drops ``#fragment``, then white space (ASCII) at both ends; in a URL with ``scheme://`` also
-    lower-cases the scheme and the host (ASCII letters; not the user info) and drops ``:80`` after
-    http and ``:443`` after https. Nothing else.
+    Of http and https, ``pool.url.canonical_url``. Of others, drops ``#fragment``, then white space
+    (ASCII) at both ends; in a URL with ``scheme://`` also lower-cases the scheme and the host
+    (ASCII letters; not the user info). Nothing else.
     """
-    return _normalise(url.encode()).decode()
+    return _normalise(url.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
 
 def _normalise(url: bytes) -> bytes:
+    try:
+        canonical = canonical_url(url.decode())
+    except UnicodeDecodeError:
+        canonical = None
+    if canonical is not None:
+        return canonical.encode()
     url = url.partition(b"#")[0].strip(_WHITESPACE)
     parts = _HIERARCHICAL.fullmatch(url)
     if parts is None:
         return url
     scheme, authority, rest = parts.groups()
-    scheme = scheme.lower()
     user, at, host = authority.rpartition(b"@")
-    host = host.lower().removesuffix(DEFAULT_PORTS.get(scheme, b""))
-    return scheme + b"://" + user + at + host + rest
+    return scheme.lower() + b"://" + user + at + host.lower() + rest
 
 
 def url_uid(url: str | bytes) -> bytes | None:
@@ -65,22 +71,28 @@ def key_uid(key: str | bytes) -> bytes | None:
 
 def url_uids(urls: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
     """``url_uid`` of every value (``large_binary`` or ``large_string``); null stays null."""
-    return _uids(urls, True)
+    plain = plain_urls(urls)
+    uids = _uids(urls, plain.copy())
+    odd = ~plain & urls.is_valid().to_numpy(zero_copy_only=False)
+    if not odd.any():
+        return uids
+    values = [url_uid(url) for url in urls.filter(pa.array(odd)).to_pylist()]
+    return pc.replace_with_mask(uids, pa.array(odd), pa.array(values, UID_TYPE))
 
 
 def key_uids(keys: pa.LargeBinaryArray) -> pa.FixedSizeBinaryArray:
     """``key_uid`` of every value (``large_binary`` or ``large_string``); null stays null."""
-    return _uids(keys, False)
+    return _uids(keys, keys.is_valid().to_numpy(zero_copy_only=False))
 
 
-def _uids(values: pa.LargeBinaryArray, are_urls: bool) -> pa.FixedSizeBinaryArray:
+def _uids(values: pa.LargeBinaryArray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
+    """The uids of the values for which ``valid`` (bool[n], may be changed); null for others."""
     rows = len(values)
     _, offsets, data = values.buffers()
     digests = np.zeros((rows, 2), np.uint64)
-    valid = values.is_valid().to_numpy(zero_copy_only=False)
     if rows and data is not None:
         bounds = np.frombuffer(offsets, np.int64, rows + 1, 8 * values.offset)
-        hash_values(np.frombuffer(data, np.uint8), bounds, are_urls, digests, valid)
+        hash_values(np.frombuffer(data, np.uint8), bounds, digests, valid)
     else:
         valid[:] = False
     null = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))

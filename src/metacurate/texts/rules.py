@@ -21,6 +21,15 @@ URL_TEXT = "text is a URL"
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 SURROGATES = re.compile(r"[\ud800-\udfff]")
+# Characters that show nothing, or nothing that means something: soft hyphens, joiners, zero width
+# spaces, marks of direction, fillers, variation selectors, tags, U+FFFC, private use. Ranges, as
+# they stand in a class of a pattern of Python's or RE2's.
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ue000-\uf8ff"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010fffd"
+)
+_ONLY_INVISIBLE = re.compile(f"[ {INVISIBLE}]*+")
 _FILE_NAME = re.compile(
     r"\S+\.(?:jpe?g|jfif|png|gif|webp|avif|svgz?|bmp|ico|tiff?|heic|psd|pdf|mp4|html?|php)",
     re.IGNORECASE,
@@ -71,7 +80,7 @@ def clean(text: str) -> str:
 def drop_reason(text: str, rules: TextRules) -> str | None:
     """Why a cleaned text is dropped; None if it is kept."""
     length = len(text)
-    if not length:
+    if not length or is_invisible(text):
         return NO_TEXT
     if length < rules.min_length:
         return TOO_SHORT
@@ -92,6 +101,11 @@ def drop_reason(text: str, rules: TextRules) -> str | None:
 @functools.cache
 def _own_rule(name: str) -> Callable[[str], str | None]:
     return load_plugin("text rule", name, {})
+
+
+def is_invisible(text: str) -> bool:
+    """Whether nothing of a text can be seen (see ``INVISIBLE``)."""
+    return not text.isascii() and _ONLY_INVISIBLE.fullmatch(text) is not None
 
 
 def letter_share(text: str) -> float:
