@@ -25,8 +25,7 @@ from PIL import Image
 import webdataset
 from hostile_server import HostileServer, encoded, photo
 from metacurate.errors import UserError
-from metacurate.images import decoders
-from metacurate.images.decoders import Decoders
+from metacurate.images.decoders import Decoders, Job, process_job
 from metacurate.images.download import DownloadConfig, download
 from metacurate.images.fetch import FetchConfig
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
@@ -54,7 +53,7 @@ EXPECTED = {
     "grey16.png": "success",
     "photo.webp": "success",
     "gzip": "success",
-    "truncated.jpg": "broken_image",
+    "truncated.jpg": "truncated",
     "huge.png": "too_many_pixels",
     "text.jpg": "not_an_image",
     "tiny.png": "image_too_small",
@@ -381,24 +380,21 @@ def test_wilsons_interval() -> None:
         assert found.high == pytest.approx(high, abs=5e-5)
 
 
-def deadly(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
+def deadly(job: Job) -> ProcessedImage | Rejected:
     """Stands for a decoder with a hole: one image kills the process that decodes it."""
-    from metacurate.images.process import process_image
-
-    if body == b"deadly":
+    if job[0] == b"deadly":
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGSEGV)
-    return process_image(body, config)
+    return process_job(job)
 
 
-def test_an_image_that_kills_its_decoder_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "process_image", deadly)
+def test_an_image_that_kills_its_decoder_harms_no_other() -> None:
     bodies = [encoded(photo(n)) for n in range(12)]
     bodies[3:3] = [b"deadly"]
     bodies.append(b"deadly")
 
     async def run() -> list[ProcessedImage | Rejected]:
-        with Decoders(2) as pool:
+        with Decoders(2, deadly) as pool:
             return await asyncio.gather(*(pool.process(b, ImageConfig()) for b in bodies))
 
     found = asyncio.run(run())

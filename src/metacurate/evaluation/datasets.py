@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import fsspec
 
 from metacurate.errors import UserError
+from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.storage import Folder, is_local, local_path, resolve
-from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
+from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
 from metacurate.webdataset.shards import read_samples
@@ -194,10 +195,10 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
         raise UserError(f"{data} has neither tars (in it or in test/) nor a folder a class")
     for label, place in enumerate(classes):
         for address in _files_below(place):
-            if f".{_name(address).rpartition('.')[2].lower()}" in IMAGE_SUFFIXES:
+            if _name(address).rpartition(".")[2].lower() in DATASET_EXTENSIONS:
                 try:
                     yield Example(read_bounded(address), label, ())
-                except UnusableImage as reason:
+                except UndecodableImage as reason:
                     skipped[str(reason)] += 1
 
 

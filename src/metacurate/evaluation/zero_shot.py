@@ -20,9 +20,9 @@ from torch.nn import functional
 from metacurate.errors import UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
+from metacurate.images.decode import DATASET_FORMATS, UndecodableImage, decode
 from metacurate.runtime.engines.local import available_cores
 from metacurate.runtime.progress import Meter
-from metacurate.training.images import UnusableImage, decode_image
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
 
 RECALL_AT = (1, 5, 10)
@@ -40,8 +40,8 @@ class LoadedModel:
     batch_size: int = 256
 
     def prepared(self, image: bytes) -> torch.Tensor:
-        """An encoded image as the model takes it, float32[3, h, w]; raises UnusableImage."""
-        prepared: torch.Tensor = self.preprocess(decode_image(image))
+        """An encoded image as the model takes it, float32[3, h, w]; raises UndecodableImage."""
+        prepared: torch.Tensor = self.preprocess(decode(image, formats=DATASET_FORMATS).image)
         return prepared
 
     def image_features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -135,7 +135,7 @@ def _encode(
     def prepare(example: Example) -> torch.Tensor | str:
         try:
             return loaded.prepared(example.image)
-        except UnusableImage as reason:
+        except UndecodableImage as reason:
             return str(reason)
 
     with ThreadPoolExecutor(available_cores()) as threads:

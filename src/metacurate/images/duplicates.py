@@ -66,7 +66,7 @@ def mark_duplicates(
         raise UserError(f"--max-distance must be from 0 to {MAX_DISTANCE}, not {max_distance}")
     folder = Folder(tars)
     with exclusive(folder):
-        stems = list_shards(folder)
+        stems = list(list_shards(folder))
         missing = [s for s in stems if not folder.exists(f"{s}.parquet")]
         if missing:
             raise UserError(

@@ -11,7 +11,7 @@ import json
 import operator
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,14 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
 from metacurate.errors import UserError
+from metacurate.images.decode import UndecodableImage, decode
+from metacurate.images.decoders import LOST_REASONS, isolated
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
-from metacurate.images.process import encode_jpeg, open_rgb
+from metacurate.images.process import encode_jpeg
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.images.urltable import json_row
 from metacurate.runtime.engine import Engine
+from metacurate.runtime.isolate import Isolated, Lost
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
@@ -36,9 +39,9 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.stage import exclusive, run_shards
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.headers import IMAGE_EXTENSIONS
 from metacurate.webdataset.shards import (
     FILTERED,
-    IMAGE_EXTENSIONS,
     SHARD_FILE,
     SUCCESS,
     Sample,
@@ -112,6 +115,7 @@ class _FilterTask:
     source: Folder
     folder: Folder
     stem: str
+    tar: str
     config: FilterConfig
 
 
@@ -140,12 +144,13 @@ def filter_images(
     source, folder = Folder(tars), Folder(out)
     if source.url.rstrip("/") == folder.url.rstrip("/"):
         raise UserError("--out must be another folder than the input")
-    stems = list_shards(source)
+    shards_in = list_shards(source)
+    stems = list(shards_in)
     if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
         raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
     with exclusive(folder):
         recorded = {
-            "input": {stem: _size(source, f"{stem}.tar") for stem in stems},
+            "input": {stem: _size(source, name) for stem, name in shards_in.items()},
             "scorers": list(config.scorers),
             "keep": [str(rule) for rule in config.keep],
             "blur": config.blur,
@@ -165,7 +170,9 @@ def filter_images(
             match = SHARD_FILE.fullmatch(name)
             if match and match[1] not in stems:
                 folder.remove(name)
-        tasks = [_FilterTask(source, folder, stem, config) for stem in stems]
+        tasks = [
+            _FilterTask(source, folder, stem, name, config) for stem, name in shards_in.items()
+        ]
         shards = run_shards(
             folder, FILTER, _filter_shard, tasks, engine, unit="images", show_progress=show_progress
         )
@@ -190,40 +197,63 @@ def _filter_shard(task: _FilterTask) -> Statistics:
     reasons: dict[str, str] = {}
     blurred = 0
     skipped: Counter[str] = Counter()
-    tar_name = f"{task.stem}.tar"
     with (
-        task.source.open(tar_name) as source,
-        task.folder.create(tar_name) as target,
+        isolated(_pixels) as decoder,
+        task.folder.create(f"{task.stem}.tar") as target,
     ):
         tar = TarWriter(target)
-        for batch in _batches(read_samples(source, task.source.address(tar_name), skipped)):
-            for sample, image, scores in _score(batch, scorers):
+        samples = read_samples(task.source.open(task.tar), task.source.address(task.tar), skipped)
+        for batch in _batches(samples, decoder, skipped):
+            for (sample, record, image), scores in _score(batch, scorers):
                 scored[sample.key] = scores
                 reason = _verdict(sample, image, scores, duplicates, config)
                 if reason is not None:
                     reasons[sample.key] = reason
                     continue
                 boxes = [] if config.blur is None else _boxes(scores, config.blur)
-                if boxes and image is not None:
+                if boxes and isinstance(image, Image.Image):
                     blurred += 1
                     kept = _replace_image(sample, blur_boxes(image, boxes), config.quality)
                 else:
                     kept = sample
-                tar.write(_with_scores(kept, scores))
+                tar.write(_with_scores(kept, record, scores))
         tar.close()
     return _report(task, scored, reasons, blurred, skipped)
 
 
-def _batches(samples: Any) -> Any:
-    """Samples with their decoded images (None: unreadable), in batches of bounded pixels."""
-    batch, pixels = [], 0
+# A sample with the object in its JSON and its decoded image, or the reason why there is none.
+_Read = tuple[Sample, dict[str, Any], Image.Image | str]
+
+
+def _pixels(body: bytes) -> np.ndarray | str:
+    """A stored image as uint8[height, width, 3], or the reason why it cannot be used."""
+    try:
+        return np.asarray(decode(body).image)
+    except UndecodableImage as reason:
+        return str(reason)
+
+
+def _image(sample: Sample, decoder: Isolated[bytes, np.ndarray | str]) -> Image.Image | str:
+    if sample.image is None:
+        return "no_image"
+    found = decoder.map([sample.image])[0]
+    if isinstance(found, Lost):
+        return LOST_REASONS[found]
+    return found if isinstance(found, str) else Image.fromarray(found)
+
+
+def _batches(
+    samples: Iterator[Sample],
+    decoder: Isolated[bytes, np.ndarray | str],
+    problems: Counter[str],
+) -> Iterator[list[_Read]]:
+    """Samples with their images, in batches of bounded pixels."""
+    batch: list[_Read] = []
+    pixels = 0
     for sample in samples:
-        try:
-            image = None if sample.image is None else open_rgb(sample.image)
-        except ValueError:
-            image = None
-        batch.append((sample, image))
-        pixels += 0 if image is None else image.width * image.height
+        image = _image(sample, decoder)
+        batch.append((sample, sample.record(problems), image))
+        pixels += 0 if isinstance(image, str) else image.width * image.height
         if pixels >= BATCH_PIXELS or len(batch) >= 256:
             yield batch
             batch, pixels = [], 0
@@ -231,12 +261,9 @@ def _batches(samples: Any) -> Any:
         yield batch
 
 
-def _score(
-    batch: Sequence[tuple[Sample, Image.Image | None]], scorers: Sequence[Scorer]
-) -> list[tuple[Sample, Image.Image | None, dict[str, Any]]]:
-    readable = [(sample, image) for sample, image in batch if image is not None]
-    arrays = [np.asarray(image) for _, image in readable]
-    rows = [sample.row for sample, _ in readable]
+def _score(batch: Sequence[_Read], scorers: Sequence[Scorer]) -> list[tuple[_Read, dict[str, Any]]]:
+    arrays = [np.asarray(image) for _, _, image in batch if not isinstance(image, str)]
+    rows = [record for _, record, image in batch if not isinstance(image, str)]
     columns: dict[str, Sequence[Any]] = {}
     for scorer in scorers:
         for name, values in scorer(arrays, rows).items() if arrays else ():
@@ -249,23 +276,23 @@ def _score(
             columns[name] = [v.item() if isinstance(v, np.generic) else v for v in values]
     scores = iter(range(len(arrays)))
     found = []
-    for sample, image in batch:
-        position = next(scores) if image is not None else None
+    for read in batch:
+        position = None if isinstance(read[2], str) else next(scores)
         own = {} if position is None else {n: values[position] for n, values in columns.items()}
-        found.append((sample, image, own))
+        found.append((read, own))
     return found
 
 
 def _verdict(
     sample: Sample,
-    image: Image.Image | None,
+    image: Image.Image | str,
     scores: dict[str, Any],
     duplicates: dict[str, str],
     config: FilterConfig,
 ) -> str | None:
     """Why an image is dropped, None if it stays."""
-    if image is None:
-        return "unreadable_image"
+    if isinstance(image, str):
+        return image
     if sample.key in duplicates:
         return duplicates[sample.key]
     for rule in config.keep:
@@ -331,9 +358,10 @@ def _replace_image(sample: Sample, image: Image.Image, quality: int) -> Sample:
     return Sample(sample.key, files)
 
 
-def _with_scores(sample: Sample, scores: dict[str, Any]) -> Sample:
-    record = json.dumps(json_row({**sample.row, **scores}), ensure_ascii=False).encode()
-    return Sample(sample.key, {**sample.files, "json": record})
+def _with_scores(sample: Sample, record: dict[str, Any], scores: dict[str, Any]) -> Sample:
+    # Lone surrogates, which JSON may spell out, stay spelt out.
+    text = json.dumps(json_row({**record, **scores}), ensure_ascii=False)
+    return Sample(sample.key, {**sample.files, "json": text.encode(errors="backslashreplace")})
 
 
 def _duplicates(task: _FilterTask) -> dict[str, str]:

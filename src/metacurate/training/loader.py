@@ -22,7 +22,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from metacurate.errors import UserError
-from metacurate.training.images import Pixels, UnusableImage, decode_image, load_image, random_crop
+from metacurate.images.decode import UndecodableImage, decode
+from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
     FRUITLESS_EPOCHS,
     DataConfig,
@@ -72,7 +73,7 @@ def _pixels(pair: KeptPair, config: DataConfig, epoch: int) -> Pixels:
     except OSError as error:
         raise UserError(f"an image cannot be read: {error}") from None
     size = config.image_size
-    image = decode_image(data, at_least=round(size / config.crop_scale[0] ** 0.5))
+    image = decode(data, at_least=round(size / config.crop_scale[0] ** 0.5)).image
     return random_crop(
         image,
         size,
@@ -110,7 +111,7 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
             position.pair += 1
             try:
                 pixels = _pixels(pair, config, epoch)
-            except UnusableImage as reason:
+            except UndecodableImage as reason:
                 skipped[str(reason)] += 1
                 continue
             fruitless = 0

@@ -28,8 +28,9 @@ from metacurate.runtime.engine import Engine
 from metacurate.runtime.manifest import Stage, Statistics, shard_name
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
 from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, is_member
-from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint, tar_names
+from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
 
 TAR_NAME = re.compile(r"\d{5,}\.tar")
 
@@ -80,7 +81,7 @@ def reshard(
     folder = Folder(out)
     if _same_folder(tars, out):
         raise UserError(f"--out {out} is the folder of the tars to copy from; choose another")
-    names = tuple(tar_names(tars))
+    names = tuple(find_tars(tars).names)
     files = parquet_files(curated)
     # Both stages have one configuration: the places are gone when the tars are written, so that a
     # change redoes them too.
@@ -242,7 +243,7 @@ def _copy(task: _CopyTask) -> Statistics:
             places = _read_places(out, task.places, tar, len(task.tars))
             if not len(places):
                 continue
-            with source.open(task.tars[tar]) as file:
+            with open_tar(source.open(task.tars[tar])) as file:
                 for members in _verified(file, places, dropped):
                     samples += 1
                     for offset, length in members:
