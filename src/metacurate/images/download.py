@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from metacurate.errors import UserError
 from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
-from metacurate.images.fetch import Failure, FetchConfig, Fetcher
+from metacurate.images.fetch import Failure, FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
 from metacurate.images.urltable import ColumnNames, UrlTable, json_row
 from metacurate.runtime.engine import Result, Task
@@ -220,6 +221,18 @@ def _remove_unfinished(folder: Folder) -> None:
             folder.remove(name)
 
 
+def _affordable(config: FetchConfig) -> FetchConfig:
+    """The configuration with as many requests at a time as the system lets this process make."""
+    concurrency = affordable_concurrency(config.concurrency)
+    if concurrency < config.concurrency:
+        print(
+            f"only {concurrency} requests at a time, not {config.concurrency}: "
+            "raise the limit of open files (ulimit -n)",
+            file=sys.stderr,
+        )
+    return replace(config, concurrency=concurrency)
+
+
 class _Downloader:
     """The run's event loop in a thread of its own, and the engine that puts shards on it."""
 
@@ -231,7 +244,7 @@ class _Downloader:
     def __enter__(self) -> _Downloader:
         self._thread.start()
         self._decoders = Decoders(self._config.workers)
-        self._fetcher = Fetcher(self._config.fetch)
+        self._fetcher = Fetcher(_affordable(self._config.fetch))
         asyncio.run_coroutine_threadsafe(self._fetcher.__aenter__(), self._loop).result()
         return self
 
