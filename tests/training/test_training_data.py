@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -283,6 +286,44 @@ def test_an_error_in_a_worker_process_arrives_as_one_line(runs, tmp_path):
     with pytest.raises(UserError, match="has no 'text_kept'") as caught:
         next(iter(PairLoader(source, LengthTokenizer(), workers=1)))
     assert "Traceback" not in str(caught.value)
+
+
+FAILING = """
+import sys
+from metacurate.training.loader import PairLoader
+from metacurate.training.select import AllTexts, DataConfig
+from metacurate.training.shards import ShardsConfig
+
+class Failing:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        if self.calls > 2 and sys.argv[2] == "worker":
+            raise ZeroDivisionError("its own fault")
+        import torch
+        return torch.zeros((len(texts), 1), dtype=torch.int64)
+
+if __name__ == "__main__":
+    config = DataConfig(ShardsConfig((sys.argv[1],)), AllTexts(), 24, 16, streams=2)
+    for _ in PairLoader(config, Failing(), workers=2):
+        if sys.argv[2] == "trainer":
+            raise ZeroDivisionError("its own fault")
+"""
+
+
+@pytest.mark.parametrize("where", ["worker", "trainer"])
+def test_an_exception_ends_the_run_and_its_workers_with_the_reason(runs, tmp_path, where):
+    (tmp_path / "run.py").write_text(FAILING)
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), str(runs["tars"]), where],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "ZeroDivisionError: its own fault" in ended.stderr
+    assert time.monotonic() - started < 60
 
 
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):

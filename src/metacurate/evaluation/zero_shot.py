@@ -20,7 +20,8 @@ from torch.nn import functional
 from metacurate.errors import UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
-from metacurate.images.decode import DATASET_FORMATS, UndecodableImage, decode
+from metacurate.images.decode import DATASET_FORMATS, UndecodableImage
+from metacurate.images.decoders import decode_isolated
 from metacurate.runtime.engines.local import available_cores
 from metacurate.runtime.progress import Meter
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
@@ -41,7 +42,7 @@ class LoadedModel:
 
     def prepared(self, image: bytes) -> torch.Tensor:
         """An encoded image as the model takes it, float32[3, h, w]; raises UndecodableImage."""
-        prepared: torch.Tensor = self.preprocess(decode(image, formats=DATASET_FORMATS).image)
+        prepared: torch.Tensor = self.preprocess(decode_isolated(image, formats=DATASET_FORMATS))
         return prepared
 
     def image_features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -3,8 +3,8 @@
 A picture comes out as a browser draws it on a white page: turned as its orientation says, its
 transparency laid over white, the first frame of an animation on its canvas. (Colour profiles are
 not applied.) Only the listed formats are opened. Pixels, and the scans of a JPEG, are bounded
-before anything is decoded, so the time is bounded whoever calls this; download and filter run it in
-child processes besides, whose processor time and memory the kernel bounds.
+before anything is decoded; and commands run it in child processes (``decoders``), whose processor
+time and memory the kernel bounds.
 
 ``tests/images/test_browser_pixels.py`` holds this to what Chromium draws.
 """

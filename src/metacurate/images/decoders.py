@@ -7,14 +7,19 @@ The children, and the kernel's bounds on their processor time and memory, are th
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from PIL import Image
 
+from metacurate.images.decode import FORMATS, UndecodableImage, decode
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected, process_image
 from metacurate.runtime.isolate import Isolated, Item, Lost, Result
 
@@ -36,6 +41,55 @@ def process_job(job: Job) -> ProcessedImage | Rejected:
 def isolated(function: Callable[[Item], Result]) -> Isolated[Item, Result]:
     """A child process for a function that decodes an image, with the bounds for one."""
     return Isolated(function, cpu_seconds=CPU_SECONDS_PER_IMAGE, memory_bytes=MAX_MEMORY_BYTES)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A stored image to decode, and how (see ``decode``)."""
+
+    body: bytes
+    formats: tuple[str, ...]
+    at_least: int
+
+
+def _pixels(stored: _Stored) -> np.ndarray | str:
+    """uint8[height, width, 3], or the reason why the image cannot be used."""
+    try:
+        picture = decode(stored.body, formats=stored.formats, at_least=stored.at_least)
+    except UndecodableImage as reason:
+        return str(reason)
+    return np.asarray(picture.image)
+
+
+# Children of this process that wait for an image.
+_idle: list[Isolated[_Stored, np.ndarray | str]] = []
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+@atexit.register
+def _close_idle() -> None:
+    while _idle:
+        _idle.pop().close()
+
+
+def decode_isolated(
+    body: bytes, *, formats: tuple[str, ...] = FORMATS, at_least: int = 0
+) -> Image.Image:
+    """``decode`` to RGB in a child process; raises UndecodableImage, whatever the decoder does.
+
+    Threads may call this at the same time: each call under way has a child of its own.
+    """
+    try:
+        child = _idle.pop()
+    except IndexError:
+        child = isolated(_pixels)
+    found = child.map([_Stored(body, formats, at_least)])[0]
+    _idle.append(child)
+    if isinstance(found, Lost):
+        raise UndecodableImage(LOST_REASONS[found])
+    if isinstance(found, str):
+        raise UndecodableImage(found)
+    return Image.fromarray(found)
 
 
 class Decoders:

@@ -21,14 +21,13 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
 from metacurate.errors import UserError
-from metacurate.images.decode import UndecodableImage, decode
-from metacurate.images.decoders import LOST_REASONS, isolated
+from metacurate.images.decode import UndecodableImage
+from metacurate.images.decoders import decode_isolated
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.images.urltable import json_row
 from metacurate.runtime.engine import Engine
-from metacurate.runtime.isolate import Isolated, Lost
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
@@ -197,13 +196,10 @@ def _filter_shard(task: _FilterTask) -> Statistics:
     reasons: dict[str, str] = {}
     blurred = 0
     skipped: Counter[str] = Counter()
-    with (
-        isolated(_pixels) as decoder,
-        task.folder.create(f"{task.stem}.tar") as target,
-    ):
+    with task.folder.create(f"{task.stem}.tar") as target:
         tar = TarWriter(target)
         samples = read_samples(task.source.open(task.tar), task.source.address(task.tar), skipped)
-        for batch in _batches(samples, decoder, skipped):
+        for batch in _batches(samples, skipped):
             for (sample, record, image), scores in _score(batch, scorers):
                 scored[sample.key] = scores
                 reason = _verdict(sample, image, scores, duplicates, config)
@@ -225,33 +221,21 @@ def _filter_shard(task: _FilterTask) -> Statistics:
 _Read = tuple[Sample, dict[str, Any], Image.Image | str]
 
 
-def _pixels(body: bytes) -> np.ndarray | str:
-    """A stored image as uint8[height, width, 3], or the reason why it cannot be used."""
+def _image(sample: Sample) -> Image.Image | str:
+    if sample.image is None:
+        return "no_image"
     try:
-        return np.asarray(decode(body).image)
+        return decode_isolated(sample.image)
     except UndecodableImage as reason:
         return str(reason)
 
 
-def _image(sample: Sample, decoder: Isolated[bytes, np.ndarray | str]) -> Image.Image | str:
-    if sample.image is None:
-        return "no_image"
-    found = decoder.map([sample.image])[0]
-    if isinstance(found, Lost):
-        return LOST_REASONS[found]
-    return found if isinstance(found, str) else Image.fromarray(found)
-
-
-def _batches(
-    samples: Iterator[Sample],
-    decoder: Isolated[bytes, np.ndarray | str],
-    problems: Counter[str],
-) -> Iterator[list[_Read]]:
+def _batches(samples: Iterator[Sample], problems: Counter[str]) -> Iterator[list[_Read]]:
     """Samples with their images, in batches of bounded pixels."""
     batch: list[_Read] = []
     pixels = 0
     for sample in samples:
-        image = _image(sample, decoder)
+        image = _image(sample)
         batch.append((sample, sample.record(problems), image))
         pixels += 0 if isinstance(image, str) else image.width * image.height
         if pixels >= BATCH_PIXELS or len(batch) >= 256:

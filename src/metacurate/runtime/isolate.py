@@ -80,6 +80,10 @@ class Isolated(Generic[Item, Result]):
                     results.append(self._pipe.recv())
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 results.append(self._end())
+            except BaseException:
+                # Answers that nobody waited for must not be taken for those of later items.
+                self.close()
+                raise
         return results
 
     def _start(self) -> None:

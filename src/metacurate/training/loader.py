@@ -15,14 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from metacurate.errors import UserError
-from metacurate.images.decode import UndecodableImage, decode
+from metacurate.images.decode import UndecodableImage
+from metacurate.images.decoders import decode_isolated
 from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
     FRUITLESS_EPOCHS,
@@ -73,7 +76,7 @@ def _pixels(pair: KeptPair, config: DataConfig, epoch: int) -> Pixels:
     except OSError as error:
         raise UserError(f"an image cannot be read: {error}") from None
     size = config.image_size
-    image = decode(data, at_least=round(size / config.crop_scale[0] ** 0.5)).image
+    image = decode_isolated(data, at_least=round(size / config.crop_scale[0] ** 0.5))
     return random_crop(
         image,
         size,
@@ -290,20 +293,28 @@ class PairLoader:
     def __iter__(self) -> Iterator[Batch]:
         plan = _WorkerPlan(self.config, self._tokenizer, self._source.shards, dict(self._positions))
         dataset = _Chunks(plan)
-        if self._workers:
-            # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
-            chunks: Iterator[_Chunk] = iter(
-                DataLoader(
-                    dataset,
-                    batch_size=None,
-                    num_workers=self._workers,
-                    prefetch_factor=self._prefetch,
-                    pin_memory=self.device.type == "cuda",
-                    multiprocessing_context="spawn",
-                )
+        if not self._workers:
+            yield from self._batches(iter(dataset))
+            return
+        # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
+        chunks: Iterator[_Chunk] = iter(
+            DataLoader(
+                dataset,
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=self._prefetch,
+                pin_memory=self.device.type == "cuda",
+                multiprocessing_context="spawn",
             )
-        else:
-            chunks = iter(dataset)
+        )
+        # At the process's end, too, and then before multiprocessing waits for its children.
+        end = Finalize(None, _end_workers, (chunks,), exitpriority=100)
+        try:
+            yield from self._batches(chunks)
+        finally:
+            end()
+
+    def _batches(self, chunks: Iterator[_Chunk]) -> Iterator[Batch]:
         while True:
             start = time.perf_counter()
             parts = [next(chunks) for _ in range(max(self._workers, 1))]
@@ -317,6 +328,21 @@ class PairLoader:
                 self._positions.update(part.positions)
                 self.skipped.update(part.skipped)
             yield batch
+
+
+def _end_workers(chunks: Any) -> None:
+    """End a DataLoader's workers, also where it leaves that to the end of the process.
+
+    They heed no signal that can be heeded (``stopping``), and multiprocessing would wait for them.
+    """
+    chunks._shutdown_workers()
+    if chunks._worker_pids_set:
+        # A worker that is killed while the DataLoader watches counts as a failure.
+        signal_handling._remove_worker_pids(id(chunks))
+        chunks._worker_pids_set = False
+    for worker in chunks._workers:
+        worker.kill()
+        worker.join()
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
