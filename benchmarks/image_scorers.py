@@ -20,7 +20,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from metacurate.images.process import difference_hash, open_rgb
+from metacurate.images.decode import UndecodableImage, decode
+from metacurate.images.process import difference_hash
 from metacurate.images.scorers import load_scorer
 
 MIN_SIDE = 64
@@ -35,8 +36,8 @@ def pictures(folders: list[Path], suffixes: list[str]) -> dict[str, Image.Image]
             if path.suffix.lower() not in suffixes:
                 continue
             try:
-                image = open_rgb(path.read_bytes())
-            except ValueError:
+                image = decode(path.read_bytes()).image
+            except UndecodableImage:
                 continue
             if min(image.size) >= MIN_SIDE:
                 found[hashlib.sha256(image.tobytes()).hexdigest()] = image
@@ -49,7 +50,7 @@ def hash_errors(images: list[Image.Image]) -> dict[str, object]:
     def through(image: Image.Image, kind: str, **options: int) -> Image.Image:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
-        return open_rgb(buffer.getvalue())
+        return decode(buffer.getvalue()).image
 
     copies = {
         "JPEG, quality 90": lambda i: through(i, "JPEG", quality=90),

@@ -306,11 +306,13 @@ def test_a_page_without_http_address_is_dropped() -> None:
 
 
 def test_a_page_that_stalls_or_kills_the_parser_costs_itself_alone() -> None:
-    from metacurate.runtime.isolate import Isolated
+    from metacurate.runtime.isolate import Isolated, Lost
 
     with Isolated(stall_or_crash, cpu_seconds=0.5) as isolated:
         items = ["a", "stall", "b", "crash", "c", "memory", "d"]
-        assert isolated.map(items) == ["a", None, "b", None, "c", None, "d"]
+        assert isolated.map(items) == [
+            *("a", Lost.TOOK_TOO_LONG, "b", Lost.CRASHED, "c", Lost.CRASHED, "d")
+        ]
 
 
 def test_a_really_hostile_page_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +320,7 @@ def test_a_really_hostile_page_is_lost_and_counted(monkeypatch: pytest.MonkeyPat
 
     # Checking a tag's attributes for repeats takes the parser quadratic time.
     hostile = "<img " + " ".join(f"a{i}=1" for i in range(60_000)) + " src=x.png alt=x>"
-    monkeypatch.setattr(isolate.Isolated.__init__, "__kwdefaults__", {"cpu_seconds": 1.0})
+    monkeypatch.setitem(isolate.Isolated.__init__.__kwdefaults__, "cpu_seconds", 1.0)
     data = members(
         record("response", response("<img src=1.png alt=one>")),
         record("response", response(hostile)),

@@ -25,8 +25,7 @@ from PIL import Image
 import webdataset
 from hostile_server import HostileServer, encoded, photo
 from metacurate.errors import UserError
-from metacurate.images import decoders
-from metacurate.images.decoders import Decoders
+from metacurate.images.decoders import Decoders, Job, process_job
 from metacurate.images.download import DownloadConfig, download
 from metacurate.images.fetch import FetchConfig
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
@@ -54,7 +53,7 @@ EXPECTED = {
     "grey16.png": "success",
     "photo.webp": "success",
     "gzip": "success",
-    "truncated.jpg": "broken_image",
+    "truncated.jpg": "truncated",
     "huge.png": "too_many_pixels",
     "text.jpg": "not_an_image",
     "tiny.png": "image_too_small",
@@ -255,6 +254,52 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(
     assert not alive
 
 
+def test_few_open_files_mean_fewer_requests(server: HostileServer, tmp_path: Path) -> None:
+    server.delay = 0.05
+    write_curated(tmp_path / "in.parquet", [server.url(f"photo/{n}.jpg") for n in range(150)])
+    wanted = [*command(server, tmp_path / "in.parquet", tmp_path / "out"), "--concurrency", "100"]
+    wanted[wanted.index("--per-host") + 1] = "100"
+    wanted[wanted.index("--samples-per-shard") + 1] = "150"
+    limited = ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *wanted]
+    ended = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["successes"] == 150
+    assert "raise the limit of open files" in ended.stderr
+    assert 1 < server.most_at_once < 64
+
+
+def test_a_limit_that_may_be_raised_is(server: HostileServer, tmp_path: Path) -> None:
+    write_curated(tmp_path / "in.parquet", [server.url("photo/1.jpg")])
+    wanted = [*command(server, tmp_path / "in.parquet", tmp_path / "out"), "--concurrency", "100"]
+    limited = ["bash", "-c", 'ulimit -S -n 64; exec "$@"', "bash", *wanted]
+    ended = subprocess.run(limited, capture_output=True, text=True, check=True, timeout=120)
+    assert "open files" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("paths", "options", "code"),
+    [
+        (["status/404", "status/410"], [], 3),
+        (["status/404", "status/410"], ["--min-success", "0"], 0),
+        (["status/404", "photo/1.jpg"], [], 0),
+        (["status/404", "photo/1.jpg"], ["--min-success", "0.5"], 0),
+        (["status/404", "photo/1.jpg"], ["--min-success", "0.51"], 3),
+        ([], [], 0),
+    ],
+)
+def test_too_few_images_have_an_exit_code(
+    server: HostileServer, tmp_path: Path, paths: list[str], options: list[str], code: int
+) -> None:
+    write_curated(tmp_path / "in.parquet", [server.url(path) for path in paths])
+    wanted = [*command(server, tmp_path / "in.parquet", tmp_path / "out"), *options]
+    ended = subprocess.run(wanted, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == code, ended.stderr
+    assert ("warning" in ended.stderr) == (code == 3)
+    assert json.loads(ended.stdout)["count"] == len(paths)
+    if code:
+        assert "http_404, 1 times" in ended.stderr
+
+
 def test_other_settings_are_refused_and_overwritten_on_demand(
     server: HostileServer, tmp_path: Path
 ) -> None:
@@ -377,24 +422,21 @@ def test_wilsons_interval() -> None:
         assert found.high == pytest.approx(high, abs=5e-5)
 
 
-def deadly(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
+def deadly(job: Job) -> ProcessedImage | Rejected:
     """Stands for a decoder with a hole: one image kills the process that decodes it."""
-    from metacurate.images.process import process_image
-
-    if body == b"deadly":
+    if job[0] == b"deadly":
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGSEGV)
-    return process_image(body, config)
+    return process_job(job)
 
 
-def test_an_image_that_kills_its_decoder_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "process_image", deadly)
+def test_an_image_that_kills_its_decoder_harms_no_other() -> None:
     bodies = [encoded(photo(n)) for n in range(12)]
     bodies[3:3] = [b"deadly"]
     bodies.append(b"deadly")
 
     async def run() -> list[ProcessedImage | Rejected]:
-        with Decoders(2) as pool:
+        with Decoders(2, deadly) as pool:
             return await asyncio.gather(*(pool.process(b, ImageConfig()) for b in bodies))
 
     found = asyncio.run(run())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Self
 from urllib.parse import quote
 
 import pytest
 
+from chromium import browser, find_chromium
 from hostile_server import HostileServer, encoded, photo
 from metacurate.images.fetch import Failure, FetchConfig, Fetcher, Success, forbids
 
@@ -301,6 +306,143 @@ def test_robots_headers_are_respected(server: HostileServer, tag: str, forbidden
     outcome = fetch_all([server.url(f"robots?tag={quote(tag)}")])[0]
     assert (outcome == Failure("robots_header")) == forbidden
     assert not forbids([tag], "metacurate/1", ())
+
+
+class BareServer:
+    """Records the very bytes asked for; answers with a picture, after a redirect on ``/to``."""
+
+    def __init__(self, headers: str = "", body: bytes | None = None) -> None:
+        self.targets: list[str] = []
+        self.location = ""
+        self._headers = headers
+        self._body = encoded(photo(1)) if body is None else body
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            # Browsers open connections to spare, without a request.
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                piece = connection.recv(65536)
+                if not piece:
+                    return
+                asked += piece
+            target = asked.split(b" ")[1].decode("latin-1")
+            if target == "/to":
+                head = f"HTTP/1.1 302 Found\r\nLocation: {self.location}\r\n"
+                body = b""
+            else:
+                if target not in ("/favicon.ico", "/page"):
+                    self.targets.append(target)
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n{self._headers}"
+                body = self._body
+            head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode("utf-8", "surrogateescape") + body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+# What is asked for, and the bytes that a browser sends for it.
+TARGETS = {
+    "/x.png?u=a%2Fb": "/x.png?u=a%2Fb",
+    "/%7Euser/%28a%29.jpg": "/%7Euser/%28a%29.jpg",
+    "/~user/(a).jpg": "/~user/(a).jpg",
+    "/a|b.jpg?c|d": "/a|b.jpg?c|d",
+    "/x?": "/x?",
+    "/100%": "/100%",
+    "/50%25%zz?%": "/50%25%zz?%",
+    "/a%2fb%2F?x=%e9%E9": "/a%2fb%2F?x=%e9%E9",
+    "/a+b%20c?d+e%2B": "/a+b%20c?d+e%2B",
+    "/s?X-Sig=a/b+c==&Expires=1&Key='k'": "/s?X-Sig=a/b+c==&Expires=1&Key=%27k%27",
+    "/a b?c d": "/a%20b?c%20d",
+    "/\u00fc.jpg?q=\u00e9\U0001f99d": "/%C3%BC.jpg?q=%C3%A9%F0%9F%A6%9D",
+    "/a/./b/../c//d.jpg": "/a/c//d.jpg",
+    "/a/%2e%2e/b": "/b",
+    "/x;v=1,2:3@4!$&*=[5]": "/x;v=1,2:3@4!$&*=[5]",
+    '/q"<>`{}^?"<>`{}^\\': "/q%22%3C%3E%60%7B%7D%5E?%22%3C%3E`{}^\\",
+    "/back\\slash": "/back/slash",
+    "/x.png#part?no": "/x.png",
+    "": "/",
+    "?only": "/?only",
+}
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("tail", TARGETS)
+def test_a_url_is_asked_for_with_a_browsers_bytes(tail: str, redirected: bool) -> None:
+    with BareServer() as server:
+        server.location = server.origin + tail
+        url = f"{server.origin}/to" if redirected else server.origin + tail
+        assert isinstance(fetch_all([url])[0], Success)
+        assert server.targets == [TARGETS[tail]]
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("x.png?u=a%2Fb", "/x.png?u=a%2Fb"),
+        ("/caf\udce9.jpg", "/caf%E9.jpg"),  # a byte of Latin-1
+        ("/caf\u00e9.jpg", "/caf%C3%A9.jpg"),
+    ],
+)
+def test_odd_redirects_are_read_as_browsers_do(location: str, target: str) -> None:
+    with BareServer() as server:
+        server.location = location
+        assert isinstance(fetch_all([f"{server.origin}/to"])[0], Success)
+        assert server.targets == [target]
+
+
+# Where Chromium leaves the standard (Firefox does not); both are the same address to a server.
+CHROMIUMS_OWN = {"/a|b.jpg?c|d": "/a%7Cb.jpg?c|d"}
+
+
+def test_a_browser_sends_those_bytes() -> None:
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("needs Chromium (Debian: chromium)")
+    sent = {}
+    with BareServer() as server, browser(executable) as page:
+        for tail in TARGETS:
+            server.targets.clear()
+            page.call(
+                "Runtime.evaluate",
+                expression="(async (url) => { const image = new Image(); image.src = url;"
+                f"await image.decode(); }})({json.dumps(server.origin + tail)})",
+                awaitPromise=True,
+            )
+            sent[tail] = server.targets[-1]
+    assert sent == TARGETS | CHROMIUMS_OWN
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["utf-8", "UTF-8", "aws-chunked", "none", "binary", "image/png", "image/jpeg", "8bit", "null",
+     "identity", "text", "base64", "gzip, utf-8", "", ",", "identity, identity"],
+)  # fmt: skip
+def test_what_is_no_content_encoding_is_ignored(name: str) -> None:
+    with BareServer(f"Content-Encoding: {name}\r\n") as server:
+        assert fetch_all([f"{server.origin}/x"]) == [Success(encoded(photo(1)))]
+
+
+@pytest.mark.parametrize("name", ["gzip, gzip", "gzip, identity, x-gzip"])
+def test_a_body_may_be_encoded_twice(name: str) -> None:
+    body = gzip.compress(gzip.compress(encoded(photo(1))))
+    with BareServer(f"Content-Encoding: {name}\r\n", body) as server:
+        assert fetch_all([f"{server.origin}/x"]) == [Success(encoded(photo(1)))]
 
 
 def test_an_encoded_body_is_decoded(server: HostileServer) -> None:

@@ -275,7 +275,7 @@ def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
         tar.close()
     config = FilterConfig(("test_image_filters:brightness",))
     totals = filter_images(str(tmp_path / "in"), str(tmp_path / "out"), config, engine=ENGINE)
-    assert totals["dropped"] == {"unreadable_image": 1}
+    assert totals["dropped"] == {"not_an_image": 1}
     assert list(samples_of(tmp_path / "out")) == ["0000000"]
 
 
@@ -371,7 +371,8 @@ def test_the_commands(tars: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("metacurate: error: cannot read the rule")
     assert wrong.stderr.count("\n") == 1
-    assert run("survival", str(tmp_path)).returncode == 2
+    (tmp_path / "empty").mkdir()
+    assert run("survival", str(tmp_path / "empty")).returncode == 2
 
 
 def test_sample_keys_are_img2datasets() -> None:

@@ -26,6 +26,7 @@ from metacurate.curation.match import match
 from metacurate.curation.settings import Balance
 from metacurate.curation.subset import merge_samples
 from metacurate.errors import UserError
+from metacurate.images.decoders import isolated, process_job
 from metacurate.metadata.store import load_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.open import open_pool
@@ -396,14 +397,15 @@ def test_thumbnails_from_tars(tmp_path: Path, emoji_run: Path, emoji_page: str) 
 
 
 def test_what_is_no_image_has_no_thumbnail() -> None:
-    uri = thumbnail(png())
+    with isolated(process_job) as decoder:
+        uri = thumbnail(png(), decoder)
+        assert thumbnail(b"", decoder) is None
+        assert thumbnail(png()[:60], decoder) is None
+        assert thumbnail(png((9000, 9000)), decoder) is None  # a bomb: 81 million pixels
     assert uri is not None
     small = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
     with Image.open(io.BytesIO(small)) as picture:
         assert (picture.format, picture.size) == ("JPEG", (128, 64))
-    assert thumbnail(b"") is None
-    assert thumbnail(png()[:60]) is None
-    assert thumbnail(png((9000, 9000))) is None  # a bomb: 81 million pixels
 
 
 # In a browser.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,7 +26,7 @@ torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 from metacurate.errors import UserError
 from metacurate.training import shards
-from metacurate.training.images import decode_image, random_crop
+from metacurate.training.images import random_crop
 from metacurate.training.loader import PairLoader, join_states
 from metacurate.training.open_clip_loop import OpenClipBatches
 from metacurate.training.select import AllTexts, Curated, DataConfig, KeptPair, Online, PairSource
@@ -246,12 +248,13 @@ def test_broken_images_and_texts_are_skipped_and_counted_also_across_a_resume(ru
     seen = batches(whole, 16)  # a bit over an epoch
     epoch0 = Counter(bytes(u.tolist()) for b in seen for u in b.uids[b.epochs == 0])
     assert epoch0 == Counter(kept_pairs(runs["matched"]).keys())
-    assert whole.skipped["broken_image"] == 2
+    assert whole.skipped["not_an_image"] == 1
+    assert whole.skipped["truncated"] == 1
     assert whole.skipped["missing_image"] == 1
     assert whole.skipped["no_text"] == 3  # d, g, h
     assert whole.skipped["broken_matched"] == 2  # e, f
-    assert whole.skipped["undecodable_text"] == 1
-    assert whole.skipped["broken_json"] == 1
+    assert whole.skipped["text_not_utf8"] == 1
+    assert whole.skipped["json_invalid"] == 1
     for step in (3, 9, 14):
         first = make()
         batches(first, step)
@@ -285,6 +288,44 @@ def test_an_error_in_a_worker_process_arrives_as_one_line(runs, tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
+FAILING = """
+import sys
+from metacurate.training.loader import PairLoader
+from metacurate.training.select import AllTexts, DataConfig
+from metacurate.training.shards import ShardsConfig
+
+class Failing:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        if self.calls > 2 and sys.argv[2] == "worker":
+            raise ZeroDivisionError("its own fault")
+        import torch
+        return torch.zeros((len(texts), 1), dtype=torch.int64)
+
+if __name__ == "__main__":
+    config = DataConfig(ShardsConfig((sys.argv[1],)), AllTexts(), 24, 16, streams=2)
+    for _ in PairLoader(config, Failing(), workers=2):
+        if sys.argv[2] == "trainer":
+            raise ZeroDivisionError("its own fault")
+"""
+
+
+@pytest.mark.parametrize("where", ["worker", "trainer"])
+def test_an_exception_ends_the_run_and_its_workers_with_the_reason(runs, tmp_path, where):
+    (tmp_path / "run.py").write_text(FAILING)
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), str(runs["tars"]), where],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "ZeroDivisionError: its own fault" in ended.stderr
+    assert time.monotonic() - started < 60
+
+
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):
     monkeypatch.setattr(shards.time, "sleep", lambda _: None)
     monkeypatch.setattr(shards, "BATCH_ROWS", 16)
@@ -306,7 +347,7 @@ def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, 
 def test_no_pair_at_all_is_an_error(tmp_path):
     table = pa.table({"url": ["u"], "texts": [["x"]], "image": [b"nothing"]})
     pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"no usable pair.*broken_image"):
+    with pytest.raises(UserError, match=r"no usable pair.*not_an_image"):
         next(iter(PairLoader(config(tmp_path, AllTexts(), streams=1), LengthTokenizer())))
 
 
@@ -366,12 +407,6 @@ def test_open_clips_own_training_loop_runs_on_the_loader(runs):
     assert not torch.equal(model.visual.proj, before)
     assert len(data) == 5
     assert data.num_samples == 120
-
-
-def test_transparent_parts_become_white():
-    file = io.BytesIO()
-    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(file, "PNG")
-    assert np.asarray(decode_image(file.getvalue())).min() == 255
 
 
 @pytest.mark.parametrize("side", [40, 224, 900])

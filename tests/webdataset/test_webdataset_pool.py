@@ -86,7 +86,7 @@ def test_ingest(tars: Path, tmp_path: Path) -> None:
     totals = ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
     assert totals == {
         "tars": 3, "samples": 30, "pairs": 30, "texts": 30,
-        "dropped": {}, "skipped_members": {}, "problems": {},
+        "dropped": {}, "skipped_members": {}, "problems": {}, "unread_files": {},
     }  # fmt: skip
     rows = read_pool(tmp_path / "pool").to_pylist()
     row = rows[12]
@@ -129,7 +129,7 @@ def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
             {"source": "alt", "text": "three", "lang": "en"},
             {"source": "title", "text": "drei", "lang": "de"},
             {"text": 7},
-            "no struct",
+            "a bare text",
         ]
         add(tar, "3.json", json.dumps({"texts": texts, "caption": "drei"}).encode())
         add(tar, "3.txt", b"three")
@@ -141,6 +141,7 @@ def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
     assert third["texts"] == [
         {"source": "alt", "text": "three", "lang": "en"},
         {"source": "title", "text": "drei", "lang": "de"},
+        {"source": None, "text": "a bare text", "lang": None},
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,8 @@ from metacurate.cli.options import (
     totals_rows,
 )
 from metacurate.cli.pool import pool_app
+
+TOO_FEW_IMAGES = 3
 
 Tars = Annotated[
     str, typer.Argument(metavar="TARS", help="Folder of tar shards.", show_default=False)
@@ -73,6 +76,10 @@ def download(
     max_pixels: Annotated[
         int, typer.Option(help="Never decode an image with more pixels.")
     ] = 50_000_000,
+    accept_truncated: Annotated[
+        bool,
+        typer.Option("--accept-truncated", help="Keep what there is of images that are cut off."),
+    ] = False,
     max_bytes: Annotated[int, typer.Option(help="Never read more of an answer.")] = 20_971_520,
     samples_per_shard: Annotated[int, typer.Option(help="URLs in a shard.")] = 10_000,
     sample: Annotated[
@@ -116,6 +123,15 @@ def download(
             help="A private network to connect to as well (10.1.0.0/16); repeat for several.",
         ),
     ] = None,
+    min_success: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the URLs that must give an image; else the exit code is 3.",
+            show_default="one image",
+        ),
+    ] = None,
     workers: Workers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -152,7 +168,7 @@ def download(
         allow_networks=tuple(allow_network or ()),
     )
     images = ImageConfig(
-        resize, image_size, upscale, quality, min_size, max_aspect, max_pixels=max_pixels
+        resize, image_size, upscale, quality, min_size, max_aspect, max_pixels, accept_truncated
     )
     settings = stage.DownloadConfig(
         columns=ColumnNames(url_col, tuple(text_col or ()), sha256_col),
@@ -165,6 +181,23 @@ def download(
     )
     totals = stage.download(source, out, settings, overwrite=overwrite, show_progress=True)
     show(totals, summary_table(f"Images in {out}", totals_rows(totals)), as_json=as_json)
+    _require_success(totals, min_success)
+
+
+def _require_success(totals: dict[str, Any], share: float | None) -> None:
+    """Warn, and end with an exit code of its own, if too few URLs gave an image."""
+    count, successes = totals["count"], totals["successes"]
+    wanted = min(1, count) if share is None else share * count
+    if successes >= wanted:
+        return
+    failures = {k: n for k, n in totals["status_dict"].items() if k != "success"}
+    reason, times = max(failures.items(), key=lambda item: item[1])
+    print(
+        f"metacurate: warning: {successes:,} of {count:,} URLs gave an image "
+        f"(most often: {reason}, {times:,} times); is the network reachable?",
+        file=sys.stderr,
+    )
+    raise typer.Exit(TOO_FEW_IMAGES)
 
 
 @pool_app.command()

@@ -38,7 +38,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
-from metacurate.runtime.isolate import Isolated
+from metacurate.runtime.isolate import Isolated, Lost
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import RunOptions, open_run
@@ -278,7 +278,7 @@ def warc_pages(
             ]
             for record, page in zip(records, parser.map(responses), strict=True):
                 if not isinstance(page, Page):
-                    counts.dropped_pages[page or LOST_PAGE] += 1
+                    counts.dropped_pages[LOST_PAGE if isinstance(page, Lost) else page] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
                 counts.damaged_pages += page.damaged

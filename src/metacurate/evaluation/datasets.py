@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import fsspec
 
 from metacurate.errors import ArgumentError, UserError
+from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.storage import Folder, is_local, local_path, resolve
-from metacurate.training.images import IMAGE_SUFFIXES, UnusableImage, read_bounded
+from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
 from metacurate.webdataset.shards import read_samples
@@ -34,8 +35,6 @@ TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 IMAGENET = "imagenet"
 IMAGENET_SIMPLE = "imagenet-simple"
 PLAIN_TEMPLATES = ("a photo of a {c}.",)
-# Beside the formats of the web: those of GTSRB and EuroSAT, all that torchvision's ImageFolder has.
-DATA_SET_SUFFIXES = frozenset({".bmp", ".pgm", ".ppm", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -262,13 +261,12 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
         raise UserError(f"{data} has neither tars (in it or in test/) nor a folder a class")
     for label, place in enumerate(classes):
         for address in _files_below(place):
-            suffix = f".{_name(address).rpartition('.')[2].lower()}"
-            if suffix not in IMAGE_SUFFIXES | DATA_SET_SUFFIXES:
+            if _name(address).rpartition(".")[2].lower() not in DATASET_EXTENSIONS:
                 skipped["not_an_image_file"] += 1
                 continue
             try:
                 yield Example(read_bounded(address), label, ())
-            except UnusableImage as reason:
+            except UndecodableImage as reason:
                 skipped[str(reason)] += 1
 
 

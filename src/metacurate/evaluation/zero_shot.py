@@ -20,9 +20,10 @@ from torch.nn import functional
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
+from metacurate.images.decode import DATASET_FORMATS, UndecodableImage
+from metacurate.images.decoders import decode_isolated
 from metacurate.runtime.engines.local import available_cores
 from metacurate.runtime.progress import Meter
-from metacurate.training.images import UnusableImage, decode_image
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
 
 RECALL_AT = (1, 5, 10)
@@ -41,8 +42,8 @@ class LoadedModel:
     batch_size: int = 256
 
     def prepared(self, image: bytes) -> torch.Tensor:
-        """An encoded image as the model takes it, float32[3, h, w]; raises UnusableImage."""
-        prepared: torch.Tensor = self.preprocess(decode_image(image))
+        """An encoded image as the model takes it, float32[3, h, w]; raises UndecodableImage."""
+        prepared: torch.Tensor = self.preprocess(decode_isolated(image, formats=DATASET_FORMATS))
         return prepared
 
     def image_features(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -138,7 +139,7 @@ def _encode(
     def prepare(example: Example) -> torch.Tensor | str:
         try:
             return loaded.prepared(example.image)
-        except UnusableImage as reason:
+        except UndecodableImage as reason:
             return str(reason)
 
     with ThreadPoolExecutor(available_cores()) as threads:

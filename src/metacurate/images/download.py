@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -27,7 +28,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
-from metacurate.images.fetch import Failure, FetchConfig, Fetcher
+from metacurate.images.fetch import Failure, FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
 from metacurate.images.urltable import ColumnNames, UrlTable
 from metacurate.pool.convert import json_row
@@ -187,6 +188,18 @@ def _check(config: DownloadConfig) -> None:
     parse_networks(fetch.allow_networks)
 
 
+def _affordable(config: FetchConfig) -> FetchConfig:
+    """The configuration with as many requests at a time as the system lets this process make."""
+    concurrency = affordable_concurrency(config.concurrency)
+    if concurrency < config.concurrency:
+        print(
+            f"only {concurrency} requests at a time, not {config.concurrency}: "
+            "raise the limit of open files (ulimit -n)",
+            file=sys.stderr,
+        )
+    return replace(config, concurrency=concurrency)
+
+
 class _Downloader:
     """The run's event loop in a thread of its own, and the engine that puts shards on it."""
 
@@ -198,7 +211,7 @@ class _Downloader:
     def __enter__(self) -> _Downloader:
         self._thread.start()
         self._decoders = Decoders(self._config.workers)
-        self._fetcher = Fetcher(self._config.fetch)
+        self._fetcher = Fetcher(_affordable(self._config.fetch))
         asyncio.run_coroutine_threadsafe(self._fetcher.__aenter__(), self._loop).result()
         return self
 

@@ -70,7 +70,7 @@ def mark_duplicates(
             value=max_distance,
         )
     with open_run(tars, existing=True, **options) as run:
-        stems = list_shards(run.folder)
+        stems = list(list_shards(run.folder))
         missing = [s for s in stems if not run.folder.exists(f"{s}.parquet")]
         if missing:
             raise UserError(

@@ -1,5 +1,7 @@
 """Fetching URLs from hosts that nobody vouches for: bounded, polite, and never inwards.
 
+URLs are read by the standard that browsers follow (WHATWG's, by ada) and asked for with exactly the
+bytes that it makes of them: a signed URL keeps its signature.
 Every request is bounded in time, bytes and redirects; every connection is checked against
 ``addresses``; hosts are asked by a few requests at a time, with a pause between them if wished, and
 their ``Retry-After`` is heeded for all requests to them.
@@ -8,6 +10,7 @@ their ``Retry-After`` is heeded for all requests to them.
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 import zlib
@@ -19,6 +22,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Generic, Self, TypeVar
 
+import ada_url
 import aiohttp
 from aiohttp.abc import ResolveResult
 from yarl import URL
@@ -123,7 +127,7 @@ class Fetcher:
     async def __aenter__(self) -> Self:
         config = self._config
         self._loop = asyncio.get_running_loop()
-        self._dns_threads = ThreadPoolExecutor(DNS_THREADS, "dns")
+        self._dns_threads = ThreadPoolExecutor(min(DNS_THREADS, config.concurrency), "dns")
         self._loop.set_default_executor(self._dns_threads)
         self._slots = asyncio.Semaphore(config.concurrency)
         connector = aiohttp.TCPConnector(
@@ -195,9 +199,9 @@ class Fetcher:
         return Failure("too_many_redirects")
 
     async def _request(
-        self, url: URL, consume: Callable[[bytes], Awaitable[Consumed]]
+        self, url: str, consume: Callable[[bytes], Awaitable[Consumed]]
     ) -> Success[Consumed] | Failure | _Redirect:
-        name = url.host or ""
+        name = ada_url.URL(url).hostname
         async with self._turn(name) as host:
             missed, last = self._unreachable.get(name, (0, None))
             if last is not None and missed >= MAX_UNREACHABLE:
@@ -250,12 +254,12 @@ class Fetcher:
         for name in idle:
             del self._hosts[name]
 
-    async def _get(self, url: URL) -> bytes | Failure | _Redirect:
+    async def _get(self, url: str) -> bytes | Failure | _Redirect:
         """One request without retries or redirects: the decoded body, or why there is none."""
         try:
             async with (
                 asyncio.timeout(self._config.timeout),
-                self._session.get(url, allow_redirects=False) as response,
+                self._session.get(_request_url(url), allow_redirects=False) as response,
             ):
                 return await self._read(response)
         except BlockedAddressError:
@@ -284,7 +288,7 @@ class Fetcher:
         config = self._config
         if response.status in REDIRECTS:
             location = response.headers.get("Location")
-            return Failure("bad_redirect") if location is None else _Redirect(location)
+            return Failure("bad_redirect") if location is None else _Redirect(_location(location))
         if response.status != 200:
             retry_after = _seconds(response.headers.get("Retry-After"))
             heeded = response.status in (429, 503)
@@ -328,20 +332,40 @@ class _Resolver(aiohttp.ThreadedResolver):
         return allowed
 
 
-def _parse(url: str, base: URL | None = None) -> URL | None:
-    """An http or https URL with a host and without user name or password; None for others."""
+def _parse(url: str, base: str | None = None) -> str | None:
+    """An http or https URL with a host and without user name or password, as browsers write it.
+
+    None for others. ``base``: what a redirect is relative to.
+    """
     if len(url) > MAX_URL_CHARACTERS:
         return None
     try:
-        canonical = canonical_url(url, str(base) if base is not None else None)
-        if canonical is None:
-            return None
-        parsed = URL(canonical, encoded=True)
-        if not parsed.host or parsed.port == 0:
-            return None
-        return None if parsed.user or parsed.password else parsed
-    except (ValueError, TypeError):
+        canonical = canonical_url(url, base)
+        parsed = ada_url.URL(canonical) if canonical is not None else None
+    except ValueError:
         return None
+    if parsed is None or parsed.port == "0":
+        return None
+    return None if parsed.username or parsed.password else canonical
+
+
+def _request_url(url: str) -> URL:
+    """A parsed URL as the client sends it unchanged: to the client, its query is of its path."""
+    parts = ada_url.URL(url)
+    target = url.partition("#")[0].removeprefix(f"{parts.protocol}//{parts.host}")
+    return URL.build(
+        scheme=parts.protocol.removesuffix(":"), authority=parts.host, path=target, encoded=True
+    )
+
+
+def _location(header: str) -> str:
+    """A ``Location`` with bytes that are no UTF-8 percent-encoded, as browsers read it."""
+    try:
+        header.encode()
+    except UnicodeEncodeError:
+        data = header.encode("utf-8", "surrogateescape")
+        return "".join(chr(byte) if byte < 128 else f"%{byte:02X}" for byte in data)
+    return header
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -378,13 +402,32 @@ def forbids(headers: list[str], user_agent: str, directives: tuple[str, ...]) ->
 VALUED_DIRECTIVES = ("max-", "unavailable_after")
 
 
-def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | Failure:
-    """The body without its ``Content-Encoding``, never inflated past ``max_bytes``."""
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "x-gzip", "deflate"):
+# Compression that only a client able to read it should be sent.
+UNREAD_ENCODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+MAX_ENCODINGS = 4
+
+
+def _decoded(body: bytes, header: str, max_bytes: int) -> bytes | Failure:
+    """The body without its ``Content-Encoding``, never inflated past ``max_bytes``.
+
+    Names that are no encoding (``utf-8``, ``binary``, ``image/png``) are ignored, as browsers do.
+    """
+    encodings = [name.strip().lower() for name in header.split(",")]
+    if UNREAD_ENCODINGS.intersection(encodings):
         return Failure("unknown_content_encoding")
+    encodings = [name for name in encodings if name not in ("", "identity")]
+    known = all(name in ("gzip", "x-gzip", "deflate") for name in encodings)
+    if not known or len(encodings) > MAX_ENCODINGS:
+        return body
+    for _ in encodings:
+        inflated = _inflated(body, max_bytes)
+        if isinstance(inflated, Failure):
+            return inflated
+        body = inflated
+    return body
+
+
+def _inflated(body: bytes, max_bytes: int) -> bytes | Failure:
     # 32 + 15: gzip or zlib by their header; -15: the raw deflate that some servers send.
     for window in (47, -15):
         inflate = zlib.decompressobj(window)
@@ -396,3 +439,23 @@ def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | Failure:
             return Failure("too_many_bytes")
         return data if inflate.eof and data else Failure("connection_lost")
     return Failure("bad_response")
+
+
+# What the process has open besides: files of two shards, pipes, libraries.
+OTHER_DESCRIPTORS = 48
+
+
+def affordable_concurrency(wanted: int) -> int:
+    """How many requests at a time the limit of open files allows, at most ``wanted``, at least 1.
+
+    The limit is raised as far as the system lets this process.
+    """
+    # A connection, and a look-up before it.
+    needed = OTHER_DESCRIPTORS + wanted + min(wanted, DNS_THREADS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        if limit < needed:
+            return max(1, min(wanted, (limit - OTHER_DESCRIPTORS) // 2))
+    return wanted

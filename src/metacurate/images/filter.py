@@ -11,7 +11,7 @@ import json
 import operator
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -21,17 +21,19 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
 from metacurate.errors import ArgumentError, UserError
+from metacurate.images.decode import UndecodableImage
+from metacurate.images.decoders import decode_isolated
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
-from metacurate.images.process import encode_jpeg, open_rgb
+from metacurate.images.process import encode_jpeg
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.pool.convert import json_row
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.headers import IMAGE_EXTENSIONS
 from metacurate.webdataset.shards import (
     FILTERED,
-    IMAGE_EXTENSIONS,
     SHARD_FILE,
     SUCCESS,
     Sample,
@@ -105,6 +107,7 @@ class _FilterTask:
     source: Folder
     folder: Folder
     stem: str
+    tar: str
     config: FilterConfig
 
 
@@ -126,18 +129,21 @@ def filter_images(
         load_scorer(name)
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
         source = Folder(tars)
-        stems = list_shards(source)
+        shards_in = list_shards(source)
+        stems = list(shards_in)
         if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
             raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
         recorded = {
-            "input": {stem: _size(source, f"{stem}.tar") for stem in stems},
+            "input": {stem: _size(source, name) for stem, name in shards_in.items()},
             "scorers": list(config.scorers),
             "keep": [str(rule) for rule in config.keep],
             "blur": config.blur,
             "drop_duplicates": config.drop_duplicates,
             "quality": config.quality if config.blur else None,
         }
-        tasks = [_FilterTask(source, run.folder, stem, config) for stem in stems]
+        tasks = [
+            _FilterTask(source, run.folder, stem, name, config) for stem, name in shards_in.items()
+        ]
         return run_stage(
             run, FILTER, recorded, tasks, _filter_shard, unit="images",
             totals=lambda shards: _sorted_tables(add_statistics(shards)),
@@ -162,40 +168,48 @@ def _filter_shard(task: _FilterTask) -> Statistics:
     reasons: dict[str, str] = {}
     blurred = 0
     skipped: Counter[str] = Counter()
-    tar_name = f"{task.stem}.tar"
-    with (
-        task.source.open(tar_name) as source,
-        task.folder.create(tar_name) as target,
-    ):
+    with task.folder.create(f"{task.stem}.tar") as target:
         tar = TarWriter(target)
-        for batch in _batches(read_samples(source, task.source.address(tar_name), skipped)):
-            for sample, image, scores in _score(batch, scorers):
+        samples = read_samples(task.source.open(task.tar), task.source.address(task.tar), skipped)
+        for batch in _batches(samples, skipped):
+            for (sample, record, image), scores in _score(batch, scorers):
                 scored[sample.key] = scores
                 reason = _verdict(sample, image, scores, duplicates, config)
                 if reason is not None:
                     reasons[sample.key] = reason
                     continue
                 boxes = [] if config.blur is None else _boxes(scores, config.blur)
-                if boxes and image is not None:
+                if boxes and isinstance(image, Image.Image):
                     blurred += 1
                     kept = _replace_image(sample, blur_boxes(image, boxes), config.quality)
                 else:
                     kept = sample
-                tar.write(_with_scores(kept, scores))
+                tar.write(_with_scores(kept, record, scores))
         tar.close()
     return _report(task, scored, reasons, blurred, skipped)
 
 
-def _batches(samples: Any) -> Any:
-    """Samples with their decoded images (None: unreadable), in batches of bounded pixels."""
-    batch, pixels = [], 0
+# A sample with the object in its JSON and its decoded image, or the reason why there is none.
+_Read = tuple[Sample, dict[str, Any], Image.Image | str]
+
+
+def _image(sample: Sample) -> Image.Image | str:
+    if sample.image is None:
+        return "no_image"
+    try:
+        return decode_isolated(sample.image)
+    except UndecodableImage as reason:
+        return str(reason)
+
+
+def _batches(samples: Iterator[Sample], problems: Counter[str]) -> Iterator[list[_Read]]:
+    """Samples with their images, in batches of bounded pixels."""
+    batch: list[_Read] = []
+    pixels = 0
     for sample in samples:
-        try:
-            image = None if sample.image is None else open_rgb(sample.image)
-        except ValueError:
-            image = None
-        batch.append((sample, image))
-        pixels += 0 if image is None else image.width * image.height
+        image = _image(sample)
+        batch.append((sample, sample.record(problems), image))
+        pixels += 0 if isinstance(image, str) else image.width * image.height
         if pixels >= BATCH_PIXELS or len(batch) >= 256:
             yield batch
             batch, pixels = [], 0
@@ -203,12 +217,9 @@ def _batches(samples: Any) -> Any:
         yield batch
 
 
-def _score(
-    batch: Sequence[tuple[Sample, Image.Image | None]], scorers: Sequence[Scorer]
-) -> list[tuple[Sample, Image.Image | None, dict[str, Any]]]:
-    readable = [(sample, image) for sample, image in batch if image is not None]
-    arrays = [np.asarray(image) for _, image in readable]
-    rows = [sample.row for sample, _ in readable]
+def _score(batch: Sequence[_Read], scorers: Sequence[Scorer]) -> list[tuple[_Read, dict[str, Any]]]:
+    arrays = [np.asarray(image) for _, _, image in batch if not isinstance(image, str)]
+    rows = [record for _, record, image in batch if not isinstance(image, str)]
     columns: dict[str, Sequence[Any]] = {}
     for scorer in scorers:
         for name, values in scorer(arrays, rows).items() if arrays else ():
@@ -221,23 +232,23 @@ def _score(
             columns[name] = [v.item() if isinstance(v, np.generic) else v for v in values]
     scores = iter(range(len(arrays)))
     found = []
-    for sample, image in batch:
-        position = next(scores) if image is not None else None
+    for read in batch:
+        position = None if isinstance(read[2], str) else next(scores)
         own = {} if position is None else {n: values[position] for n, values in columns.items()}
-        found.append((sample, image, own))
+        found.append((read, own))
     return found
 
 
 def _verdict(
     sample: Sample,
-    image: Image.Image | None,
+    image: Image.Image | str,
     scores: dict[str, Any],
     duplicates: dict[str, str],
     config: FilterConfig,
 ) -> str | None:
     """Why an image is dropped, None if it stays."""
-    if image is None:
-        return "unreadable_image"
+    if isinstance(image, str):
+        return image
     if sample.key in duplicates:
         return duplicates[sample.key]
     for rule in config.keep:
@@ -303,9 +314,10 @@ def _replace_image(sample: Sample, image: Image.Image, quality: int) -> Sample:
     return Sample(sample.key, files)
 
 
-def _with_scores(sample: Sample, scores: dict[str, Any]) -> Sample:
-    record = json.dumps(json_row({**sample.row, **scores}), ensure_ascii=False).encode()
-    return Sample(sample.key, {**sample.files, "json": record})
+def _with_scores(sample: Sample, record: dict[str, Any], scores: dict[str, Any]) -> Sample:
+    # Lone surrogates, which JSON may spell out, stay spelt out.
+    text = json.dumps(json_row({**record, **scores}), ensure_ascii=False)
+    return Sample(sample.key, {**sample.files, "json": text.encode(errors="backslashreplace")})
 
 
 def _duplicates(task: _FilterTask) -> dict[str, str]:

@@ -10,7 +10,9 @@ import base64
 from collections import Counter
 
 from metacurate.curation.subset import Sample
-from metacurate.images.process import ImageConfig, Rejected, process_image
+from metacurate.images.decoders import Job, isolated, process_job
+from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
+from metacurate.runtime.isolate import Isolated
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.shards import list_shards, read_samples
 
@@ -29,23 +31,22 @@ def find_thumbnails(tars: str, samples: dict[int, list[Sample]]) -> dict[str, st
     folder = Folder(tars)
     thumbnails: dict[str, str] = {}
     skipped: Counter[str] = Counter()
-    for stem in list_shards(folder):
-        name = f"{stem}.tar"
-        with folder.open(name) as file:
-            for found in read_samples(file, folder.address(name), skipped):
-                row = found.row
+    with isolated(process_job) as decoder:
+        for name in list_shards(folder).values():
+            for found in read_samples(folder.open(name), folder.address(name), skipped):
+                row = found.record(skipped)
                 uid = by_key.get(found.key) or by_key.get(str(row.get("uid")))
                 uid = uid or by_url.get(str(row.get("url")))
                 if uid is None or uid in thumbnails or (image := found.image) is None:
                     continue
-                if (uri := thumbnail(image)) is not None:
+                if (uri := thumbnail(image, decoder)) is not None:
                     thumbnails[uid] = uri
     return thumbnails
 
 
-def thumbnail(image: bytes) -> str | None:
+def thumbnail(image: bytes, decoder: Isolated[Job, ProcessedImage | Rejected]) -> str | None:
     """A small JPEG of an image as a data URI; None if it cannot be decoded within bounds."""
-    small = process_image(image, CONFIG)
-    if isinstance(small, Rejected):
+    small = decoder.map([(image, CONFIG)])[0]
+    if not isinstance(small, ProcessedImage):
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(small.jpeg).decode()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 
@@ -13,68 +12,40 @@ import torch
 from PIL import Image as PilImage
 from torch.nn.functional import interpolate
 
+from metacurate.images.decode import UndecodableImage
 from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
-from metacurate.webdataset.shards import IMAGE_EXTENSIONS
 
-IMAGE_SUFFIXES = frozenset(f".{extension}" for extension in IMAGE_EXTENSIONS)
-MAX_PIXELS = 100_000_000
 CROP_ASPECT = (3 / 4, 4 / 3)
 CROP_TRIES = 10
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class UnusableImage(Exception):
-    """An image that cannot be used; the message is the reason that is counted."""
-
-
 def load_image(image: Image, root: str | None) -> bytes:
-    """The bytes of an image that is given as bytes or as a path; raises UnusableImage.
+    """The bytes of an image that is given as bytes or as a path; raises UndecodableImage.
 
     An OSError other than a missing file passes: that is the storage's problem, not the image's.
     """
     if isinstance(image, bytes):
         return image
     if image is None or root is None:
-        raise UnusableImage("missing_image")
+        raise UndecodableImage("missing_image")
     address = resolve_path(image, root)
     if address is None:
-        raise UnusableImage("image_outside_root")
+        raise UndecodableImage("image_outside_root")
     return read_bounded(address)
 
 
 def read_bounded(address: str) -> bytes:
-    """The bytes of an image file; raises UnusableImage if it is missing or too large."""
+    """The bytes of an image file; raises UndecodableImage if it is missing or too large."""
     try:
         with fsspec.open(address, "rb") as file:
             data: bytes = file.read(MAX_IMAGE_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise UnusableImage("missing_image") from None
+        raise UndecodableImage("missing_image") from None
     if len(data) > MAX_IMAGE_BYTES:
-        raise UnusableImage("oversized_image")
+        raise UndecodableImage("oversized_image")
     return data
-
-
-def decode_image(data: bytes, *, at_least: int = 0) -> PilImage.Image:
-    """Decode to RGB; what is transparent becomes white. Raises UnusableImage.
-
-    With ``at_least`` a JPEG may be decoded at a fraction of its size whose sides stay at least that
-    long (faster; pixels differ slightly from those of a full decode).
-    """
-    try:
-        image = PilImage.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise UnusableImage("oversized_image")
-        if at_least and image.format == "JPEG":
-            image.draft("RGB", (at_least, at_least))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            layers = image.convert("RGBA")
-            white = PilImage.new("RGBA", layers.size, (255, 255, 255, 255))
-            return PilImage.alpha_composite(white, layers).convert("RGB")
-        return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, PilImage.DecompressionBombError):
-        # SyntaxError is what Pillow raises for some broken PNGs.
-        raise UnusableImage("broken_image") from None
 
 
 def random_crop(

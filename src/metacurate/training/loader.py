@@ -15,14 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from metacurate.errors import UserError
-from metacurate.training.images import Pixels, UnusableImage, decode_image, load_image, random_crop
+from metacurate.images.decode import UndecodableImage
+from metacurate.images.decoders import decode_isolated
+from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
     FRUITLESS_EPOCHS,
     DataConfig,
@@ -72,7 +76,7 @@ def _pixels(pair: KeptPair, config: DataConfig, epoch: int) -> Pixels:
     except OSError as error:
         raise UserError(f"an image cannot be read: {error}") from None
     size = config.image_size
-    image = decode_image(data, at_least=round(size / config.crop_scale[0] ** 0.5))
+    image = decode_isolated(data, at_least=round(size / config.crop_scale[0] ** 0.5))
     return random_crop(
         image,
         size,
@@ -110,7 +114,7 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
             position.pair += 1
             try:
                 pixels = _pixels(pair, config, epoch)
-            except UnusableImage as reason:
+            except UndecodableImage as reason:
                 skipped[str(reason)] += 1
                 continue
             fruitless = 0
@@ -289,20 +293,28 @@ class PairLoader:
     def __iter__(self) -> Iterator[Batch]:
         plan = _WorkerPlan(self.config, self._tokenizer, self._source.shards, dict(self._positions))
         dataset = _Chunks(plan)
-        if self._workers:
-            # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
-            chunks: Iterator[_Chunk] = iter(
-                DataLoader(
-                    dataset,
-                    batch_size=None,
-                    num_workers=self._workers,
-                    prefetch_factor=self._prefetch,
-                    pin_memory=self.device.type == "cuda",
-                    multiprocessing_context="spawn",
-                )
+        if not self._workers:
+            yield from self._batches(iter(dataset))
+            return
+        # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
+        chunks: Iterator[_Chunk] = iter(
+            DataLoader(
+                dataset,
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=self._prefetch,
+                pin_memory=self.device.type == "cuda",
+                multiprocessing_context="spawn",
             )
-        else:
-            chunks = iter(dataset)
+        )
+        # At the process's end, too, and then before multiprocessing waits for its children.
+        end = Finalize(None, _end_workers, (chunks,), exitpriority=100)
+        try:
+            yield from self._batches(chunks)
+        finally:
+            end()
+
+    def _batches(self, chunks: Iterator[_Chunk]) -> Iterator[Batch]:
         while True:
             start = time.perf_counter()
             parts = [next(chunks) for _ in range(max(self._workers, 1))]
@@ -316,6 +328,21 @@ class PairLoader:
                 self._positions.update(part.positions)
                 self.skipped.update(part.skipped)
             yield batch
+
+
+def _end_workers(chunks: Any) -> None:
+    """End a DataLoader's workers, also where it leaves that to the end of the process.
+
+    They heed no signal that can be heeded (``stopping``), and multiprocessing would wait for them.
+    """
+    chunks._shutdown_workers()
+    if chunks._worker_pids_set:
+        # A worker that is killed while the DataLoader watches counts as a failure.
+        signal_handling._remove_worker_pids(id(chunks))
+        chunks._worker_pids_set = False
+    for worker in chunks._workers:
+        worker.kill()
+        worker.join()
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

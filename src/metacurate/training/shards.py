@@ -8,7 +8,6 @@ curation added (``matched``, ``text_kept``) is given if it is there.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,8 @@ from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.storage import is_local, local_path, resolve, storage_failure
+from metacurate.webdataset.facts import read_text, sample_texts, usable_string
+from metacurate.webdataset.files import SUFFIX, tars_below
 from metacurate.webdataset.shards import Sample, read_samples
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
@@ -103,7 +104,7 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
     Raises UserError if there is none, or if a Parquet file lacks the columns.
     """
     addresses = sorted({a for path in config.paths for a in _expand(path)})
-    tars = [a for a in addresses if a.endswith(".tar")]
+    tars = [a for a in addresses if SUFFIX.search(a)]
     if tars:
         return [Shard(a) for a in tars]
     if not any(a.endswith(".parquet") for a in addresses):
@@ -122,9 +123,9 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
 def _expand(path: str) -> list[str]:
     filesystem, inner = resolve(path)
     if filesystem.isdir(inner):
-        found = filesystem.glob(f"{inner.rstrip('/')}/*.tar") or filesystem.glob(
-            f"{inner.rstrip('/')}/*.parquet"
-        )
+        if names := tars_below(path).names:
+            return [f"{path.rstrip('/')}/{name}" for name in names]
+        found = filesystem.glob(f"{inner.rstrip('/')}/*.parquet")
     else:
         found = filesystem.glob(inner) if any(c in inner for c in "*?[") else [inner]
     if is_local(path):
@@ -172,14 +173,13 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
         yield from _parquet_batches(shard.unit, config)
         return
     counts: Counter[str] = Counter()
-    with fsspec.open(shard.address, "rb") as file:
-        samples: list[_Sample] = []
-        for found in read_samples(file, shard.address, counts):
-            samples.append(_sample(found, counts))
-            if len(samples) == BATCH_ROWS:
-                yield _tar_batch(samples, config, counts), _taken(counts)
-                samples = []
-        yield _tar_batch(samples, config, counts), _taken(counts)
+    samples: list[_Sample] = []
+    for found in read_samples(fsspec.open(shard.address, "rb").open(), shard.address, counts):
+        samples.append(_sample(found, counts))
+        if len(samples) == BATCH_ROWS:
+            yield _tar_batch(samples, config, counts), _taken(counts)
+            samples = []
+    yield _tar_batch(samples, config, counts), _taken(counts)
 
 
 def _taken(counts: Counter[str]) -> Counter[str]:
@@ -270,24 +270,21 @@ def _optional(
 class _Sample:
     key: str
     image: bytes | None
-    text: bytes | None
+    text: str | None
     row: dict[str, Any]
 
 
 def _sample(found: Sample, counts: Counter[str]) -> _Sample:
-    row: Any = {}
-    if "json" in found.files:
-        try:
-            row = json.loads(found.files["json"])
-        except (ValueError, RecursionError):
-            counts["broken_json"] += 1
-    row = row if isinstance(row, dict) else {}
-    return _Sample(found.key, found.image or None, found.files.get("txt"), row)
+    text = read_text(found.files.get("txt"), counts)
+    return _Sample(found.key, found.image or None, text, found.record(counts))
 
 
 def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:
     uids = [_tar_uid(sample, config) for sample in samples]
-    texts = [_tar_texts(sample, config, counts) for sample in samples]
+    texts = [
+        [found.text for found in sample_texts(sample.row, sample.text, config.text_cols)]
+        for sample in samples
+    ]
     offsets = np.zeros(len(samples) + 1, np.int64)
     np.cumsum([len(t) for t in texts], out=offsets[1:])
     words = np.frombuffer(b"".join(uid or bytes(16) for uid in uids), "<u8").reshape(-1, 2)
@@ -311,33 +308,11 @@ def _tar_uid(sample: _Sample, config: ShardsConfig) -> bytes | None:
         if key is not None:
             return key_uid(str(key))
         url = row.get(config.url_col) if config.url_col is not None else None
-        return url_uid(url) if isinstance(url, str) else None
-    if isinstance(row.get(columns.UID_NAME), str):
+        return url_uid(url) if (url := usable_string(url)) is not None else None
+    if usable_string(row.get(columns.UID_NAME)) is not None:
         return key_uid(row[columns.UID_NAME])
-    url = next((row[n] for n in columns.URL_NAMES if isinstance(row.get(n), str)), None)
+    url = next((row[n] for n in columns.URL_NAMES if usable_string(row.get(n)) is not None), None)
     return url_uid(url) if url is not None else key_uid(sample.key)
-
-
-def _tar_texts(sample: _Sample, config: ShardsConfig, counts: Counter[str]) -> list[str | None]:
-    """As for pools: the named columns, else ``texts``, else the ``.txt``, else a known column."""
-    row = sample.row
-    if config.text_cols:
-        return [t for name in config.text_cols for t in _as_texts(row.get(name))]
-    if columns.TEXTS_NAME in row:
-        return _as_texts(row[columns.TEXTS_NAME])
-    if sample.text is not None:
-        try:
-            return [sample.text.decode()]
-        except UnicodeDecodeError:
-            counts["undecodable_text"] += 1
-            return [None]
-    return next((_as_texts(row[n]) for n in columns.TEXT_NAMES if n in row), [])
-
-
-def _as_texts(value: Any) -> list[str | None]:
-    values = value if isinstance(value, list) else [value]
-    plain = [v.get("text") if isinstance(v, dict) else v for v in values]
-    return [v if isinstance(v, str) else None for v in plain]
 
 
 def _tar_lists(

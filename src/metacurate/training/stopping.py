@@ -72,7 +72,7 @@ def stop_requests(here: Ranks) -> Iterator[StopRequest]:
 def outlive_the_groups_signal() -> None:
     """In a loader's worker: a signal to the whole process group is for the process that trains.
 
-    SIGTERM is passed over once: the trainer ends workers that do not end by themselves with it.
+    It ends its workers itself, by the signal that nothing can ignore.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

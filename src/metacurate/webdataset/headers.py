@@ -2,15 +2,19 @@
 
 Only headers are read here (image data is skipped by seeking). What a hostile tar may hold (names
 with ``..``, links, devices, endless headers, sizes that lead backwards, a cut-off end) is counted
-by reason and passed over, or ends the tar if nothing after it can be trusted.
+by reason and skipped, or ends the tar if nothing after it can be trusted. A sample is a run of
+members with one key; a later run of the same key is skipped and counted (``repeated_key``). A tar
+that follows on another one's end mark (``cat a.tar b.tar``) is read as its continuation.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import tarfile
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Generator, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -20,6 +24,26 @@ from metacurate.pool.uid import key_uid
 MAX_HEADER_BYTES = 64 << 10
 MAX_NAME_CHARACTERS = 1024
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+ZEROS_AT_ONCE = 1 << 20
+
+IMAGE_EXTENSIONS = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "gif": "GIF",
+    "bmp": "BMP",
+    "avif": "AVIF",
+}
+"""The extensions of images, for all commands, with Pillow's names of their formats."""
+
+# Of these a terminal obeys: control characters, overrides of the writing direction, line ends.
+# (Joiners, marks and unusual spaces are parts of names in many languages.)
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+DAMAGE = frozenset({"tar_unreadable", "tar_damaged", "tar_truncated"})
 
 # tarfile lets these through for headers that make no sense, besides its own errors.
 _HEADER_ERRORS = (
@@ -50,7 +74,7 @@ class Sample:
     key: str
     members: tuple[Member, ...]
 
-    def find(self, extensions: tuple[str, ...]) -> Member | None:
+    def find(self, extensions: Container[str]) -> Member | None:
         """The first member with one of the extensions."""
         return next((m for m in self.members if m.extension in extensions), None)
 
@@ -74,14 +98,16 @@ class _BoundedReads(io.BufferedIOBase):
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether a member's name stays inside the folder that a tar is unpacked into."""
-    parts = name.replace("\\", "/").split("/")
+    """Whether a name stays inside the folder that a tar is unpacked into, and only names.
+
+    Undecodable bytes (surrogates) and what controls a terminal make it unsafe.
+    """
     return (
         0 < len(name) <= MAX_NAME_CHARACTERS
-        and name.isprintable()  # excludes control characters and undecodable bytes (surrogates)
         and not name.startswith(("/", "\\"))
-        and ".." not in parts
-        and ":" not in parts[0]
+        and not _DRIVE.match(name)
+        and ".." not in name.replace("\\", "/").split("/")
+        and not any(unicodedata.category(c) in _CONTROLS or c in _OVERRIDES for c in name)
     )
 
 
@@ -94,49 +120,84 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def read_samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[Sample]:
     """The samples of a tar (a seekable file), in order; ``skipped`` counts the rest by reason."""
+    seen: set[int] = set()
+
+    def is_new(key: str) -> bool:
+        number = key_number(key)
+        if number in seen:
+            skipped["repeated_key"] += 1
+            return False
+        seen.add(number)
+        return True
+
     key, members = "", list[Member]()
     for name, member in _regular_files(file, skipped):
         if name != key and members:
-            yield Sample(key, tuple(members))
+            if is_new(key):
+                yield Sample(key, tuple(members))
             members = []
         key = name
         if any(m.extension == member.extension for m in members):
             skipped["repeated_extension"] += 1
         else:
             members.append(member)
-    if members:
+    if members and is_new(key):
         yield Sample(key, tuple(members))
 
 
 def _regular_files(file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str, Member]]:
     end = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    try:
-        tar = tarfile.TarFile(fileobj=_BoundedReads(file))
-    except _HEADER_ERRORS:
-        # An empty tar is two zero blocks, and opens; this is no tar at all.
-        skipped["tar_unreadable"] += 1
-        return
-    reached = 0
+    start: int | None = 0
+    while start is not None:
+        file.seek(start)
+        try:
+            if start:
+                tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+                file.seek(start)
+            tar = tarfile.TarFile(fileobj=_BoundedReads(file))
+        except _HEADER_ERRORS:
+            # An empty tar is two zero blocks, and opens; this is no tar at all.
+            skipped["bytes_after_end" if start else "tar_unreadable"] += 1
+            return
+        whole = yield from _files_of(file, tar, start, end, skipped)
+        start = _next_tar(file, tar.offset) if whole else None
+
+
+def _next_tar(file: IO[bytes], place: int) -> int | None:
+    """Where something other than zeros follows the end mark at ``place``; None if nothing does."""
+    file.seek(place)
+    while piece := file.read(ZEROS_AT_ONCE):
+        if rest := piece.lstrip(b"\0"):
+            first = file.tell() - len(rest)
+            return first // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    return None
+
+
+def _files_of(
+    file: IO[bytes], tar: tarfile.TarFile, start: int, end: int, skipped: Counter[str]
+) -> Generator[tuple[str, Member], None, bool]:
+    """The regular files of one tar; returns whether it was read up to its end mark."""
+    reached = start
     while True:
         try:
             info = tar.next()
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all otherwise
         except _HEADER_ERRORS:
             skipped["tar_damaged"] += 1
-            return
+            return False
         if info is None:
             file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                # No end mark where the members end: cut off, or a header that is not one.
-                skipped["tar_damaged"] += 1
-            return
+            if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+                return True
+            # No end mark where the members end: cut off, or a header that is not one.
+            skipped["tar_damaged"] += 1
+            return False
         if info.size < 0 or info.offset < reached or tar.offset <= info.offset:
             skipped["tar_damaged"] += 1
-            return
+            return False
         if info.offset_data + (padded(info.size) if info.isreg() else 0) > end:
             skipped["tar_truncated"] += 1
-            return
+            return False
         reached = tar.offset
         member = _member(info)
         if isinstance(member, Member):

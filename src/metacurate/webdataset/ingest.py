@@ -1,35 +1,43 @@
 """WebDataset tars become a pool: one row a sample, with the place of its files in the tar.
 
 Images are neither copied nor read. Reads the layout of img2dataset and DataComp: ``KEY.jpg`` (png,
-webp, ...), ``KEY.txt``, ``KEY.json`` and a ``SHARD.parquet`` beside ``SHARD.tar``.
+webp, ...), ``KEY.txt``, ``KEY.json`` and a ``SHARD.parquet`` beside ``SHARD.tar``; and MetaCLIP's.
+``facts`` has the rule for texts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from metacurate.errors import UserError
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
-from metacurate.webdataset.headers import Member, Sample, read_samples
+from metacurate.webdataset.facts import (
+    MAX_JSON_BYTES,
+    MAX_TEXT_BYTES,
+    Text,
+    read_record,
+    read_text,
+    sample_texts,
+    usable_string,
+)
+from metacurate.webdataset.files import find_tars, open_tar, stem_of
+from metacurate.webdataset.headers import IMAGE_EXTENSIONS, Sample, read_samples
 
 STAGE = Stage("ingest", ("pool",))
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
-MAX_TEXT_BYTES = 1 << 20
-MAX_JSON_BYTES = 16 << 20
+# Images that no command reads: their samples are no pairs, and have a reason of their own.
+OTHER_IMAGES = ("tif", "tiff", "ppm", "pgm", "svg", "jp2", "jxl", "heic", "heif", "psd", "npy")
 MAX_SIDE_BYTES = 256 << 20
 SIDE_BATCH_ROWS = 1_000
 ROWS_PER_GROUP = 50_000
@@ -76,7 +84,8 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
     ``out`` holds another run.
     """
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
-        names = tar_names(tars)
+        found = find_tars(tars)
+        names = found.names
         config = {
             "tars": tars,
             "files": len(names),
@@ -85,17 +94,10 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
 
         def totals(shards: list[Statistics]) -> Statistics:
-            return {"tars": len(names), **add_statistics(shards)}
+            unread = dict(sorted(found.unread.items()))
+            return {"tars": len(names), "unread_files": unread, **add_statistics(shards)}
 
         return run_stage(run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals)
-
-
-def tar_names(tars: str) -> list[str]:
-    """The sorted names of the ``.tar`` files directly in a folder; UserError if there is none."""
-    names = [name for name in Folder(tars).list() if name.endswith(".tar")]
-    if not names:
-        raise UserError(f"{tars} holds no .tar file; give the folder of the WebDataset shards")
-    return names
 
 
 def fingerprint(folder: Folder, names: Iterable[str]) -> str:
@@ -116,7 +118,7 @@ def _ingest_tar(task: _TarTask) -> Statistics:
     side = _read_side(source, task.name, problems)
     rows: list[dict[str, Any]] = []
     with (
-        source.open(task.name) as tar,
+        open_tar(source.open(task.name)) as tar,
         out.create(f"pool/{shard_name(task.position)}.parquet") as file,
         pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
     ):
@@ -152,14 +154,21 @@ def _row(
     problems: Counter[str],
 ) -> dict[str, Any] | str:
     """A sample's row, or the reason why it has none."""
-    if sample.find(IMAGES) is None:
-        return "no_image"
-    facts = {**side.get(sample.key, {}), **_read_json(tar, sample, problems)}
-    texts = list(_texts(_read_text(tar, sample, problems), facts))
+    if sample.find(IMAGE_EXTENSIONS) is None:
+        return "no_image" if sample.find(OTHER_IMAGES) is None else "image_of_other_format"
+    record = read_record(_read(tar, sample, "json", MAX_JSON_BYTES), problems)
+    said = {name: value for name, value in record.items() if value is not None}
+    facts = {**side.get(sample.key, {}), **said}
+    text = read_text(_read(tar, sample, "txt", MAX_TEXT_BYTES), problems)
+    texts: dict[str, Text] = {}
+    for found in sample_texts(facts, text):
+        if found.text is not None:
+            texts.setdefault(found.text, found)
     if not texts:
         return "no_text"
-    row: dict[str, Any] = {"tar": tar_name, "key": sample.key, "texts": texts}
-    row |= {name: _string(facts.get(name)) for name in _STRINGS}
+    row: dict[str, Any] = {"tar": tar_name, "key": sample.key}
+    row["texts"] = [vars(found) for found in texts.values()]
+    row |= {name: usable_string(facts.get(name)) for name in _STRINGS}
     row |= {name: _integer(facts.get(name)) for name in _INTEGERS}
     row["uid"] = _uid(facts.get("uid"), row["url"], f"{tar_name}/{sample.key}")
     row["members"] = [
@@ -170,74 +179,19 @@ def _row(
 
 def _uid(given: Any, url: str | None, place: str) -> bytes:
     """The given uid (DataComp's), else the URL's, else that of the sample's place."""
-    uid = key_uid(given) if isinstance(given, str) and _string(given) else None
+    uid = key_uid(given) if isinstance(given, str) and usable_string(given) else None
     if uid is None and url is not None:
         uid = url_uid(url)
     return uid or key_uid(place) or bytes(16)
 
 
-def _texts(text: str | None, facts: dict[str, Any]) -> Iterator[dict[str, str | None]]:
-    """The distinct texts: the .txt file's, then the JSON's ``texts`` and ``caption``."""
-    found = [{"source": "txt", "text": text, "lang": None}]
-    listed = facts.get("texts")
-    found += [t for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
-    found.append({"source": "caption", "text": facts.get("caption"), "lang": None})
-    seen = set()
-    # What the list says of a text (its source and language) is more than the .txt file can.
-    told = {t["text"]: t for t in reversed(found[1:-1]) if isinstance(t.get("text"), str)}
-    for entry in found:
-        value = _string(entry.get("text"))
-        if value and value not in seen:
-            seen.add(value)
-            best = told.get(value, entry)
-            source, lang = _string(best.get("source")), _string(best.get("lang"))
-            yield {"source": source, "text": value, "lang": lang}
-
-
-def _read_text(tar: IO[bytes], sample: Sample, problems: Counter[str]) -> str | None:
-    content = _read(tar, sample.find(("txt",)), MAX_TEXT_BYTES, "text", problems)
-    try:
-        return None if content is None else content.decode()
-    except UnicodeDecodeError:
-        problems["text_not_utf8"] += 1
-        return None
-
-
-def _read_json(tar: IO[bytes], sample: Sample, problems: Counter[str]) -> dict[str, Any]:
-    content = _read(tar, sample.find(("json",)), MAX_JSON_BYTES, "json", problems)
-    if content is None:
-        return {}
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        problems["json_invalid"] += 1
-        return {}
-    return {key: v for key, v in value.items() if v is not None}
-
-
-def _read(
-    tar: IO[bytes], member: Member | None, limit: int, what: str, problems: Counter[str]
-) -> bytes | None:
+def _read(tar: IO[bytes], sample: Sample, extension: str, limit: int) -> bytes | None:
+    """The content of a sample's file, at most a byte more than ``limit``; None if there is none."""
+    member = sample.find((extension,))
     if member is None:
         return None
-    if member.size > limit:
-        problems[f"{what}_too_large"] += 1
-        return None
     tar.seek(member.data_offset)
-    return tar.read(member.size)
-
-
-def _string(value: Any) -> str | None:
-    """A string that UTF-8 can hold (JSON allows lone surrogates), else None."""
-    if not isinstance(value, str) or len(value) > MAX_TEXT_BYTES:
-        return None
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return None
-    return value
+    return tar.read(min(member.size, limit + 1))
 
 
 def _integer(value: Any) -> int | None:
@@ -247,7 +201,7 @@ def _integer(value: Any) -> int | None:
 
 def _read_side(folder: Folder, tar: str, problems: Counter[str]) -> dict[str, dict[str, Any]]:
     """The rows of the Parquet file beside a tar, by key; nothing if there is none."""
-    name = f"{tar.removesuffix('.tar')}.parquet"
+    name = f"{stem_of(tar)}.parquet"
     if not folder.exists(name):
         return {}
     rows: dict[str, dict[str, Any]] = {}

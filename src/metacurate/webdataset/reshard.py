@@ -34,8 +34,9 @@ from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, is_member
-from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint, tar_names
+from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
 
 COPY = Stage("copy", (), files=r"\d{5,}\.tar")
 LOCATE = Stage("locate", ("places",), (COPY,))
@@ -84,7 +85,7 @@ def reshard(
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
-        names = tuple(tar_names(tars))
+        names = tuple(find_tars(tars).names)
         files = parquet_files(curated)
         # Both stages have one configuration: the places are gone when the tars are written, so that
         # a change redoes them too.
@@ -227,7 +228,7 @@ def _copy(task: _CopyTask) -> Statistics:
             places = _read_places(out, task.places, tar, len(task.tars))
             if not len(places):
                 continue
-            with source.open(task.tars[tar]) as file:
+            with open_tar(source.open(task.tars[tar])) as file:
                 for members in _verified(file, places, dropped):
                     samples += 1
                     for offset, length in members:

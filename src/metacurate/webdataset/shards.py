@@ -7,7 +7,6 @@ A shard ``NNNNN`` is ``NNNNN.tar`` (``KEY.jpg``, ``KEY.txt``, ``KEY.json`` of ea
 from __future__ import annotations
 
 import io
-import json
 import math
 import re
 import tarfile
@@ -18,13 +17,13 @@ from typing import IO, Any
 
 from metacurate.errors import UserError
 from metacurate.runtime.storage import Folder
-from metacurate.webdataset import headers as tar_index
+from metacurate.webdataset import headers
+from metacurate.webdataset.facts import read_record
+from metacurate.webdataset.files import find_tars, open_tar, stem_of
 
 SHARD_DIGITS = 5
 SHARD_FILE = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 MAX_MEMBER_BYTES = 2**28
-DAMAGE = frozenset({"tar_unreadable", "tar_damaged", "tar_truncated"})
 
 SUCCESS = "success"
 FAILED_TO_DOWNLOAD = "failed_to_download"
@@ -43,12 +42,9 @@ def sample_key(shard: int, row: int, samples_per_shard: int) -> str:
     return shard_stem(shard) + (f"{row:0{digits}d}" if digits else "")
 
 
-def list_shards(folder: Folder) -> list[str]:
-    """The stems of a folder's tars in order; UserError if it has none."""
-    stems = [n.removesuffix(".tar") for n in folder.list() if n.endswith(".tar")]
-    if not stems:
-        raise UserError(f"{folder.url} holds no .tar files; give a folder of WebDataset shards")
-    return stems
+def list_shards(folder: Folder) -> dict[str, str]:
+    """The stems of a folder's tars in order, with the tars' names; UserError if it has none."""
+    return {stem_of(name): name for name in find_tars(folder.url).names}
 
 
 def statistics_name(stem: str) -> str:
@@ -66,23 +62,20 @@ class Sample:
     @property
     def image(self) -> bytes | None:
         """The bytes of the image, if there is one."""
-        return next((data for ext, data in self.files.items() if ext in IMAGE_EXTENSIONS), None)
+        return next(
+            (data for ext, data in self.files.items() if ext in headers.IMAGE_EXTENSIONS), None
+        )
 
-    @property
-    def row(self) -> dict[str, Any]:
-        """The sample's JSON; empty if there is none."""
-        try:
-            row = json.loads(self.files.get("json", b"{}"))
-        except ValueError:
-            return {}
-        return row if isinstance(row, dict) else {}
+    def record(self, problems: Counter[str]) -> dict[str, Any]:
+        """The object in the sample's JSON; empty if there is none."""
+        return read_record(self.files.get("json"), problems)
 
 
 class TarWriter:
     """Writes samples whose bytes depend on their content only: no times, owners or modes."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
 
     def write(self, sample: Sample) -> None:
         """Add a sample's files."""
@@ -99,16 +92,18 @@ class TarWriter:
 def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[Sample]:
     """The samples of a tar in order, one in memory at a time; ``skipped`` counts odd members.
 
+    Closes the file.
     UserError if the tar is damaged: its rows would be lost unnoticed.
     """
-    for found in tar_index.read_samples(file, skipped):
-        files = {}
-        for member in found.members:
-            if member.size > MAX_MEMBER_BYTES:
-                skipped["member_too_large"] += 1
-                continue
-            file.seek(member.data_offset)
-            files[member.extension] = file.read(member.size)
-        yield Sample(found.key, files)
-    if damage := DAMAGE & skipped.keys():
+    with open_tar(file) as tar:
+        for found in headers.read_samples(tar, skipped):
+            files = {}
+            for member in found.members:
+                if member.size > MAX_MEMBER_BYTES:
+                    skipped["member_too_large"] += 1
+                    continue
+                tar.seek(member.data_offset)
+                files[member.extension] = tar.read(member.size)
+            yield Sample(found.key, files)
+    if damage := headers.DAMAGE & skipped.keys():
         raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it anew")

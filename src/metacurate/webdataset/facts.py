@@ -1,0 +1,136 @@
+"""What a sample's ``KEY.txt`` and ``KEY.json`` say of it: one rule for all commands.
+
+The texts of a sample are those of the first of these that holds any:
+
+1. ``texts`` in the JSON: a list of strings, of ``{source, text, lang}``, of MetaCLIP's
+   ``[source, text]`` (v1) or of its ``[text, lang, ids]`` (v2);
+2. ``KEY.txt``;
+3. ``text``, ``caption``, ``captions``, ... in the JSON (the names that a pool's columns may have),
+   each a string or a list.
+
+So what curation has seen and rejected is not read by training from another place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME
+
+MAX_TEXT_BYTES = 1 << 20
+MAX_JSON_BYTES = 16 << 20
+MAX_JSON_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text with where it comes from and its language; ``text`` is None if it is not usable."""
+
+    text: str | None
+    source: str | None = None
+    lang: str | None = None
+
+
+def read_record(content: bytes | None, problems: Counter[str]) -> dict[str, Any]:
+    """The object in a ``KEY.json``; empty if there is none, ``problems`` counts why."""
+    if content is None:
+        return {}
+    if len(content) > MAX_JSON_BYTES:
+        problems["json_too_large"] += 1
+        return {}
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or _is_deep(content, value):
+        problems["json_invalid"] += 1
+        return {}
+    return value
+
+
+def _is_deep(content: bytes, value: Any) -> bool:
+    """Whether a value is nested deeper than any record, so that who walks it need not mind."""
+    if content.count(b"[") + content.count(b"{") <= MAX_JSON_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def read_text(content: bytes | None, problems: Counter[str]) -> str | None:
+    """The text in a ``KEY.txt``; None if there is none, ``problems`` counts why."""
+    if content is None:
+        return None
+    if len(content) > MAX_TEXT_BYTES:
+        problems["text_too_large"] += 1
+        return None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        problems["text_not_utf8"] += 1
+        return None
+
+
+def sample_texts(record: dict[str, Any], text: str | None, names: Sequence[str] = ()) -> list[Text]:
+    """The texts of a sample, in order, those that are not usable as None.
+
+    ``names``: of the JSON's fields to take instead of what the rule above says.
+    """
+    if names:
+        return [found for name in names for found in _texts_in(record.get(name), name)]
+    listed = _texts_in(record.get(TEXTS_NAME), None)
+    if any(found.text for found in listed):
+        return listed
+    if (filled := _filled(text)) is not None:
+        return [Text(filled, "txt")]
+    fields = {name.lower(): (name, value) for name, value in reversed(record.items())}
+    for known in TEXT_NAMES:
+        name, value = fields.get(known, (known, None))
+        texts = _texts_in(value, name)
+        if any(found.text for found in texts):
+            return texts
+    # No usable text: the list still says how many there are.
+    return listed
+
+
+def usable_string(value: Any) -> str | None:
+    """A string that UTF-8 can hold (JSON allows lone surrogates) and is not too long, else None."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT_BYTES:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _texts_in(value: Any, source: str | None) -> list[Text]:
+    if value is None:
+        return []
+    return [_text(item, source) for item in (value if isinstance(value, list) else [value])]
+
+
+def _text(item: Any, source: str | None) -> Text:
+    match item:
+        case {"text": text}:
+            said = usable_string(item.get("source")) or source
+            return Text(_filled(text), said, usable_string(item.get("lang")))
+        case [str(key), str(text)]:
+            return Text(_filled(text), usable_string(key))
+        case [str(text), str() | None as lang, *_]:
+            return Text(_filled(text), source, usable_string(lang))
+        case _:
+            return Text(_filled(item), source)
+
+
+def _filled(value: Any) -> str | None:
+    text = usable_string(value)
+    return None if text is None or not text or text.isspace() else text

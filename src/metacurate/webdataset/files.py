@@ -1,0 +1,127 @@
+"""Which files of a folder are tars, and how one is opened: one way for all commands."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from isal import igzip, isal_zlib
+
+from metacurate.errors import UserError
+from metacurate.runtime.storage import is_local, local_path, resolve
+from metacurate.webdataset.headers import is_safe_name
+
+SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
+OTHER_SUFFIX = re.compile(r"\.(tar\.\w{1,4}|tbz2?|txz|tzst)$", re.IGNORECASE)
+# Its stubs do not say that it is a class.
+INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]
+GZIP_MAGIC = b"\x1f\x8b"
+COPY_BYTES = 1 << 20
+# Images hardly shrink, and a tar of nothing but headers shrinks to a fiftieth: what grows more is
+# no honest tar, and is cut off here.
+MAX_INFLATION = 64
+MIN_INFLATED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TarFiles:
+    """``names``: the tars below a folder, sorted; ``unread``: files that are not read, by reason.
+
+    Names are relative to the folder, with ``/`` between parts.
+    """
+
+    names: list[str]
+    unread: Counter[str]
+
+
+def find_tars(url: str) -> TarFiles:
+    """``tars_below``; UserError if there is none."""
+    found = tars_below(url)
+    if not found.names:
+        others = " (in other compression than gzip they are not read)" if found.unread else ""
+        raise UserError(f"{url} holds no .tar file{others}; give the folder of WebDataset shards")
+    return found
+
+
+def tars_below(url: str) -> TarFiles:
+    """The ``.tar``, ``.tar.gz`` and ``.tgz`` files of a folder and those below it.
+
+    Hidden files and folders are left out. UserError if two differ in their suffix only.
+    """
+    names: list[str] = []
+    unread: Counter[str] = Counter()
+    for name in _files_below(url):
+        if not is_safe_name(name):
+            unread["unsafe_name"] += bool(SUFFIX.search(name))
+        elif SUFFIX.search(name):
+            names.append(name)
+        elif OTHER_SUFFIX.search(name):
+            unread["other_compression"] += 1
+    stems = Counter(stem_of(name) for name in names)
+    twice = next((stem for stem, count in stems.items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{url} holds two tars of one name, {twice}; remove one of them")
+    return TarFiles(sorted(names), +unread)
+
+
+def stem_of(name: str) -> str:
+    """A tar's name without its suffix."""
+    return SUFFIX.sub("", name)
+
+
+def _files_below(url: str) -> Iterator[str]:
+    if is_local(url):
+        root = local_path(url)
+        for folder, inner, files in os.walk(root):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            for name in files:
+                path = os.path.join(folder, name)
+                # No FIFO or device, which would wait or never end.
+                if not name.startswith(".") and os.path.isfile(path):
+                    yield os.path.relpath(path, root).replace(os.sep, "/")
+        return
+    filesystem, path = resolve(url)
+    prefix = f"{path.rstrip('/')}/"
+    for found in filesystem.find(path):
+        name = found.removeprefix(prefix)
+        if not any(part.startswith(".") for part in name.split("/")):
+            yield name
+
+
+@contextmanager
+def open_tar(opened: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A tar to read, seekable; closed at the end. One in gzip (whatever its name) is inflated.
+
+    It is inflated into a file without a name on local disk, up to 64 times its size. If its end is
+    missing or damaged, the tar ends there.
+    """
+    with opened:
+        packed = opened.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
+        if not packed:
+            yield opened
+            return
+        with tempfile.TemporaryFile(prefix="metacurate-") as spool:
+            _inflate(opened, spool, max(MIN_INFLATED_BYTES, MAX_INFLATION * size))
+            yield spool
+
+
+def _inflate(opened: IO[bytes], target: IO[bytes], limit: int) -> None:
+    source = igzip.IGzipFile(fileobj=opened, mode="rb")  # type: ignore[no-untyped-call]
+    while limit > 0:
+        try:
+            piece = source.read(min(COPY_BYTES, limit))
+        except (gzip.BadGzipFile, EOFError, INFLATE_ERROR):
+            return
+        if not piece:
+            return
+        target.write(piece)
+        limit -= len(piece)
