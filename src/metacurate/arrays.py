@@ -1,8 +1,9 @@
-"""Uids and lists as numpy arrays."""
+"""Uids and lists as arrays."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 # The two 64-bit halves (high, low) of uids, each uint64[rows]: their order is the uids' byte order.
@@ -37,6 +38,14 @@ def uid_order(halves: Halves) -> np.ndarray:
     return order
 
 
-def list_offsets(counts: np.ndarray) -> pa.Array:
-    """The offsets of lists with these lengths."""
-    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+def offsets_of(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Where lists with these lengths start in their values, and the end: int64[n + 1]."""
+    lengths = np.asarray(lengths)
+    offsets = np.zeros(lengths.size + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def list_offsets(lengths: npt.ArrayLike) -> pa.Int32Array:
+    """``offsets_of`` as Arrow's lists take them."""
+    return pa.array(offsets_of(lengths), pa.int32())

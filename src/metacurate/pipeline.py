@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, Unpack
+from typing import Unpack
 
 from metacurate.arguments import address_of, addresses_of
 from metacurate.curation.balance import balance
 from metacurate.curation.count import count
-from metacurate.curation.datacard import write_datacard
+from metacurate.curation.datacard import DataCard, write_datacard
 from metacurate.curation.layout import REPORT
 from metacurate.curation.match import match
 from metacurate.curation.matching.matcher import is_compiled
@@ -37,7 +37,7 @@ def curate(
     pool_config: PoolConfig | None = None,
     report: bool = True,
     **options: Unpack[RunOptions],
-) -> dict[str, Any]:
+) -> DataCard:
     """Curate a pool: match, count, balance, data card and report; resumes what is there.
 
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
@@ -102,7 +102,7 @@ def curate_run(
     settings: Balance,
     *,
     report: bool,
-) -> dict[str, Any]:
+) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
     pool = open_pool(inputs, pool_config)
     if run.show_progress:

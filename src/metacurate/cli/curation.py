@@ -23,6 +23,7 @@ from metacurate.cli.options import (
 from metacurate.cli.root import app
 
 if TYPE_CHECKING:
+    from metacurate.curation.datacard import DataCard
     from metacurate.curation.settings import Balance
     from metacurate.pool.schema import PoolConfig
 
@@ -281,7 +282,7 @@ def status_command(
         raise typer.Exit(1)
 
 
-def _show_card(card: dict[str, Any], out: str, seconds: float, as_json: bool, report: bool) -> None:
+def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: bool) -> None:
     pool, matched, kept = card["pool"], card["matched"], card["kept"]
     balancing, entries = card["balancing"], card["metadata"]
 

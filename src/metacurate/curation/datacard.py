@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,71 @@ from metacurate.runtime.storage import Folder
 from metacurate.version import __version__
 
 
-def write_datacard(run: Run) -> dict[str, Any]:
+class PoolFacts(TypedDict):
+    """What was read; ``fingerprints``: by file; ``bad_files``: reasons by file."""
+
+    fingerprints: dict[str, str]
+    pairs: int
+    texts: int
+    skipped: dict[str, int]
+    bad_files: dict[str, str]
+
+
+class MetadataFacts(TypedDict):
+    """The entries that texts were matched with."""
+
+    entries: int
+    fingerprint: str
+    matched_entries: int
+
+
+class MatchedFacts(TypedDict):
+    """What matched: pairs, texts, and counts per (text, entry)."""
+
+    pairs: int
+    texts: int
+    match_counts: int
+
+
+class BalancingFacts(TypedDict):
+    """The threshold (the string "inf" for none) and the settings that it comes from."""
+
+    settings: dict[str, Any]
+    t: float | str
+    tail_proportion: float
+    seed: int
+
+
+class KeptFacts(TypedDict):
+    """What was kept; ``values_lost``: carried values that no column could hold, by reason."""
+
+    pairs: int
+    pairs_expected: float
+    texts: int
+    match_counts: int
+    values_lost: dict[str, int]
+
+
+class DataCard(TypedDict):
+    """A curated subset in numbers; ``tables``: part (head, tail) or column, value, counts."""
+
+    metacurate: str
+    pool: PoolFacts
+    metadata: MetadataFacts
+    matched: MatchedFacts
+    balancing: BalancingFacts
+    kept: KeptFacts
+    tables: dict[str, dict[str, dict[str, int]]]
+
+
+class FullDataCard(DataCard):
+    """As the file ``datacard.json`` has it: with the counts of the entries that match."""
+
+    entry_counts: dict[str, int]
+    entry_counts_kept: dict[str, int]
+
+
+def write_datacard(run: Run) -> DataCard:
     """Count the kept entries and write ``datacard.json``; returns the card without its entries."""
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
@@ -48,7 +112,8 @@ def write_datacard(run: Run) -> dict[str, Any]:
 
     run_stage(run, CARD, {}, tasks, count_curated_shards, unit="match_counts", totals=totals)
     card = run.folder.read_json(DATACARD_FILE)
-    return {k: v for k, v in card.items() if not k.startswith("entry_counts")}
+    short = {k: v for k, v in card.items() if not k.startswith("entry_counts")}
+    return cast(DataCard, short)
 
 
 def count_curated_shards(task: CountTask) -> Statistics:
@@ -64,7 +129,7 @@ def count_curated_shards(task: CountTask) -> Statistics:
     return {"match_counts": int(counts.sum())}
 
 
-def make_datacard(folder: Folder, kept_counts: Counts) -> dict[str, Any]:
+def make_datacard(folder: Folder, kept_counts: Counts) -> FullDataCard:
     """The data card of a balanced run; counts are per (text, entry)."""
     match = finished_section(folder, MATCH)
     balance = finished_section(folder, BALANCE)
@@ -82,7 +147,8 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> dict[str, Any]:
             "bad_files": totals["bad_files"],
         },
         "metadata": {
-            **match["config"]["metadata"],
+            "entries": match["config"]["metadata"]["entries"],
+            "fingerprint": match["config"]["metadata"]["fingerprint"],
             "matched_entries": int(np.count_nonzero(counts)),
         },
         "matched": {

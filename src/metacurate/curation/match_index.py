@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from metacurate.arrays import list_offsets
 from metacurate.pool.schema import UID_TYPE, PoolBatch
 
 MATCHED_TYPE = pa.list_(pa.list_(pa.uint32()))
@@ -73,22 +74,16 @@ def select_matched(
     text_keep = np.repeat(keep, text_counts)
     id_counts = np.diff(offsets)
     ids = entry_ids if keep.all() else entry_ids[np.repeat(text_keep, id_counts)]
-    texts = pa.ListArray.from_arrays(_offsets(id_counts[text_keep]), pa.array(ids))
+    texts = pa.ListArray.from_arrays(list_offsets(id_counts[text_keep]), pa.array(ids))
     rows = np.flatnonzero(keep)
     return pa.record_batch(
         [
             pa.array((rows + pool.first_row).astype(np.uint32)),
             pool.uids.take(pa.array(rows)),
-            pa.ListArray.from_arrays(_offsets(text_counts[keep]), texts),
+            pa.ListArray.from_arrays(list_offsets(text_counts[keep]), texts),
         ],
         schema=SCHEMA,
     )
-
-
-def _offsets(counts: npt.NDArray[np.int64]) -> pa.Int32Array:
-    offsets = np.zeros(counts.size + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return pa.array(offsets).cast(pa.int32())
 
 
 def write_index(file: IO[bytes], batches: Iterator[pa.RecordBatch]) -> None:

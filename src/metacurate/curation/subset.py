@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
+from metacurate.arrays import offsets_of
 from metacurate.curation.layout import MATCH, curated_file_name, finished_section
 from metacurate.pool.columns import resolve
 from metacurate.pool.open import Unit
@@ -82,19 +83,13 @@ def read_curated(folder: Folder, position: int, config: PoolConfig) -> Iterator[
             texts=batch.texts,
             text_offsets=batch.text_offsets,
             text_kept=rows.column("text_kept").flatten().to_numpy(zero_copy_only=False),
-            match_offsets=_offsets(matched),
+            match_offsets=offsets_of(pc.list_value_length(matched)),
             entry_ids=np.asarray(matched.flatten()),
             sources=_text_field(rows, columns.texts, "source"),
             langs=_text_field(rows, columns.texts, "lang"),
         )
     if reasons := [reason for reason in skipped if reason.startswith("unreadable")]:
         raise damaged(folder, name, ", ".join(reasons).replace("_", " "))
-
-
-def _offsets(lists: pa.ListArray) -> npt.NDArray[np.int64]:
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum(np.asarray(pc.list_value_length(lists)), out=offsets[1:])
-    return offsets
 
 
 def _text_field(rows: pa.RecordBatch, texts: Sequence[str], name: str) -> pa.Array | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.arrays import list_offsets, ranges_to_indices, uid_halves, uid_order
+from metacurate.arrays import list_offsets, offsets_of, ranges_to_indices, uid_halves, uid_order
 
 
 class Merged(NamedTuple):
@@ -88,7 +88,7 @@ def select_texts(table: pa.Table, keep: np.ndarray) -> tuple[pa.Table, np.ndarra
     batch = as_one_batch(table)
     lists = batch.column("texts")
     offsets = lists.offsets.to_numpy()
-    before = np.concatenate([[0], np.cumsum(keep)])
+    before = offsets_of(keep)
     counts = np.diff(before[offsets - offsets[0]])
     kept = lists.values.take(pa.array(np.flatnonzero(keep) + offsets[0]))
     texts = pa.ListArray.from_arrays(list_offsets(counts), kept, type=lists.type)

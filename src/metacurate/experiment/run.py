@@ -17,6 +17,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from metacurate.curation.datacard import DataCard
 from metacurate.experiment.config import Arm, ExperimentConfig
 from metacurate.experiment.results import markdown, plot, summarise
 from metacurate.pipeline import curate
@@ -131,7 +132,7 @@ def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) 
     pool = config.pool
     sizes: Sizes = {}
 
-    def run(t: float, seed: int) -> dict[str, Any]:
+    def run(t: float, seed: int) -> DataCard:
         return curate(
             list(pool.paths), pool.metadata, _curation(folder, t, seed), t=t, seed=seed,
             pool_config=PoolConfig(pool.url_col, pool.key_col, pool.text_cols),

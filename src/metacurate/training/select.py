@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metacurate.arrays import offsets_of
 from metacurate.curation import balancing
 from metacurate.errors import UserError
 from metacurate.training.shards import (
@@ -195,11 +196,11 @@ class PairSource:
         offsets = batch.text_offsets
         usable = np.array([bool(t and not t.isspace()) for t in batch.texts], dtype=np.bool_)
         kept = self._text_mask(batch, epoch, skipped, own, shard) & usable
-        filled = np.concatenate([[0], np.cumsum(usable)])
+        filled = offsets_of(usable)
         empty = filled[offsets[1:]] == filled[offsets[:-1]]
         skipped["no_text"] += int(np.count_nonzero(own & empty))
         skipped["no_uid"] += int(np.count_nonzero(own & ~batch.has_uid))
-        chosen = np.concatenate([[0], np.cumsum(kept)])
+        chosen = offsets_of(kept)
         pairs = own & batch.has_uid & (chosen[offsets[1:]] > chosen[offsets[:-1]])
         for i in np.flatnonzero(pairs):
             uid = batch.uids[i].tobytes()
@@ -245,10 +246,8 @@ class PairSource:
             mask[good] = np.asarray(flat.fill_null(False))
             return mask
         assert self._keep_probs is not None
-        text_offsets = np.zeros(len(flat) + 1, np.int64)
-        np.cumsum(np.asarray(flat.value_lengths().fill_null(0)), out=text_offsets[1:])
-        pair_offsets = np.zeros(len(lists) + 1, np.int64)
-        np.cumsum(np.diff(offsets)[aligned], out=pair_offsets[1:])
+        text_offsets = offsets_of(flat.value_lengths().fill_null(0))
+        pair_offsets = offsets_of(np.diff(offsets)[aligned])
         ids = np.asarray(flat.flatten().fill_null(0), np.uint32)
         if ids.size and int(ids.max()) >= self._keep_probs.size:
             raise UserError(

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from metacurate.arrays import offsets_of
 from metacurate.curation.match_index import MATCHED_TYPE
 from metacurate.errors import UserError
 from metacurate.pool import columns
@@ -285,8 +286,7 @@ def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter
         [found.text for found in sample_texts(sample.row, sample.text, config.text_cols)]
         for sample in samples
     ]
-    offsets = np.zeros(len(samples) + 1, np.int64)
-    np.cumsum([len(t) for t in texts], out=offsets[1:])
+    offsets = offsets_of([len(t) for t in texts])
     words = np.frombuffer(b"".join(uid or bytes(16) for uid in uids), "<u8").reshape(-1, 2)
     images = [sample.image for sample in samples]
     return PairBatch(
