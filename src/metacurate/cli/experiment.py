@@ -32,17 +32,14 @@ def experiment_command(
     from metacurate.training.openclip import open_clip
 
     open_clip()
-    from rich.table import Table
-
+    from metacurate.cli.tables import Grid
     from metacurate.experiment.config import load_experiment_config
     from metacurate.experiment.results import table_rows
     from metacurate.experiment.run import experiment
 
     results = experiment(load_experiment_config(config), out, workers=workers, overwrite=overwrite)
     header, rows = table_rows(results)
-    table = Table(title="experiment", title_justify="left", box=None)
-    for position, column in enumerate(header):
-        table.add_column(column, justify="left" if position == 0 else "right")
+    table = Grid("experiment", header[0], *(f">{name}" for name in header[1:]))
     for row in rows:
         table.add_row(*row)
     show(results, table, as_json=as_json)
