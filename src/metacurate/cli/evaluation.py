@@ -52,7 +52,7 @@ def eval_command(
     ] = None,
     groups: Annotated[
         str | None,
-        typer.Option(help="JSON file {class name: group}; groups are also reported apart."),
+        typer.Option(help="JSON file {class name: group}; groups are also reported separately."),
     ] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the JSON here.")

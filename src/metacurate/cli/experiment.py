@@ -24,7 +24,7 @@ def experiment_command(
     """Compare ways to choose pairs: the same model, budget and evaluation for each arm and seed.
 
     Writes DIR/results.json, results.md and plots. What is finished is not done again when the same
-    command is given again. Paths in the file are meant from the working directory.
+    command is given again. Paths in the file are relative to the working directory.
 
     Example: [bold]metacurate experiment --config examples/emoji_experiment/cpu.toml --out
     emoji/results/ --workers 2[/bold]

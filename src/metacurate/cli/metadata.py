@@ -92,7 +92,7 @@ def build_command(
     """Build metadata from WordNet, Wikipedia dumps and page views by the paper's rules.
 
     Sources come in the order WordNet synsets, unigrams, bigrams, titles, without repeats. A run
-    that was stopped goes on when the same command is given again.
+    that was stopped resumes when the same command is run again.
 
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
     --pageviews 'pageviews-*.gz' --out metadata.json[/bold]
