@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
 from metacurate.cli.root import app
+from metacurate.cli.tables import Grid
 from metacurate.errors import UserError
 from metacurate.printable import printable
 
@@ -29,17 +29,6 @@ RunOption = Annotated[
 def _foreign(text: str | None, limit: int = 80) -> Text:
     """Text from a pool or a metadata file for the terminal: no control codes, no markup."""
     return Text("–" if text is None else printable(text, limit))
-
-
-def _grid(title: str, *columns: str) -> Table:
-    """A table whose columns are right-aligned if their names begin with ``>``."""
-    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for name in columns:
-        right = name.startswith(">")
-        table.add_column(
-            name.removeprefix(">"), justify="right" if right else "left", overflow="fold"
-        )
-    return table
 
 
 @inspect_app.command("text")
@@ -85,7 +74,7 @@ def inspect_text_command(
     else:
         raise UserError("give either --run, or all of --metadata, --counts and --t")
     found = inspect_text(text, distribution)
-    table = _grid("", "entry", ">count", ">p", "part")
+    table = Grid("", "entry", ">count", ">p", "part")
     for match in found["matches"]:
         table.add_row(
             _foreign(match["entry"]), f"{match['count']:,}", f"{match['p']:.4g}", match["part"]
@@ -128,8 +117,7 @@ def inspect_entry_command(
         ("p", f"{found['p']:.6g}"),
         ("part", found["part"]),
     ]
-    table = _grid("", "uid", ">keep probability", "text")
-    table.columns[0].no_wrap = True
+    table = Grid("", "=uid", ">keep probability", "text")
     for sample in found["samples"]:
         table.add_row(
             sample["uid"],
@@ -172,7 +160,7 @@ def inspect_uid_command(
         for place, text in enumerate(pair["texts"]):
             fate = "kept" if text["kept"] else "not kept"
             parts.append(Text(f"\nText {place}, {fate}: ") + _foreign(text["text"], 500))
-            table = _grid("", "entry", ">count", ">p", ">draw", "draw < p")
+            table = Grid("", "entry", ">count", ">p", ">draw", "draw < p")
             for match in text["matches"]:
                 table.add_row(
                     _foreign(match["entry"]), f"{match['count']:,}", f"{match['p']:.4g}",
@@ -203,7 +191,7 @@ def diff_command(
 
     found = compare(read_card(first), read_card(second), top)
     parts: list[Any] = []
-    totals = _grid("Distributions", "", ">A", ">B")
+    totals = Grid("Distributions", "", ">A", ">B")
     totals.add_row("threshold t", *(_number(t) for t in found["t"]))
     for part in ("before", "after"):
         if part in found:
@@ -235,7 +223,7 @@ def diff_command(
             ]
     parts.append(summary_table("A to B", rows))
     last = "after" if "after" in found else "before"
-    movers = _grid(f"Largest changes of share ({last} balancing)", "entry", ">A", ">B", ">change")
+    movers = Grid(f"Largest changes of share ({last} balancing)", "entry", ">A", ">B", ">change")
     for mover in found[last]["movers"]:
         a, b = mover["shares"]
         movers.add_row(
@@ -301,7 +289,7 @@ def plan_command(
         plans = planning.plan_counts(read_counts(counts), sweep)
         sizes = (">pairs, at most", ">texts expected between")
     asked = ["asked"] * any(plan.asked for plan in plans)
-    table = _grid("Plan", ">t", *asked, ">p", ">head entries", ">tail entries", ">draws", *sizes)
+    table = Grid("Plan", ">t", *asked, ">p", ">head entries", ">tail entries", ">draws", *sizes)
     for plan in plans:
         least, most = plan.texts
         texts = f"{most:,.0f}" if least == most else f"{least:,.0f} and {most:,.0f}"

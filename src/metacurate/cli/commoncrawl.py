@@ -49,7 +49,7 @@ def extract_command(
     max_length: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 10_000,
     min_letters: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Least share of letters in a text, spaces apart."),
+        typer.Option(min=0.0, max=1.0, help="Least share of letters in a text, without spaces."),
     ] = 0.0,
     drop_file_names: Annotated[
         bool, typer.Option("--drop-file-names", help="Drop texts like IMG_1234.jpg.")
@@ -74,7 +74,7 @@ def extract_command(
 
     Writes one Parquet shard a file to POOL/pool: uid, url, texts (source, text, lang), page_url,
     snapshot, warc_file, record_offset. All that is dropped is counted by reason. A run that was
-    stopped goes on when the same command is given again.
+    stopped resumes when the same command is run again.
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """

@@ -144,7 +144,7 @@ def curate_command(
 ) -> None:
     """Curate a pool: match, count, balance, write the subset, its data card and report.
 
-    A run that was stopped goes on when the same command is given again.
+    A run that was stopped resumes when the same command is run again.
 
     Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
     """

@@ -77,7 +77,7 @@ def dedup_command(
     """Make one row of all rows with the same image URL (or key); filter texts and domains.
 
     The row keeps the columns of its first row and the distinct texts of all of them. Exact, over
-    the whole pool, in bounded memory. A run that was stopped goes on when the same command is given
+    the whole pool, in bounded memory. A run that was stopped resumes when the same command is run
     again.
 
     Example: [bold]metacurate pool dedup pool/ --blocklist bad.txt --dedup-texts 10 --out

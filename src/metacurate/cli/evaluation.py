@@ -52,7 +52,7 @@ def eval_command(
     ] = None,
     groups: Annotated[
         str | None,
-        typer.Option(help="JSON file {class name: group}; groups are also reported apart."),
+        typer.Option(help="JSON file {class name: group}; groups are also reported separately."),
     ] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the JSON here.")
@@ -73,8 +73,8 @@ def eval_command(
 
     open_clip()
     import torch
-    from rich.table import Table
 
+    from metacurate.cli.tables import Grid
     from metacurate.evaluation.evaluate import estimates, evaluate
     from metacurate.evaluation.zero_shot import load_model
     from metacurate.runtime.progress import meter, note
@@ -95,9 +95,7 @@ def eval_command(
                 note(f"{place}: class names given more than once (the first class counts): {shown}")
             results.append(result)
             progress.advance()
-    table = Table(title="zero-shot evaluation", title_justify="left", box=None)
-    for column in ("data", "metric", "%", "95% interval", "n"):
-        table.add_column(column, justify="left" if column in ("data", "metric") else "right")
+    table = Grid("zero-shot evaluation", "data", "metric", ">%", ">95% interval", ">n")
     for result in results:
         for name, e in estimates(result):
             interval = f"{100 * e['low']:.1f} to {100 * e['high']:.1f}"

@@ -24,7 +24,7 @@ def experiment_command(
     """Compare ways to choose pairs: the same model, budget and evaluation for each arm and seed.
 
     Writes DIR/results.json, results.md and plots. What is finished is not done again when the same
-    command is given again. Paths in the file are meant from the working directory.
+    command is given again. Paths in the file are relative to the working directory.
 
     Example: [bold]metacurate experiment --config examples/emoji_experiment/cpu.toml --out
     emoji/results/ --workers 2[/bold]
@@ -32,17 +32,14 @@ def experiment_command(
     from metacurate.training.openclip import open_clip
 
     open_clip()
-    from rich.table import Table
-
+    from metacurate.cli.tables import Grid
     from metacurate.experiment.config import load_experiment_config
     from metacurate.experiment.results import table_rows
     from metacurate.experiment.run import experiment
 
     results = experiment(load_experiment_config(config), out, workers=workers, overwrite=overwrite)
     header, rows = table_rows(results)
-    table = Table(title="experiment", title_justify="left", box=None)
-    for position, column in enumerate(header):
-        table.add_column(column, justify="left" if position == 0 else "right")
+    table = Grid("experiment", header[0], *(f">{name}" for name in header[1:]))
     for row in rows:
         table.add_row(*row)
     show(results, table, as_json=as_json)

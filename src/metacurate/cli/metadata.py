@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.root import app
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from metacurate.cli.tables import Grid
 
 metadata_app = typer.Typer(help="Build metadata (the entries to match texts with), look at it.")
 app.add_typer(metadata_app, name="metadata", no_args_is_help=True)
@@ -94,7 +92,7 @@ def build_command(
     """Build metadata from WordNet, Wikipedia dumps and page views by the paper's rules.
 
     Sources come in the order WordNet synsets, unigrams, bigrams, titles, without repeats. A run
-    that was stopped goes on when the same command is given again.
+    that was stopped resumes when the same command is run again.
 
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
     --pageviews 'pageviews-*.gz' --out metadata.json[/bold]
@@ -120,13 +118,8 @@ def build_command(
     show(totals, _size_table(out, totals), as_json=as_json)
 
 
-def _size_table(out: str, totals: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=out, title_justify="left", box=None, padding=(0, 2))
-    table.add_column("source")
-    for name in ("found", "new entries", "paper"):
-        table.add_column(name, justify="right")
+def _size_table(out: str, totals: dict[str, Any]) -> Grid:
+    table = Grid(out, "source", ">found", ">new entries", ">paper")
     for source, sizes in totals["sizes"].items():
         table.add_row(source, *(f"{sizes[k]:,}" for k in ("found", "added", "paper")))
     table.add_row("all", "", f"{totals['entries']:,}", f"{totals['paper_entries']:,}")

@@ -45,7 +45,7 @@ def report_command(
     """Write DIR/report.html, a page on what a run kept and why, and its plots (DIR/report).
 
     The page needs no network and no other file. The same command with the same settings resumes a
-    pass that was stopped; with other settings the report is made anew.
+    pass that was stopped; with other settings it starts over.
 
     Example: [bold]metacurate report run/ --t 5000 --t 100000 --entry "sea otter" --open[/bold]
     """

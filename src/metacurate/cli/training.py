@@ -29,7 +29,7 @@ def train_command(
 ) -> None:
     """Train a CLIP model on curated pairs at a fixed budget of seen pairs.
 
-    A run that was stopped goes on from its newest checkpoint when the same command is given again.
+    A run that was stopped resumes from its newest checkpoint when the same command is run again.
     The weights in DIR/final.pt load in open_clip.
 
     Example, one process: [bold]metacurate train --config vit-b-32.toml --out model/[/bold]

@@ -85,7 +85,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
     """Write ``report.html`` and its plots into a finished run's folder; returns its totals.
 
     The pass over the shards resumes what was done with the same settings; with other settings it is
-    done anew. Raises UserError if the run is not finished or lacks a named entry. As with the other
+    done again. Raises UserError if the run is not finished or lacks a named entry. As with other
     stages, the caller holds the folder (:func:`metacurate.runtime.run.open_run`).
     """
     config = config or ReportConfig()

@@ -77,7 +77,7 @@ def draw(fill: Callable[[Axes], None]) -> Figure:
     with style.context(["default", _STYLE]):
         figure = Figure(layout="constrained")
         fill(figure.add_subplot())
-        # Laid out once, not anew for each file.
+        # Laid out once, not again for each file.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         return figure

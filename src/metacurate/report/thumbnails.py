@@ -1,4 +1,4 @@
-"""Thumbnails of sample pairs from WebDataset shards, drawn anew as small JPEG files.
+"""Thumbnails of sample pairs from WebDataset shards, re-encoded as small JPEG files.
 
 A sample of a shard is a pair's if its key is the pair's uid in hex, or if its ``.json`` member has
 that ``uid`` or the pair's ``url``.
