@@ -181,6 +181,18 @@ def test_an_entry_at_the_threshold_is_of_the_head() -> None:
     assert parts["tail_proportion_after"] == parts["tail_proportion_before"]  # not balanced
 
 
+def test_entries_that_change_parts_and_that_nothing_is_kept_of() -> None:
+    counts = {"a": 20, "b": 20, "c": 20, "d": 1, "e": 1, "f": 30}
+    first = Card("A", counts, {"a": 9, "b": 9, "c": 9, "d": 1, "f": 8}, 10.0)  # no e
+    other = {"a": 20, "b": 3, "c": 3, "d": 12, "e": 1, "f": 2}
+    second = Card("B", other, {"a": 10, "b": 3, "c": 3, "d": 9, "e": 1}, 10.0)  # no f
+    parts = compare(first, second)["parts"]
+    assert parts["head_entries"] == [4, 2]
+    assert (parts["tail_to_head"], parts["head_to_tail"]) == (1, 3)
+    assert parts["tail_proportion_before"] == [2 / 92, 9 / 41]
+    assert parts["tail_proportion_after"] == [1 / 36, 7 / 26]
+
+
 def test_an_entry_that_neither_side_matches_is_neither_lost_nor_gained() -> None:
     first = Card("A", {"cat": 3, "gnu": 0, "yak": 0, "emu": 2, "elk": 0}, None, None)
     second = Card("B", {"cat": 3, "gnu": 0, "emu": 0, "elk": 1}, None, None)

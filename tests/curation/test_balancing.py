@@ -184,13 +184,32 @@ def test_a_size_that_is_rounded_to_nothing_halves_the_range() -> None:
 
     def expected_size(t: float) -> float:
         passes.append(t)
-        return max(0.0, t - 1000)  # 0 up to t = 1000
+        return max(0.0, t - 3000)
 
     counts = np.array([10**6] * 4, np.uint64)
     t = solve_threshold_for_size(counts, expected_size, 5000.0)
-    assert t == pytest.approx(6000, rel=1e-5)
-    assert passes[1] == 1250  # threshold_with_sum
-    assert len(passes) < 30
+    assert t == pytest.approx(8000, rel=1e-5)
+    # The largest count, the least possible threshold, and the middle of their logarithms.
+    assert passes[:3] == [10**6, 1250, pytest.approx(math.sqrt(1250 * 10**6))]
+    assert len(passes) < 20
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0]])
+def test_without_matches_no_size_can_be_met(counts: list[int]) -> None:
+    with pytest.raises(ValueError, match="below the 0 matched pairs, not 1"):
+        solve_threshold_for_size(np.array(counts, np.uint64), lambda t: 1 / 0, 1)
+
+
+def test_the_least_threshold_is_taken_if_it_meets_the_size() -> None:
+    passes = []
+
+    def expected_size(t: float) -> float:  # no pair matches two entries
+        passes.append(t)
+        return float(np.minimum(counts, t).sum())
+
+    counts = np.array([100, 0, 10, 40], np.uint64)
+    assert solve_threshold_for_size(counts, expected_size, 60) == 25  # 25 + 10 + 25
+    assert passes == [100, 25]
 
 
 def test_a_jump_of_the_size_ends_the_search() -> None:

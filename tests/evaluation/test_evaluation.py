@@ -420,6 +420,52 @@ def test_the_binomial_shortcut_is_the_bootstrap():
     assert fast.high == pytest.approx(slow.high, abs=0.015)
 
 
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        metrics.mean_estimate,
+        lambda hits, seed: metrics.class_mean_estimate(hits, np.arange(200) % 7, seed=seed),
+        lambda hits, seed: metrics.clustered_mean_estimate(hits, np.arange(200) // 3, seed=seed),
+        lambda hits, seed: metrics.roc_auc_estimate(np.arange(200) % 11.0, hits, seed=seed),
+    ],
+)
+def test_an_estimate_depends_on_its_seed_alone(estimate):
+    hits = np.random.default_rng(3).random(200) < 0.4
+    first = estimate(hits, seed=0)
+    assert estimate(hits, seed=0) == first
+    other = estimate(hits, seed=1)
+    assert (other.value, other.n) == (first.value, 200)
+    assert (other.low, other.high) != (first.low, first.high)
+    assert first.low < first.value < first.high
+    assert first.high - first.low == pytest.approx(other.high - other.low, rel=0.2)
+    assert first.as_json() == dataclasses.asdict(first)
+
+
+def test_items_that_go_together_make_an_interval_wider():
+    """Captions of an image that are all right or all wrong are worth one caption."""
+    right = np.random.default_rng(5).random(100) < 0.5
+    alone = metrics.clustered_mean_estimate(right, np.arange(100))
+    fivefold = metrics.clustered_mean_estimate(np.repeat(right, 5), np.repeat(np.arange(100), 5))
+    assert (fivefold.value, fivefold.low, fivefold.high) == (alone.value, alone.low, alone.high)
+    assert (alone.n, fivefold.n) == (100, 500)
+    free = metrics.mean_estimate(np.repeat(right, 5))
+    assert fivefold.high - fivefold.low > 1.8 * (free.high - free.low)
+    # Groups of other sizes weigh by their items.
+    uneven = metrics.clustered_mean_estimate(np.array([True, False, False, False]), [0, 1, 1, 1])
+    assert uneven.value == 0.25
+
+
+def test_estimates_of_nothing():
+    none = np.empty(0, bool)
+    for estimate in (
+        metrics.mean_estimate(none),
+        metrics.class_mean_estimate(none, np.empty(0, np.int64)),
+        metrics.clustered_mean_estimate(none, np.empty(0, np.int64)),
+    ):
+        assert estimate.n == 0
+        assert np.isnan([estimate.value, estimate.low, estimate.high]).all()
+
+
 def test_the_mean_per_class_weighs_classes_alike():
     labels = np.array([0] * 90 + [1] * 10)
     hits = np.array([True] * 90 + [False] * 10)
