@@ -8,14 +8,12 @@ import zlib
 from collections import Counter
 from io import BytesIO
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.commoncrawl import warc
 from metacurate.commoncrawl.warc import Record, read_batches, read_records
-from metacurate.kernels import warc as warc_kernel
 from metacurate.kernels.bytes import BLOCK
 from web_pages import members, record
 
@@ -234,16 +232,6 @@ def test_batches_have_the_same_records(groups: list[list[bytes]], max_bytes: int
         ]
 
 
-def test_usual_headers_need_no_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = members(*RECORDS, record("request", b"x"), b"\r\n".join(USUAL_LINES) + b"\r\n\r\nhello")
-    for name in ("_batch_of_records", "_field"):
-        monkeypatch.delattr(warc, name)
-    monkeypatch.delattr(warc._Splitter, "feed_member")
-    found, losses = read_by_batches(data)
-    assert [uri.decode() for _, uri in found] == [*ALL, "http://a.example/"]
-    assert not losses
-
-
 def test_looking_closely_at_every_member_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     magic = gzip.compress(warc.GZIP_MAGIC * 9, 0)  # magic bytes within a member
@@ -259,18 +247,6 @@ def test_looking_closely_at_every_member_changes_nothing(monkeypatch: pytest.Mon
     monkeypatch.setattr(warc, "_whole_members", lambda window, max_bytes: iter(()))
     expected = [read(data, 1 << 10) for data in files]
     assert found == expected
-
-
-def test_all_places_are_found() -> None:
-    rng = random.Random(0)
-    for size in (0, 2, 3, 64, 65, 67, 500):
-        data = bytes(rng.choice(b"abc") for _ in range(size))
-        places = np.empty(len(data) // 3, np.int64)
-        found = warc_kernel.find_all(
-            np.frombuffer(data, np.uint8), np.frombuffer(b"abc", np.uint8), places
-        )
-        expected = [at for at in range(size) if data.startswith(b"abc", at)]
-        assert places[:found].tolist() == expected
 
 
 def one(

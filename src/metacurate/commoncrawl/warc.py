@@ -15,18 +15,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
 
-from metacurate.kernels import warc as kernel
 from metacurate.kernels.bytes import BLOCK
-
-T = TypeVar("T")
+from metacurate.kernels.wat import SPAN
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
@@ -58,6 +56,7 @@ BROKEN = "broken record"
 DAMAGED_FILE = "rest of a damaged file"
 DAMAGES = frozenset({DAMAGED_MEMBER, TRUNCATED_MEMBER, BROKEN, DAMAGED_FILE})
 
+_GZIP_MAGIC = re.compile(re.escape(GZIP_MAGIC))
 _ERROR_CODE = re.compile(rb"<Code>(\w{1,64})</Code>", re.ASCII)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
@@ -124,7 +123,8 @@ class RecordBatch(NamedTuple):
     data: bytes
     """Ends in ``BLOCK`` more bytes."""
     spans: np.ndarray
-    """int64[n, 4]: where each record's content block and its ``WARC-Target-URI`` are."""
+    """int64[n, 4]: where each record's content block and its ``WARC-Target-URI`` are (stripped;
+    empty if there is none)."""
 
 
 def other_content(file: IO[bytes]) -> str | None:
@@ -174,57 +174,19 @@ def read_batches(
     file: IO[bytes], kind: bytes, max_bytes: int, losses: Counter[str]
 ) -> Iterator[RecordBatch]:
     """Yield the records that ``read_records`` yields for one type, many at a time."""
-    window = _Window(file)
-    kinds = frozenset({kind})
-    if not _has_members_of_records(window):
-        found = _read_other(window, kinds, max_bytes, losses)
-        for records in _groups(found, lambda record: len(record.data)):
-            yield _batch_of_records(records)
-        return
-    sound = _members(window, max_bytes + MAX_HEADER_BYTES, losses)
-    splitter = _Splitter(kinds, max_bytes, losses)
-    for members in _groups((member for _, member in sound), len):
-        batch = None if splitter.waits else _batch_of_members(members, kind, max_bytes)
-        if batch is None:
-            batch = _batch_of_records(
-                [record for member in members for record in splitter.feed_member(0, member)]
-            )
-        yield batch
-    if splitter.waits:
-        yield _batch_of_records(splitter.finish())
-
-
-def _groups(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Lists of consecutive items, of together ``BATCH_BYTES`` or a little more."""
-    group: list[T] = []
+    batch: list[Record] = []
     size = 0
-    for item in items:
-        group.append(item)
-        size += size_of(item)
+    for record in read_records(file, frozenset({kind}), max_bytes, losses):
+        batch.append(record)
+        size += record.end - record.start
         if size >= BATCH_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+            yield _batch(batch)
+            batch, size = [], 0
+    if batch:
+        yield _batch(batch)
 
 
-def _batch_of_members(members: list[bytes], kind: bytes, max_bytes: int) -> RecordBatch | None:
-    """The records of one type; None if a member is not one record with a usual header."""
-    data = b"".join([*members, bytes(BLOCK)])
-    bounds = np.zeros(len(members) + 1, np.int64)
-    np.cumsum([len(member) for member in members], out=bounds[1:])
-    spans = np.empty((len(members), kernel.SPAN), np.int64)
-    found = kernel.read_headers(
-        _bytes(data), bounds, _bytes(kind), MAX_HEADER_BYTES, max_bytes, spans
-    )
-    return RecordBatch(data, spans[:found]) if found >= 0 else None
-
-
-def _bytes(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
-
-
-def _batch_of_records(records: list[Record]) -> RecordBatch:
+def _batch(records: list[Record]) -> RecordBatch:
     parts = [
         part
         for record in records
@@ -232,7 +194,7 @@ def _batch_of_records(records: list[Record]) -> RecordBatch:
     ]
     ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
     bounds = np.stack([ends[:-1], ends[1:]], axis=1)
-    return RecordBatch(b"".join([*parts, bytes(BLOCK)]), bounds.reshape(-1, kernel.SPAN))
+    return RecordBatch(b"".join([*parts, bytes(BLOCK)]), bounds.reshape(-1, SPAN))
 
 
 class _Window:
@@ -271,9 +233,7 @@ class _Window:
         to that place, or nothing more is to be asked for.
         """
         if self._starts is None:
-            places = np.empty(len(self._data) // len(GZIP_MAGIC), np.int64)
-            found = kernel.find_all(_bytes(self._data), _bytes(GZIP_MAGIC), places)
-            self._starts = places[:found].tolist()
+            self._starts = [found.start() for found in _GZIP_MAGIC.finditer(self._data)]
         starts = self._starts
         first = bisect_left(starts, self.position - self._start)
         if first == len(starts) or starts[first] != self.position - self._start:

@@ -10,9 +10,11 @@ import numpy as np
 
 from metacurate.kernels.bytes import BLOCK, copy, is_at, may_have, string_end
 from metacurate.kernels.cache import njit
-from metacurate.kernels.warc import END, START, URI, URI_END
 
 MARK = b'"IMG@/src"'
+# The columns of records: where the content block and the page's URL are.
+SPAN = 4
+START, END, URI, URI_END = range(SPAN)
 # The columns of links; a text that is missing has two equal bounds.
 LINK = 7
 PAGE, ADDRESS, ADDRESS_END, ALT, ALT_END, TITLE, TITLE_END = range(LINK)
@@ -141,7 +143,7 @@ def _move(data, row, column, end_column, strings, size):  # type: ignore[no-unty
 def read_pages(data, records, longest, pages, links, strings, progress):  # type: ignore[no-untyped-def]
     """Take over the pages that records describe, and their image links, until something stops it.
 
-    ``records``: as ``warc_kernel.read_headers`` makes them; ``BLOCK`` more bytes follow the last.
+    ``records`` (int64[n, 4]): places in ``data``; ``BLOCK`` more bytes follow the last.
     The rows of ``pages`` (int64[n, 5]) are pages with links, those of ``links`` (int64[m, 7]) their
     links, with bounds of JSON strings' inner bytes in ``strings``. ``progress``: where to go on
     (``NEXT``) and what there is already; other records and pages are counted in it.
