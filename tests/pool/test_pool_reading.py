@@ -25,7 +25,7 @@ from metacurate.pool import files
 from metacurate.pool import read as tabular
 from metacurate.pool.convert import converted
 from metacurate.pool.find import find
-from metacurate.pool.formats import delimited, jsonlines
+from metacurate.pool.formats import delimited, jsontext
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
@@ -671,9 +671,9 @@ def test_json_blocks_and_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pool = open_pool([str(tmp_path)], PoolConfig())
     whole, _, _ = read(pool)
     assert len(whole) == 2_001
-    monkeypatch.setattr(jsonlines, "BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(jsontext, "BLOCK_BYTES", 1_000)
     assert read(pool, batch_rows=7)[0] == whole
-    monkeypatch.setattr(jsonlines, "MAX_LINE_BYTES", 20_000)
+    monkeypatch.setattr(jsontext, "MAX_LINE_BYTES", 20_000)
     got, _, skipped = read(pool)
     assert got == whole[:700] + whole[701:]
     assert skipped["oversized_row"] == 1

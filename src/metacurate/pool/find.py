@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metacurate.errors import UserError
-from metacurate.pool.formats.table import format_of, known_suffixes
+from metacurate.pool.formats.table import format_of, is_shy, known_suffixes
 from metacurate.runtime.storage import is_local, local_path, resolve
 
 
@@ -31,6 +31,7 @@ def find(inputs: Sequence[str]) -> Found:
     for given in inputs:
         candidates, chosen = _candidates(given)
         known = {c for c in candidates if format_of(c) is not None}
+        known = {c for c in known if not is_shy(c)} or known
         if not known:
             if chosen and candidates:
                 raise UserError(f"{given} is of no known format; a pool is {known_suffixes()}")
