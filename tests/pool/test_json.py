@@ -159,7 +159,10 @@ def test_both_ways_of_parsing_agree(line: bytes, kind: str) -> None:
 
 def _plain(batch: Any) -> list[Any]:
     urls = batch.column("url").cast(pa.binary()).to_pylist()
-    return [urls, [repr(v + 0.0 if isinstance(v, float) else v) for v in batch.column("v").to_pylist()]]
+    return [
+        urls,
+        [repr(v + 0.0 if isinstance(v, float) else v) for v in batch.column("v").to_pylist()],
+    ]
 
 
 ROWS = st.lists(

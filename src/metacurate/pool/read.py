@@ -58,6 +58,7 @@ def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int)
         columns=tuple(resolved.file.names) if all_columns else resolved.needed,
         needed=resolved.needed,
         strict=resolved.strict,
+        url=resolved.url,
         pieces=unit.pieces,
         batch_rows=batch_rows,
     )
