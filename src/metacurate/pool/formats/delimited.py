@@ -26,6 +26,7 @@ from metacurate.pool.formats.quoting import (
     line_starts,
     plain_lines,
     quoted,
+    well_quoted,
 )
 
 SAMPLE_ROWS = 100
@@ -155,22 +156,26 @@ class _Reader:
 
     def _rows(self, block: bytes, last: bool) -> tuple[pa.RecordBatch | None, bytes]:
         """The rows of a block of whole lines, and what of it belongs to a row that goes on."""
-        rest = b""
-        count = None
-        if self._dialect.quoting and b'"' in block:
-            text, count, rest = self._repaired(block, last)
+        marks = self._dialect.quoting and b'"' in block
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        if not marks or well_quoted(block, self._delimiter):
+            rows, wrong = self._parse(block)
+            if wrong + _count(rows) == lines:
+                return self._counted(rows, wrong), b""
+        text, count, rest = self._repaired(block, last) if marks else (block, 0, b"")
+        if marks:
+            rows, wrong = self._parse(text)
         else:
-            text = block
-        rows, wrong = self._parse(text) if text else (None, 0)
-        found = wrong + (0 if rows is None else rows.num_rows)
-        if count is None and found != text.count(b"\n") + (not text.endswith(b"\n")):
-            starts = line_starts(text)
-            count = len(starts) - 1 - int(np.count_nonzero(empty_lines(text, starts)))
-        if count is not None and found != count:
+            starts = line_starts(block)
+            count = lines - int(np.count_nonzero(empty_lines(block, starts)))
+        if wrong + _count(rows) != count:
             rows, wrong, rest = self._scanned(block, last)
+        return self._counted(rows, wrong), rest
+
+    def _counted(self, rows: pa.RecordBatch | None, wrong: int) -> pa.RecordBatch | None:
         if wrong:
             self._skipped[reasons.MALFORMED_ROW] += wrong
-        return rows, rest
+        return rows
 
     def _repaired(self, block: bytes, last: bool) -> tuple[bytes, int, bytes]:
         """The block with all quotation marks as they should be, its rows, and what goes on."""
@@ -201,6 +206,8 @@ class _Reader:
     def _parse(self, text: bytes) -> tuple[pa.RecordBatch | None, int]:
         """Arrow's rows of a block and how many it left out."""
         wrong = 0
+        if not text:
+            return None, 0
 
         def skip(row: pa.csv.InvalidRow) -> str:
             nonlocal wrong
@@ -255,6 +262,10 @@ class _Reader:
         columns = {name: [row[place] for row in rows] for place, name in enumerate(self._names)}
         arrays = [pa.array(columns[name], pa.binary()) for name in self._request.columns]
         return pa.record_batch(arrays, list(self._request.columns)), wrong, rest
+
+
+def _count(rows: pa.RecordBatch | None) -> int:
+    return 0 if rows is None else rows.num_rows
 
 
 def _names(sample: bytes, delimiter: str) -> tuple[list[str], bool]:

@@ -23,6 +23,27 @@ def line_starts(block: bytes) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], starts] if whole else [[0], starts, [len(block)]])
 
 
+def well_quoted(block: bytes, delimiter: bytes) -> bool:
+    """Whether the block's marks are as they should be if it has no line ends in values."""
+    data = np.frombuffer(block, np.uint8)
+    marks = np.flatnonzero(data == _QUOTE)
+    before = data[marks - 1]
+    after = data[np.minimum(marks + 1, len(data) - 1)]
+    if len(marks) and marks[0] == 0:
+        before[0] = _NEWLINE
+    if len(marks) and marks[-1] == len(data) - 1:
+        after[-1] = _NEWLINE
+    opening = (before == delimiter[0]) | (before == _NEWLINE)
+    closing = (after == delimiter[0]) | (after == _NEWLINE) | (after == _RETURN)
+    inner = ~(opening | closing)
+    if inner.any():
+        doubled = marks[inner]
+        if len(doubled) % 2 or (doubled[1::2] - doubled[::2] != 1).any():
+            return False
+        opening, closing = opening[~inner], closing[~inner]
+    return len(opening) % 2 == 0 and bool(opening[::2].all() and closing[1::2].all())
+
+
 def plain_lines(
     block: bytes, starts: npt.NDArray[np.int64], delimiter: bytes
 ) -> npt.NDArray[np.bool_]:
