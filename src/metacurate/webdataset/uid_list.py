@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.types as pat
 
 from metacurate.arrays import uid_halves
 from metacurate.dedup.merging import uid_order
 from metacurate.errors import UserError
-from metacurate.pool.parquet import parquet_files, parquet_tables
-from metacurate.pool.schema import UID_TYPE
-from metacurate.pool.uid import key_uids
+from metacurate.pool import reasons
+from metacurate.pool.columns import Needs
+from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.read import read_uids
+from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.progress import meter
 from metacurate.runtime.storage import TEMPORARY_PREFIX, Folder
@@ -29,11 +30,11 @@ PART_UIDS = 1 << 22
 def write_uid_list(
     curated: Sequence[str], out: str, *, overwrite: bool = False, show_progress: bool = True
 ) -> Statistics:
-    """Write the distinct uids of a pool (Parquet files or folders) in rising order.
+    """Write the distinct uids of a pool (files, folders or globs, of any format) in rising order.
 
-    ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A column of strings (DataComp's
-    metadata) is read as ``pool.uid.key_uid`` reads keys. Memory: some 16-byte uids a few million at
-    a time; the rest waits sorted on disk. UserError if there is no such column.
+    ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A row's uid is that of
+    docs/pools.md; rows without one are counted in ``skipped``. Memory: some 16-byte uids a few
+    million at a time; the rest waits sorted on disk. UserError if a file cannot be used.
     """
     path = Path(out)
     folder, name = Folder(str(path.parent)), path.name
@@ -41,10 +42,12 @@ def write_uid_list(
         raise UserError(f"--out {out} must end in .npy")
     if folder.exists(name) and not overwrite:
         raise UserError(f"{out} is there already; use --overwrite or another --out")
-    files = parquet_files(curated)
+    pool = open_pool(curated, PoolConfig(), Needs(texts="unused"))
+    pool.require_all()
+    skipped: Counter[str] = Counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=path.parent) as scratch:
-        parts, rows = _write_parts(files, Path(scratch), show_progress)
+        parts, rows = _write_parts(pool.units, Path(scratch), skipped, show_progress)
         merged = Path(scratch) / "merged"
         with merged.open("wb") as file:
             count = 0
@@ -56,11 +59,17 @@ def write_uid_list(
             np.lib.format.write_array_header_1_0(target, header)
             while piece_bytes := file.read(1 << 20):
                 target.write(piece_bytes)
-    return {"files": len(files), "rows": rows, "uids": count, "repeated": rows - count}
+    return {
+        "files": len(pool.fingerprints),
+        "rows": rows,
+        "uids": count,
+        "repeated": rows - skipped[reasons.NO_URL] - count,
+        "skipped": {reason: n for reason, n in sorted(skipped.items()) if n},
+    }
 
 
 def _write_parts(
-    files: Sequence[str], scratch: Path, show_progress: bool
+    units: Sequence[Unit], scratch: Path, skipped: Counter[str], show_progress: bool
 ) -> tuple[list[np.ndarray], int]:
     """Sorted parts of about ``PART_UIDS`` uids on disk (memory-mapped), and the number of rows."""
     parts: list[np.ndarray] = []
@@ -75,35 +84,22 @@ def _write_parts(
         waiting.clear()
         waiting_rows = 0
 
-    with meter("uids", len(files), "uids", show=show_progress) as progress:
-        for file in files:
+    with meter("uids", len(units), "uids", show=show_progress) as progress:
+        for unit in units:
             before = rows
-            for table in parquet_tables(file, ["uid"]):
-                uids = _uids(file, table.column("uid"))
+            for uids in read_uids(unit, skipped=skipped):
                 rows += len(uids)
-                waiting_rows += len(uids)
-                waiting.append(uids)
+                named = uids.drop_null()
+                halves = np.empty(len(named), dtype=UID_LIST_DTYPE)
+                halves["f0"], halves["f1"] = uid_halves(named)
+                waiting_rows += len(halves)
+                waiting.append(halves)
                 if waiting_rows >= PART_UIDS:
                     flush()
             progress.advance(items=rows - before)
         if waiting_rows:
             flush()
     return parts, rows
-
-
-def _uids(file: str, column: pa.ChunkedArray) -> np.ndarray:
-    """A column's uids in ``UID_LIST_DTYPE``."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pat.is_string(array.type) or pat.is_large_string(array.type):
-        array = key_uids(array.cast(pa.large_string()))
-    if array.type != UID_TYPE or array.null_count:
-        raise UserError(
-            f"{file}: the column 'uid' must hold 16 bytes or a text in each row, not {array.type}"
-            + (" with nulls" if array.null_count else "")
-        )
-    uids = np.empty(len(array), dtype=UID_LIST_DTYPE)
-    uids["f0"], uids["f1"] = uid_halves(array)
-    return uids
 
 
 def _sorted_unique(uids: np.ndarray) -> np.ndarray:
