@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -30,7 +31,7 @@ from metacurate.images.download import DownloadConfig, download
 from metacurate.images.fetch import FetchConfig
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
 from metacurate.images.survival import survival_rate, wilson
-from metacurate.images.urltable import ColumnNames, caption_of
+from metacurate.images.urltable import ColumnNames, UrlTable, caption_of
 from metacurate.pool.schema import TEXTS_TYPE
 
 CONFIG = DownloadConfig(
@@ -354,6 +355,33 @@ def test_a_bare_list_of_urls_is_enough(server: HostileServer, tmp_path: Path) ->
     assert [set(s) - {"__key__", "__url__", "__local_path__"} for s in samples] == [{"jpg", "json"}]
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".csv.gz", ".jsonl", ".parquet"])
+def test_pools_of_any_format(server: HostileServer, tmp_path: Path, suffix: str) -> None:
+    """Columns are found as for curation; slices, samples and a second pass see the same rows."""
+    rows = [(server.url(f"photo/{n}.jpg"), f"text {n}") for n in range(50)]
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".parquet":
+        table = pa.table({"image_url": [u for u, _ in rows], "alt": [t for _, t in rows]})
+        pq.write_table(table, path, row_group_size=7)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"url": u, "caption": t}) + "\n" for u, t in rows))
+    elif suffix == ".tsv":  # CC3M: no header, the caption first
+        path.write_text("".join(f"{t}\t{u}\n" for u, t in rows))
+    else:
+        text = "".join(f"{u},{t}\n" for u, t in [("url", "caption"), *rows])
+        path.write_bytes(gzip.compress(text.encode()))
+    table = UrlTable.find(str(path), ColumnNames())
+    assert table.rows == 50
+    for first, count in ((0, 50), (45, 5), (0, 3), (2, 1), (20, 25)):
+        some = table.read(first, count)
+        assert table.urls(some) == [u for u, _ in rows[first : first + count]]
+        assert table.captions(some) == [t for _, t in rows[first : first + count]]
+    sample = UrlTable.find(str(path), ColumnNames(), sample=5)
+    assert sample.captions(sample.read(0, 5)) == [f"text {n}" for n in (5, 15, 25, 35, 45)]
+    totals = download(str(path), str(tmp_path / "out"), replace(CONFIG, sample=3))
+    assert totals["successes"] == 3
+
+
 def test_a_sample_is_even_and_in_order(server: HostileServer, tmp_path: Path) -> None:
     for part in range(3):
         urls = [server.url(f"photo/{n}.jpg") for n in range(part * 100, part * 100 + 100)]
@@ -389,7 +417,7 @@ def test_wrong_options_are_named(tmp_path: Path, change: dict[str, object], mess
 def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(UserError, match=r"broken\.parquet is not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"broken\.parquet is no readable Parquet file"):
         download(str(tmp_path / "broken.parquet"), out, CONFIG)
     with pytest.raises(UserError, match="nowhere"):
         download(str(tmp_path / "nowhere"), out, CONFIG)
@@ -400,7 +428,7 @@ def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "damaged.parquet").read_bytes())
     data[4:200] = bytes(196)
     (tmp_path / "damaged.parquet").write_bytes(data)
-    with pytest.raises(UserError, match="damaged in row group 0"):
+    with pytest.raises(UserError, match="is damaged: row 0"):
         download(str(tmp_path / "damaged.parquet"), out, CONFIG)
 
 

@@ -415,7 +415,7 @@ def test_reshard_errors(tars: Path, tmp_path: Path) -> None:
         reshard(pool, str(other), str(tmp_path / "out"), engine=ONE)
     plain = tmp_path / "plain.parquet"
     pq.write_table(pa.table({"url": ["http://a/1"]}), plain)
-    with pytest.raises(UserError, match="no column tar, key, members"):
+    with pytest.raises(UserError, match="has no column 'tar'"):
         reshard([str(plain)], str(tars), str(tmp_path / "out2"), engine=ONE)
 
 
@@ -460,9 +460,26 @@ def test_uid_list_is_what_datacomp_expects(
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["uids.npy"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_uids_of_any_pool(tmp_path: Path, suffix: str) -> None:
+    """Columns are found as for curation; rows without a name are counted."""
+    urls = ["http://a/1", None, "http://a/2", "http://a/1"]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"image_url": urls}), path)
+    elif suffix == ".csv":
+        path.write_text("image_url,n\n" + "".join(f"{url or ''},1\n" for url in urls))
+    else:
+        path.write_text("".join(json.dumps({"image_url": url}) + "\n" for url in urls))
+    totals = write_uid_list([str(path)], str(tmp_path / "u.npy"))
+    assert totals == {"files": 1, "rows": 4, "uids": 2, "repeated": 1, "skipped": {"no_url": 1}}
+    expected = independent([url_uid(url).hex() for url in ("http://a/1", "http://a/2")])
+    assert np.load(tmp_path / "u.npy").tolist() == expected.tolist()
+
+
 def test_uid_list_errors(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"uid": pa.array([None], UID_TYPE)}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="with nulls"):
+    pq.write_table(pa.table({"other": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no URL or key column known by name"):
         write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"))
     with pytest.raises(UserError, match=r"must end in \.npy"):
         write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u"))

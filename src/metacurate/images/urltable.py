@@ -1,26 +1,29 @@
-"""The list of URLs to download: Parquet files, read in slices, with the columns that matter found.
+"""The list of URLs to download: a pool's files of any format, read in slices.
 
-Works on curated output (``url``, ``texts``, ``text_kept``, ``matched``...) and on any Parquet with
-a column of URLs, such as LAION's and DataComp's.
+Works on curated output (``url``, ``texts``, ``text_kept``, ``matched``...) and on any table with a
+column of URLs, such as LAION's, DataComp's and CC12M's.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from metacurate.arrays import offsets_of
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME, URL_NAMES
-from metacurate.pool.files import fingerprint, one_line, open_source
-from metacurate.pool.find import find
-from metacurate.pool.types import is_list, is_text, is_texts
-from metacurate.runtime.storage import Folder
+from metacurate.pool.columns import Needs
+from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.read import count_rows, read_columns
+from metacurate.pool.schema import PoolConfig
+from metacurate.pool.types import is_list, is_text
+from metacurate.runtime.progress import note
 
 RESULT_NAMES = frozenset(
     [
@@ -28,8 +31,7 @@ RESULT_NAMES = frozenset(
         *("original_width", "original_height", "sha256", "dhash"),
     ]
 )
-CURATED_FOLDER = "curated"
-CACHED_ROW_GROUPS = 2
+CACHED_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -45,50 +47,72 @@ class ColumnNames:
     sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class _File:
-    address: str
-    fingerprint: str
-    row_groups: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(self.row_groups)
-
-
 @dataclass
 class UrlTable:
-    """All rows (or an even sample) of some Parquet files under consecutive numbers."""
+    """All rows (or an even sample) of a pool's files under consecutive numbers.
 
-    files: tuple[_File, ...]
+    ``first_rows``: the number of the first row of each unit, then that of all rows.
+    """
+
+    units: tuple[Unit, ...]
+    first_rows: npt.NDArray[np.int64]
+    fingerprints: tuple[str, ...]
     columns: ColumnNames
     rows: int
     offset: float
-    _cache: dict[tuple[int, int], pa.Table] = field(default_factory=dict)
+    skipped: Counter[str]
+    _batches: list[tuple[int, pa.RecordBatch]] = field(default_factory=list)
+    _reading: tuple[int, Iterator[tuple[int, pa.RecordBatch]]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def find(cls, source: str, columns: ColumnNames, sample: int = 0, offset: float = 0.5) -> Self:
         """The files of a folder (of its ``curated/``, if it has one), a glob, or one file.
 
-        UserError if there are none, they do not agree, or lack the columns.
+        Files that do not tell how many rows they have are read once for it. UserError if there are
+        no files, or one cannot be used, lacks the columns, or has them under other names.
         """
-        files, schema = _open(source)
-        columns = _resolve(source, schema, columns)
-        rows = sum(file.rows for file in files)
+        config = PoolConfig(columns.url, None, columns.texts)
+        extra = () if columns.sha256 is None else (columns.sha256,)
+        needs = Needs(name="unused", url="required", texts="optional", others=extra)
+        pool = open_pool([source], replace(config, rows_per_unit=1), needs)
+        pool.require_all()
+        if not pool.units:
+            raise UserError(f"{source} has no rows")
+        first = pool.units[0]
+        for unit in pool.units:
+            own = unit.columns
+            if (own.url, own.texts) != (first.columns.url, first.columns.texts):
+                raise UserError(
+                    f"{unit.url} has other columns than {first.url} ({own.describe()}; "
+                    f"{first.columns.describe()}): download it alone"
+                )
+            if columns.sha256 is not None and not is_text(own.file.field(columns.sha256).type):
+                raise UserError(
+                    f"column {columns.sha256!r} of {unit.url} is not text; check --sha256-col"
+                )
+        skipped: Counter[str] = Counter()
+        sizes = [count_rows(unit, skipped=skipped) for unit in pool.units]
+        if skipped:
+            note(f"{source}: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
+        first_rows = offsets_of(sizes)
+        rows = int(first_rows[-1])
         if not 0 <= sample <= rows:
             raise ArgumentError(
                 "{sample} must be between 0 and the {rows} rows of {source}",
                 rows=rows,
                 source=source,
             )
-        return cls(files, columns, sample or rows, offset)
+        assert first.columns.url is not None
+        found = ColumnNames(first.columns.url, first.columns.texts, columns.sha256)
+        prints = tuple(pool.fingerprints.values())
+        return cls(pool.units, first_rows, prints, found, sample or rows, offset, Counter())
 
     def fingerprint(self) -> dict[str, Any]:
         """What the input is, as plain values for a manifest."""
         return {
-            "files": [f.fingerprint for f in self.files],
-            "rows": sum(f.rows for f in self.files),
+            "files": list(self.fingerprints),
+            "rows": int(self.first_rows[-1]),
             "url": self.columns.url,
             "texts": list(self.columns.texts),
             "sha256": self.columns.sha256,
@@ -100,42 +124,47 @@ class UrlTable:
         return bool(self.columns.texts)
 
     def read(self, first: int, count: int) -> pa.Table:
-        """Rows ``[first, first + count)`` of the (sampled) table."""
-        total = sum(file.rows for file in self.files)
+        """Rows ``[first, first + count)`` of the (sampled) table.
+
+        Quick if first numbers rise from call to call. UserError if the file is damaged there.
+        """
+        total = int(self.first_rows[-1])
         numbers = np.arange(first, first + count)
         indices = numbers
         if self.rows != total:
             indices = ((numbers + self.offset) * (total / self.rows)).astype(np.int64)
         parts = []
-        start = 0
-        for f, file in enumerate(self.files):
-            for g, group_rows in enumerate(file.row_groups):
-                low, high = np.searchsorted(indices, (start, start + group_rows))
-                if high > low:
-                    parts.append(self._row_group(f, g).take(indices[low:high] - start))
-                start += group_rows
-        return pa.concat_tables(parts).combine_chunks()
-
-    def _row_group(self, file: int, group: int) -> pa.Table:
-        # Shards are smaller than row groups as a rule: neighbours share the decoded one.
+        done = 0
+        # Shards are smaller than batches as a rule: neighbours share the decoded one.
         with self._lock:
-            found = self._cache.get((file, group))
-            if found is None:
-                address = self.files[file].address
-                with open_source(address) as source:
-                    try:
-                        found = pq.ParquetFile(source.arrow).read_row_group(group)
-                        found.validate(full=True)  # text is UTF-8
-                    except Exception as error:
-                        source.raise_unless_damage(error)
-                        raise UserError(
-                            f"{address} is damaged in row group {group} ({one_line(error)}); "
-                            "make it anew or leave it out"
-                        ) from None
-                while len(self._cache) >= CACHED_ROW_GROUPS:
-                    self._cache.pop(next(iter(self._cache)))
-                self._cache[(file, group)] = found
-            return found
+            while done < count:
+                start, batch = self._batch_of(int(indices[done]))
+                end = int(np.searchsorted(indices, start + batch.num_rows))
+                parts.append(batch.take(pa.array(indices[done:end] - start)))
+                done = end
+        return pa.Table.from_batches(parts).combine_chunks()
+
+    def _batch_of(self, row: int) -> tuple[int, pa.RecordBatch]:
+        """The batch with a row, and the number of its first row."""
+        for start, batch in self._batches:
+            if start <= row < start + batch.num_rows:
+                return start, batch
+        number = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        unit, base = self.units[number], int(self.first_rows[number])
+        before = self._batches[-1][0] if self._batches else -1
+        if self._reading is None or self._reading[0] != number or row < before:
+            self._reading = (number, read_columns(unit, skipped=self.skipped))
+        for start, batch in self._reading[1]:
+            self._batches = [*self._batches[1 - CACHED_BATCHES :], (base + start, batch)]
+            if base + start <= row < base + start + batch.num_rows:
+                return base + start, batch
+            if base + start > row:
+                break
+        self._reading = None
+        raise UserError(
+            f"{unit.url} is damaged: row {row - base} of {unit.pieces or 'the file'} cannot be "
+            "read; make it anew or leave it out"
+        )
 
     def urls(self, rows: pa.Table) -> list[str | None]:
         """The rows' URLs."""
@@ -166,64 +195,6 @@ class UrlTable:
         names = [name for name in rows.column_names if name not in taken]
         renamed = [f"input_{name}" if name in RESULT_NAMES else name for name in names]
         return rows.select(names).rename_columns(renamed).replace_schema_metadata(None)
-
-
-def _open(source: str) -> tuple[tuple[_File, ...], pa.Schema]:
-    curated = Folder(source).list(CURATED_FOLDER)
-    given = Folder(source).address(CURATED_FOLDER) if curated else source
-    addresses = [a for a in find([given]).files if a.lower().endswith((".parquet", ".pq"))]
-    if not addresses:
-        raise UserError(f"{source} holds no Parquet files; give a curated folder or Parquet files")
-    files: list[_File] = []
-    schema = pa.schema([])
-    for address in addresses:
-        with open_source(address) as opened:
-            mark = fingerprint(opened)
-            try:
-                parquet = pq.ParquetFile(opened.arrow)
-                meta = parquet.metadata
-                groups = tuple(meta.row_group(g).num_rows for g in range(meta.num_row_groups))
-                own = parquet.schema_arrow.remove_metadata()
-            except Exception as error:
-                opened.raise_unless_damage(error)
-                raise UserError(
-                    f"{address} is not a readable Parquet file ({one_line(error)})"
-                ) from None
-        if files and not own.equals(schema):
-            raise UserError(f"{address} has other columns than {addresses[0]}: download it alone")
-        schema = own
-        files.append(_File(address, mark, groups))
-    return tuple(files), schema
-
-
-def _resolve(source: str, schema: pa.Schema, columns: ColumnNames) -> ColumnNames:
-    names = schema.names
-    has = f"it has {', '.join(names[:20])}"
-    url = columns.url or _by_name(source, names, URL_NAMES, "--url-col")
-    if url is None:
-        raise UserError(f"{source} has no URL column known by name ({has}); name it with --url-col")
-    texts = columns.texts
-    if not texts and TEXTS_NAME in names:
-        texts = (TEXTS_NAME,)
-    elif not texts:
-        text = _by_name(source, names, TEXT_NAMES, "--text-col")
-        texts = () if text is None else (text,)
-    wanted = [("--url-col", url, is_text), *(("--text-col", text, is_texts) for text in texts)]
-    if columns.sha256 is not None:
-        wanted.append(("--sha256-col", columns.sha256, is_text))
-    for option, name, fits in wanted:
-        if name not in names:
-            raise UserError(f"{source} has no column {name!r} ({has}); check {option}")
-        if not fits(schema.field(name).type):
-            raise UserError(f"column {name!r} of {source} is {schema.field(name).type}, not text")
-    return ColumnNames(url, texts, columns.sha256)
-
-
-def _by_name(source: str, names: list[str], known: tuple[str, ...], option: str) -> str | None:
-    found = [name for name in names if name.lower() in known]
-    if len(found) > 1:
-        raise UserError(f"{source}: {' or '.join(found)}? Choose with {option}")
-    return found[0] if found else None
 
 
 def _texts(value: Any) -> list[str | None]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metacurate.errors import UserError
-from metacurate.pool.formats.table import format_of, known_suffixes
-from metacurate.runtime.storage import is_local, local_path, resolve
+from metacurate.pool.formats.table import format_of, is_shy, known_suffixes
+from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,16 @@ class Found:
 def find(inputs: Sequence[str]) -> Found:
     """All pool files that the inputs (files, folders, globs; local or fsspec addresses) name.
 
-    Folders are searched through; names that begin with ``.`` or ``_`` are passed over. Addresses
-    stay relative if the input is. UserError if an input names nothing.
+    Folders are searched through; names that begin with ``.`` or ``_`` are left out. Of the output
+    folder of ``metacurate curate`` the subset is taken. Addresses stay relative if the input is.
+    UserError if an input names nothing.
     """
     files: set[str] = set()
     others: set[str] = set()
-    for given in inputs:
+    for given in map(_subset, inputs):
         candidates, chosen = _candidates(given)
         known = {c for c in candidates if format_of(c) is not None}
+        known = {c for c in known if not is_shy(c)} or known
         if not known:
             if chosen and candidates:
                 raise UserError(f"{given} is of no known format; a pool is {known_suffixes()}")
@@ -40,6 +42,12 @@ def find(inputs: Sequence[str]) -> Found:
     if not files:
         raise UserError("no input was given; name the pool's files, folders or globs")
     return Found(tuple(sorted(files)), len(others - files))
+
+
+def _subset(given: str) -> str:
+    folder = Folder(given)
+    is_run = "::" not in given and folder.exists("manifest.json") and folder.list("curated")
+    return folder.address("curated") if is_run else given
 
 
 def _candidates(given: str) -> tuple[set[str], bool]:

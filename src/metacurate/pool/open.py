@@ -23,12 +23,16 @@ LISTED_BAD_FILES = 5
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of work: a file, or those of its pieces from the first up to the second number."""
+    """A unit of work: a file, or those of its pieces from the first up to the second number.
+
+    ``rows``: how many it has, if that is known without reading.
+    """
 
     url: str
     format: str
     pieces: tuple[int, int] | None
     columns: ResolvedColumns
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Pool:
     schema: pa.Schema
     rows: int
     ignored: int
+
+    def require_all(self) -> None:
+        """UserError if a file cannot be used: for commands that must not leave any out."""
+        for address, reason in self.bad_files:
+            raise UserError(f"{address} {reason}; mend it or leave it out")
 
     def describe(self) -> str:
         """What is read from where, in a sentence for people."""
@@ -111,7 +120,8 @@ def open_pool(inputs: Sequence[str], config: PoolConfig, needs: Needs = PAIRS) -
     for file, resolved in usable:
         agreed = replace(resolved, carried=schema)
         for pieces in _ranges(file, config.rows_per_unit):
-            units.append(Unit(file.address, file.form, pieces, agreed))
+            rows = None if pieces is None else sum((file.pieces or ())[slice(*pieces)])
+            units.append(Unit(file.address, file.form, pieces, agreed, rows))
     return Pool(
         units=tuple(units),
         fingerprints={file.address: file.fingerprint for file, _ in usable},

@@ -49,6 +49,22 @@ def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536)
         yield first_row, _carried(rows, unit.columns, skipped)
 
 
+def read_uids(unit: Unit, *, skipped: Counter[str]) -> Iterator[pa.FixedSizeBinaryArray]:
+    """Read only the rows' uids, null where a row has neither key nor URL."""
+    for _, rows in _rows(unit, False, skipped, 65_536):
+        uids = _uids(rows, unit.columns)
+        if uids.null_count:
+            skipped[reasons.NO_URL] += uids.null_count
+        yield uids
+
+
+def count_rows(unit: Unit, *, skipped: Counter[str]) -> int:
+    """How many rows there are, by reading them if need be."""
+    if unit.rows is not None:
+        return unit.rows
+    return sum(rows.num_rows for _, rows in _rows(unit, False, skipped, 65_536))
+
+
 def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int) -> Rows:
     resolved = unit.columns
     known = format_of(unit.url)
@@ -58,6 +74,7 @@ def _rows(unit: Unit, all_columns: bool, skipped: Counter[str], batch_rows: int)
         columns=tuple(resolved.file.names) if all_columns else resolved.needed,
         needed=resolved.needed,
         strict=resolved.strict,
+        url=resolved.url,
         pieces=unit.pieces,
         batch_rows=batch_rows,
     )

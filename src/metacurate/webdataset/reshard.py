@@ -7,10 +7,11 @@ folder: a name in a row is only ever compared with those.
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, Unpack
 
@@ -19,8 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arrays import ranges_to_indices, uid_halves
-from metacurate.errors import ArgumentError, UserError
-from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
+from metacurate.errors import ArgumentError, UserError, first_line
+from metacurate.pool.columns import Needs
+from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.read import read_columns
+from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uids
 from metacurate.runtime.manifest import (
     Stage,
@@ -50,7 +54,7 @@ PLACE_DTYPE = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("length", "<u8"),
 
 @dataclass(frozen=True)
 class _LocateTask:
-    curated: str
+    unit: Unit
     tars: tuple[str, ...]
     out: str
     position: int
@@ -79,26 +83,30 @@ def reshard(
 ) -> Statistics:
     """Write ``OUT/NNNNN.tar`` with the samples of ``tars`` that the curated pool keeps.
 
-    ``curated`` are Parquet files or folders with the columns of ``pool ingest``. Samples keep the
+    ``curated`` are tables with the columns of ``pool ingest``. Samples keep the
     order of their tars; consecutive tars go into one until it has ``samples_per_tar`` (a tar is
     never split). Returns the totals: ``rows`` read, ``samples`` copied, ``dropped`` by reason.
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
         names = tuple(find_tars(tars).names)
-        files = parquet_files(curated)
+        pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", COLUMNS))
+        pool.require_all()
+        units = pool.units
         # Both stages have one configuration: the places are gone when the tars are written, so that
         # a change redoes them too.
         config = {
             "curated": list(curated),
-            "curated_fingerprint": fingerprint_all(files),
+            "curated_fingerprint": hashlib.sha256(
+                "".join(pool.fingerprints.values()).encode()
+            ).hexdigest(),
             "tars": tars,
             "tars_fingerprint": fingerprint(Folder(tars), names),
             "samples_per_tar": samples_per_tar,
         }
         totals = finished(folder, COPY, config)
         if totals is None:
-            locating = [_LocateTask(file, names, out, n) for n, file in enumerate(files)]
+            locating = [_LocateTask(unit, names, out, n) for n, unit in enumerate(units)]
             located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
             if located["rows"] and not located["located"]:
                 raise ArgumentError(
@@ -107,9 +115,9 @@ def reshard(
                     folder=tars,
                 )
             copying = [
-                _CopyTask(tars, names, len(files), first, end, out, n)
+                _CopyTask(tars, names, len(units), first, end, out, n)
                 for n, (first, end) in enumerate(
-                    _plan(folder, len(files), len(names), samples_per_tar)
+                    _plan(folder, len(units), len(names), samples_per_tar)
                 )
             ]
             totals = run_stage(
@@ -140,16 +148,18 @@ def _locate(task: _LocateTask) -> Statistics:
     dropped: Counter[str] = Counter()
     rows = located = 0
     numbers, places = [], [np.zeros(0, PLACE_DTYPE)]
-    for table in parquet_tables(task.curated, COLUMNS):
+    unit = replace(task.unit, columns=task.unit.columns.only(COLUMNS))
+    skipped: Counter[str] = Counter()
+    for _, table in read_columns(unit, skipped=skipped):
         rows += table.num_rows
         try:
             members = table.column("members").cast(MEMBERS_TYPE)
             columns = [table.column("tar"), table.column("key").cast(pa.large_string()), members]
             batch = pa.Table.from_arrays(columns, list(COLUMNS)).combine_chunks()
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise UserError(
-                f"{task.curated}: the columns {', '.join(COLUMNS)} are not those that "
-                f"`metacurate pool ingest` writes ({error})"
+                f"{unit.url}: the columns {', '.join(COLUMNS)} are not those that "
+                f"`metacurate pool ingest` writes ({first_line(error)})"
             ) from None
         tar = pc.index_in(batch.column("tar"), value_set=tars).fill_null(-1).to_numpy()
         usable = (tar >= 0) & batch.column("key").is_valid().to_numpy()
@@ -166,6 +176,7 @@ def _locate(task: _LocateTask) -> Statistics:
     write_slices(
         Folder(task.out), _place_file(task.position), place[order], number[order], len(task.tars)
     )
+    dropped.update(skipped)
     return {"rows": rows, "located": located, "dropped": {k: v for k, v in dropped.items() if v}}
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.types as pat
 
 from metacurate.arrays import uid_halves, uid_order
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool.parquet import fingerprint_all, parquet_files, parquet_tables
-from metacurate.pool.schema import UID_TYPE
-from metacurate.pool.uid import key_uids
+from metacurate.pool import reasons
+from metacurate.pool.columns import Needs
+from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.read import read_uids
+from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import MANIFEST, Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.run import RunOptions, open_run
@@ -33,20 +34,20 @@ UIDS = Stage("uids", ("parts",))
 
 @dataclass(frozen=True)
 class _PartTask:
-    """A file whose uids become sorted parts in the work folder."""
+    """A unit of the pool whose uids become sorted parts in the work folder."""
 
     folder: Folder
     position: int
-    file: str
+    unit: Unit
 
 
 def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOptions]) -> Statistics:
-    """Write the distinct uids of a pool (Parquet files or folders) in rising order.
+    """Write the distinct uids of a pool (files, folders or globs, of any format) in rising order.
 
-    ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A column of strings (DataComp's
-    metadata) is read as ``pool.uid.key_uid`` reads keys. Memory: some 16-byte uids a few million at
-    a time; the rest waits sorted in the folder ``OUT.work``, from which a stopped run resumes.
-    UserError if there is no such column.
+    ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A row's uid is that of
+    docs/pools.md; rows without one are counted in ``skipped``. Memory: some 16-byte uids a few
+    million at a time; the rest waits sorted in the folder ``OUT.work``, from which a stopped run
+    resumes. UserError if a file cannot be used.
     """
     parent, name = split_address(out)
     target = Folder(parent)
@@ -55,16 +56,24 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
     if target.exists(name) and not options.get("overwrite"):
         raise UserError(f"{out} is there already; use --overwrite or another --out")
     with open_run(f"{out}.work", preload=__name__, **options) as run:
-        files = parquet_files(curated)
-        tasks = [_PartTask(run.folder, n, file) for n, file in enumerate(files)]
+        pool = open_pool(curated, PoolConfig(), Needs(texts="unused"))
+        pool.require_all()
+        tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
         def totals(shards: list[Statistics]) -> Statistics:
             names = [_part(n, k) for n, s in enumerate(shards) for k in range(s["parts"])]
             count = _write_merged(run.folder, names, target, name)
-            rows = add_statistics(shards)["rows"]
-            return {"files": len(files), "rows": rows, "uids": count, "repeated": rows - count}
+            summed = add_statistics(shards)
+            rows, skipped = summed.get("rows", 0), summed.get("skipped", {})
+            return {
+                "files": len(pool.fingerprints),
+                "rows": rows,
+                "uids": count,
+                "repeated": rows - skipped.get(reasons.NO_URL, 0) - count,
+                "skipped": dict(sorted(skipped.items())),
+            }
 
-        config = {"files": fingerprint_all(files)}
+        config = {"files": pool.fingerprints}
         result = run_stage(
             run,
             UIDS,
@@ -72,7 +81,6 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
             tasks,
             _write_parts,
             unit="rows",
-            parts="files",
             totals=totals,
             replace=True,
         )
@@ -86,7 +94,8 @@ def _part(position: int, number: int) -> str:
 
 
 def _write_parts(task: _PartTask) -> Statistics:
-    """Sorted parts of about ``PART_UIDS`` uids of one file."""
+    """Sorted parts of about ``PART_UIDS`` uids of one unit."""
+    skipped: Counter[str] = Counter()
     waiting: list[np.ndarray] = []
     rows = waiting_rows = parts = 0
 
@@ -98,16 +107,18 @@ def _write_parts(task: _PartTask) -> Statistics:
         waiting.clear()
         waiting_rows = 0
 
-    for table in parquet_tables(task.file, ["uid"]):
-        uids = _uids(task.file, table.column("uid"))
+    for uids in read_uids(task.unit, skipped=skipped):
         rows += len(uids)
-        waiting_rows += len(uids)
-        waiting.append(uids)
+        named = uids.drop_null()
+        halves = np.empty(len(named), dtype=UID_LIST_DTYPE)
+        halves["f0"], halves["f1"] = uid_halves(named)
+        waiting_rows += len(halves)
+        waiting.append(halves)
         if waiting_rows >= PART_UIDS:
             flush()
     if waiting_rows:
         flush()
-    return {"rows": rows, "parts": parts}
+    return {"rows": rows, "parts": parts, "skipped": {r: n for r, n in skipped.items() if n}}
 
 
 def _write_merged(folder: Folder, parts: Sequence[str], target: Folder, name: str) -> int:
@@ -134,21 +145,6 @@ def _mapped(folder: Folder, name: str, copy: Path) -> np.ndarray:
     with open_made(folder, name) as source, copy.open("wb") as file:
         shutil.copyfileobj(source, file)
     return np.memmap(copy, dtype=UID_LIST_DTYPE, mode="r")
-
-
-def _uids(file: str, column: pa.ChunkedArray) -> np.ndarray:
-    """A column's uids in ``UID_LIST_DTYPE``."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if pat.is_string(array.type) or pat.is_large_string(array.type):
-        array = key_uids(array.cast(pa.large_string()))
-    if array.type != UID_TYPE or array.null_count:
-        raise UserError(
-            f"{file}: the column 'uid' must hold 16 bytes or a text in each row, not {array.type}"
-            + (" with nulls" if array.null_count else "")
-        )
-    uids = np.empty(len(array), dtype=UID_LIST_DTYPE)
-    uids["f0"], uids["f1"] = uid_halves(array)
-    return uids
 
 
 def _sorted_unique(uids: np.ndarray) -> np.ndarray:

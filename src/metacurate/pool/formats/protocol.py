@@ -39,7 +39,8 @@ class Request:
 
     ``schema`` and ``settings`` are those of its ``Look``. ``columns``: those to give. ``needed``:
     those of them without which a row is of no use. ``strict``: those in which only strings are of
-    use, where a format knows other values. ``pieces``: from the first up to the second piece.
+    use, where a format knows other values. ``url``: the URL's. ``pieces``: from the first up to the
+    second piece.
     """
 
     schema: pa.Schema
@@ -47,6 +48,7 @@ class Request:
     columns: tuple[str, ...]
     needed: tuple[str, ...]
     strict: tuple[str, ...]
+    url: str | None
     pieces: tuple[int, int] | None
     batch_rows: int
 

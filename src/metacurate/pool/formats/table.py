@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 
 from metacurate.errors import UserError, first_line
 from metacurate.pool.formats.delimited import CSV, TSV
-from metacurate.pool.formats.jsonlines import JsonLines
+from metacurate.pool.formats.jsontext import Json
 from metacurate.pool.formats.parquet import Parquet
 from metacurate.pool.formats.protocol import Format
 
@@ -21,9 +21,9 @@ BUILT_IN: dict[str, Format] = {
     "parquet": Parquet(),
     "csv": CSV,
     "tsv": TSV,
-    "jsonl": JsonLines(),
+    "json": Json(),
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
 @cache
@@ -51,6 +51,17 @@ def format_of(address: str) -> tuple[str, str | None] | None:
         if suffix in form.suffixes and (compression is None or form.compressible):
             return name, compression
     return None
+
+
+def is_shy(address: str) -> bool:
+    """Whether a folder's file of this name is left alone if there are others."""
+    known = format_of(address)
+    if known is None:
+        return False
+    stem = address.lower()
+    for suffix in COMPRESSIONS if known[1] else ():
+        stem = stem.removesuffix(suffix)
+    return stem.endswith(formats()[known[0]].shy)
 
 
 def known_suffixes() -> str:
