@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from metacurate.commoncrawl import urls, wat, wat_tables
 from metacurate.commoncrawl.extract import ExtractConfig
-from metacurate.commoncrawl.page_rows import Counts, row_table
+from metacurate.commoncrawl.page_rows import USUAL, Counts, Reading, row_table
 from metacurate.commoncrawl.warc import RecordBatch, read_batches
 from metacurate.commoncrawl.wat_tables import WatPage
 from metacurate.kernels import bytes as byte_kernel
@@ -47,6 +47,9 @@ ADDRESS_PARTS = st.sampled_from(
         "/",
         "//",
         "a.png",
+        "&amp;",
+        "&#38;",
+        "&copy=1",
         ".",
         "..",
         "%2e",
@@ -73,6 +76,13 @@ ADDRESS_PARTS = st.sampled_from(
 TEXT_PARTS = st.sampled_from(
     [
         "a",
+        "&amp;",
+        "&#39;",
+        "&#x26",
+        "&copy=",
+        "&",
+        "\u2060",
+        "\ue000",
         "red",
         "car",
         " ",
@@ -157,35 +167,43 @@ def wat_page(draw: st.DrawFn) -> WatPage:
     return WatPage(block.replace(*damage) if damage[0] else block, url, "s")
 
 
+READINGS = st.builds(Reading, st.booleans(), st.booleans())
+
+
 def one_by_one(pages: list[WatPage], rules: TextRules) -> tuple[pa.Table, Counts]:
     counts = Counts()
     rows = [row for p in pages for row in wat_tables._rows(p, rules, counts)]
     return row_table(rows), counts
 
 
-def tables_of(data: bytes, rules: TextRules, counts: Counts) -> list[pa.Table]:
+def tables_of(
+    data: bytes, rules: TextRules, counts: Counts, reading: Reading = USUAL
+) -> list[pa.Table]:
     batches = read_batches(BytesIO(data), b"metadata", 1 << 25, counts.dropped_records)
-    return list(wat_tables.wat_tables(batches, "s", None, rules, counts))
+    return list(wat_tables.wat_tables(batches, "s", None, rules, counts, reading=reading))
 
 
 def together(
-    pages: list[WatPage], rules: TextRules, compressed: bool = True
+    pages: list[WatPage], rules: TextRules, compressed: bool = True, reading: Reading = USUAL
 ) -> tuple[pa.Table, Counts]:
     records = [record("metadata", page.block, page.url) for page in pages]
     counts = Counts()
-    tables = tables_of(members(*records) if compressed else b"".join(records), rules, counts)
+    tables = tables_of(
+        members(*records) if compressed else b"".join(records), rules, counts, reading
+    )
     assert counts.records == counts.pages == len(pages)
     counts.records = counts.pages = 0
     return pa.concat_tables([row_table([]), *tables]).combine_chunks(), counts
 
 
-@given(st.lists(wat_page(), max_size=6), st.sampled_from(RULES), st.booleans())
+@given(st.lists(wat_page(), max_size=6), st.sampled_from(RULES), st.booleans(), READINGS)
 @settings(max_examples=1500, deadline=None)
 def test_pages_together_equal_pages_one_by_one(
-    pages: list[WatPage], rules: TextRules, compressed: bool
+    pages: list[WatPage], rules: TextRules, compressed: bool, reading: Reading
 ) -> None:
+    pages = [one._replace(reading=reading) for one in pages]
     expected, expected_counts = one_by_one(pages, rules)
-    found, counts = together(pages, rules, compressed)
+    found, counts = together(pages, rules, compressed, reading)
     assert found.to_pylist() == expected.to_pylist()
     assert counts.statistics() == expected_counts.statistics()
     found.validate(full=True)

@@ -66,6 +66,20 @@ def extract_command(
         str | None,
         typer.Option(help="The crawl's name.", show_default="as the files say (CC-MAIN-2023-14)"),
     ] = None,
+    entities: Annotated[
+        str,
+        typer.Option(
+            help="Character references (&amp;) in WATs: decode, keep, or auto: decode in files from "
+            "before September 2019, which have them."
+        ),
+    ] = "auto",
+    official_key: Annotated[
+        bool,
+        typer.Option(
+            "--official-key",
+            help="Add the column official_key, by which official MetaCLIP shards name images.",
+        ),
+    ] = False,
     max_record_mib: Annotated[
         int, typer.Option(min=1, help="Larger records and pages are dropped (MiB).")
     ] = 32,
@@ -93,6 +107,8 @@ def extract_command(
         rules=TextRules(min_length, max_length, min_letters, drop_file_names, drop_urls),
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
+        entities=entities,
+        official_key=official_key,
     )
     with LocalEngine(workers) as engine:
         totals = extract_pool(sources, out, settings, engine, overwrite=overwrite)

@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from metacurate.commoncrawl.page_rows import (
+    FOUND,
     ROWS_PER_GROUP,
     Counts,
+    Reading,
     SourcePage,
     page_rows,
     row_tables,
@@ -29,10 +31,12 @@ from metacurate.commoncrawl.response import Page, Response, read_response
 from metacurate.commoncrawl.warc import (
     DAMAGES,
     Record,
+    file_start,
     other_content,
     read_batches,
     read_records,
 )
+from metacurate.commoncrawl.wat import has_entities
 from metacurate.commoncrawl.wat_tables import wat_tables
 from metacurate.errors import UserError
 from metacurate.pool.files import fingerprint, open_source
@@ -88,6 +92,9 @@ class ExtractConfig:
     ``identifier``: a language identifier's name, or ``none``: ``lang`` is null then.
     ``snapshot``: the crawl's name; by default as the file says (``isPartOf``), else its address.
     ``max_record_bytes``: larger records and pages are dropped.
+    ``entities``: whether character references (``&amp;``) in the values of WATs are replaced:
+    ``decode``, ``keep``, or ``auto``: in files from before September 2019, which hold them.
+    ``official_key``: add the column ``official_key`` (see ``page_rows.official_key``).
     """
 
     languages: tuple[str, ...] = ()
@@ -96,6 +103,8 @@ class ExtractConfig:
     rules: TextRules = field(default_factory=TextRules)
     snapshot: str | None = None
     max_record_bytes: int = 32 << 20
+    entities: str = "auto"
+    official_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,8 @@ def extract_pool(
     addresses, one a line. Shards go to ``OUT/pool``. Resumes by itself. Raises UserError.
     """
     files = find_sources(sources)
+    if config.entities not in ("auto", "decode", "keep"):
+        raise UserError(f"--entities {config.entities}: choose auto, decode or keep")
     load_identifier_of(config)  # a missing package is told before the work begins
     folder = Folder(out)
     with exclusive(folder):
@@ -228,13 +239,18 @@ def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     return None
 
 
+def pool_schema(config: ExtractConfig) -> pa.Schema:
+    """The columns of the pool's shards."""
+    return SCHEMA.append(FOUND.field("official_key")) if config.official_key else SCHEMA
+
+
 def extract_shard(task: ExtractTask) -> Statistics:
     """Extract one source file to its shard; its statistics."""
     counts = Counts()
     with (
         open_input(task.source) as file,
         task.folder.create(task.shard) as out,
-        pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(out, pool_schema(task.config), compression="zstd") as writer,
     ):
         found = read_tables(file, task.source, task.format, task.config, counts)
         for table in tables(found, task.config, counts):
@@ -254,9 +270,15 @@ def read_tables(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[pa.Table]:
     """Yield the rows of one source file as tables (``FOUND``) of any size."""
-    content = other_content(file)
+    start = file_start(file)
+    content = other_content(start) if start is not None else None
     if content is None:
-        yield from _read_archive(file, source, form, config, counts)
+        entities = form == WAT and (
+            config.entities == "decode"
+            or (config.entities == "auto" and has_entities(start or b"", source))
+        )
+        reading = Reading(entities, config.official_key)
+        yield from _read_archive(file, source, form, config, counts, reading)
         if counts.records == 0 and any(reason in DAMAGES for reason in counts.dropped_records):
             content = NO_RECORD
     if content is not None:
@@ -264,11 +286,13 @@ def read_tables(
 
 
 def _read_archive(
-    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts, reading: Reading
 ) -> Iterator[pa.Table]:
     if form == WAT:
         batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
-        return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
+        return wat_tables(
+            batches, config.snapshot, _crawl_of(source), config.rules, counts, reading=reading
+        )
     pages = warc_pages(file, source, config, counts)
     return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
 
@@ -303,6 +327,7 @@ def warc_pages(
                     name,
                     record.offset,
                     page.encoding,
+                    Reading(with_keys=config.official_key),
                 )
 
 
@@ -392,7 +417,8 @@ def _pool_table(
         "uid": url_uids(urls.cast(pa.large_string())),
         "texts": pa.ListArray.from_arrays(pa.array(offsets), struct),
     }
-    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    schema = pool_schema(config)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
