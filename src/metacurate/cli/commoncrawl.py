@@ -69,8 +69,8 @@ def extract_command(
     entities: Annotated[
         str,
         typer.Option(
-            help="Character references (&amp;) in WATs: decode, keep, or auto: decode in files from "
-            "before September 2019, which have them."
+            help="Character references (&amp;) in WATs: decode, keep, or auto: decode in "
+            "files from before September 2019, which have them."
         ),
     ] = "auto",
     official_key: Annotated[
