@@ -47,6 +47,13 @@ def extract_command(
             "module:factory, or none."
         ),
     ] = "eldc",
+    page_language: Annotated[
+        str,
+        typer.Option(
+            help="Identifier for the texts of a page together: texts of one to three words are in "
+            "this language, unless they are English (py3langid is best); or none."
+        ),
+    ] = "none",
     min_lang_score: Annotated[
         float, typer.Option(help="Texts whose language has a lower score are 'und'.")
     ] = 0.0,
@@ -103,6 +110,7 @@ def extract_command(
     settings = ExtractConfig(
         languages=tuple(sorted(set(lang or ()))),
         identifier=identifier,
+        page_language=page_language,
         min_language_score=min_lang_score,
         rules=TextRules(min_length, max_length, min_letters, drop_file_names, drop_urls),
         snapshot=snapshot,

@@ -49,6 +49,7 @@ from metacurate.runtime.progress import note
 from metacurate.runtime.stage import exclusive, run_shards
 from metacurate.runtime.storage import Folder, is_local, local_path
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
+from metacurate.texts.page_language import with_pages
 from metacurate.texts.rules import TextRules
 
 SCHEMA = pa.schema(
@@ -89,6 +90,8 @@ class ExtractConfig:
     """How to extract; plain values, so that it goes into a manifest.
 
     ``languages``: keep only texts in these (codes as in ``pool.language``); empty: all.
+    ``page_language``: an identifier for the texts of a page together, by which short texts go
+    (see ``texts.page_language``), or ``none``.
     ``identifier``: a language identifier's name, or ``none``: ``lang`` is null then.
     ``snapshot``: the crawl's name; by default as the file says (``isPartOf``), else its address.
     ``max_record_bytes``: larger records and pages are dropped.
@@ -99,6 +102,7 @@ class ExtractConfig:
 
     languages: tuple[str, ...] = ()
     identifier: str = DEFAULT
+    page_language: str = "none"
     min_language_score: float = 0.0
     rules: TextRules = field(default_factory=TextRules)
     snapshot: str | None = None
@@ -135,6 +139,7 @@ def extract_pool(
     files = find_sources(sources)
     if config.entities not in ("auto", "decode", "keep"):
         raise UserError(f"--entities {config.entities}: choose auto, decode or keep")
+    load_page_identifier(config)
     load_identifier_of(config)  # a missing package is told before the work begins
     folder = Folder(out)
     with exclusive(folder):
@@ -239,6 +244,15 @@ def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     return None
 
 
+def load_page_identifier(config: ExtractConfig) -> CarefulIdentifier | None:
+    """The identifier for the texts of a page together; None for ``none``. Raises UserError."""
+    if config.page_language == "none":
+        return None
+    if config.identifier == "none":
+        raise UserError("--page-language needs a language identifier; leave out --identifier none")
+    return load_identifier(config.page_language)
+
+
 def pool_schema(config: ExtractConfig) -> pa.Schema:
     """The columns of the pool's shards."""
     return SCHEMA.append(FOUND.field("official_key")) if config.official_key else SCHEMA
@@ -328,6 +342,7 @@ def warc_pages(
                     record.offset,
                     page.encoding,
                     Reading(with_keys=config.official_key),
+                    page.language,
                 )
 
 
@@ -369,7 +384,7 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
 
     Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
     """
-    identifier = load_identifier_of(config)
+    identifier, page_identifier = load_identifier_of(config), load_page_identifier(config)
     waiting: list[pa.Table] = []
     rows = 0
     for table in found:
@@ -377,21 +392,27 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
         rows += table.num_rows
         while rows >= ROWS_PER_GROUP:
             joined = pa.concat_tables(waiting)
-            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, counts)
+            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, page_identifier, counts)
             rows -= ROWS_PER_GROUP
             waiting = [joined[ROWS_PER_GROUP:]]
     if rows:
-        yield _pool_table(pa.concat_tables(waiting), config, identifier, counts)
+        yield _pool_table(pa.concat_tables(waiting), config, identifier, page_identifier, counts)
 
 
 def _pool_table(
-    found: pa.Table, config: ExtractConfig, identifier: CarefulIdentifier | None, counts: Counts
+    found: pa.Table,
+    config: ExtractConfig,
+    identifier: CarefulIdentifier | None,
+    page_identifier: CarefulIdentifier | None,
+    counts: Counts,
 ) -> pa.Table:
     found = found.combine_chunks()
     lists = found["texts"].chunk(0)
     texts = lists.flatten()
     sizes = lists.value_lengths().to_numpy()
     languages = _languages(texts.field("text"), identifier)
+    if page_identifier is not None:
+        languages = _by_pages(found, texts.field("text"), languages, page_identifier)
     if config.languages:
         wanted = pc.is_in(languages, pa.array(config.languages)).to_numpy(zero_copy_only=False)
         row_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -428,3 +449,24 @@ def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> p
     distinct = texts.dictionary_encode()
     languages = identifier.languages(distinct.dictionary.to_pylist())
     return pa.array(languages, pa.string()).take(distinct.indices)
+
+
+def _by_pages(
+    found: pa.Table, texts: pa.StringArray, languages: pa.StringArray, identifier: CarefulIdentifier
+) -> pa.StringArray:
+    """The languages of texts, with those of short texts by their pages."""
+    urls = found["page_url"].chunk(0).dictionary_encode().indices.to_numpy()
+    starts = np.concatenate([[True], urls[1:] != urls[:-1]])
+    page_of_row = np.cumsum(starts) - 1
+    sizes = found["texts"].chunk(0).value_lengths().to_numpy()
+    stated = found["page_language"].filter(pa.array(starts)).to_pylist()
+    return pa.array(
+        with_pages(
+            texts.to_pylist(),
+            languages.to_pylist(),
+            np.repeat(page_of_row, sizes),
+            stated,
+            identifier,
+        ),
+        pa.string(),
+    )

@@ -38,6 +38,7 @@ FOUND = pa.schema(
         ("warc_file", pa.string()),
         ("record_offset", pa.int64()),
         ("official_key", pa.string()),
+        ("page_language", pa.string()),
     ]
 )
 """The columns of rows whose texts have no language yet."""
@@ -100,6 +101,7 @@ class SourcePage(NamedTuple):
     record_offset: int | None
     encoding: str | None = None
     reading: Reading = USUAL
+    language: str | None = None
 
 
 class Row(NamedTuple):
@@ -112,6 +114,7 @@ class Row(NamedTuple):
     warc_file: str | None
     record_offset: int | None
     official_key: str | None = None
+    page_language: str | None = None
 
 
 def official_key(page_url: str, written: str) -> str | None:
@@ -178,6 +181,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
             page.warc_file,
             page.record_offset,
             official_key(page.page_url, address) if with_keys else None,
+            page.language,
         )
 
 

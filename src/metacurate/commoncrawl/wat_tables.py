@@ -250,6 +250,7 @@ def _links_table(
             _keys(raw, links[rows[first]], page_urls)
             if pending.reading.with_keys
             else pa.nulls(len(page_of), pa.string()),
+            pa.nulls(len(page_of), pa.string()),
         ],
         schema=FOUND,
     )
