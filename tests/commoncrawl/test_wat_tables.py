@@ -26,7 +26,7 @@ from metacurate.commoncrawl.wat_tables import WatPage
 from metacurate.kernels import bytes as byte_kernel
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
-from metacurate.texts.rules import TextRules, clean
+from metacurate.texts.rules import TextRules, clean, is_invisible
 from web_pages import members, read_rows, record
 
 PAGE_URLS = (
@@ -449,3 +449,11 @@ def test_html_is_looked_for_in_the_block_alone() -> None:
     counts = Counts()
     assert not list(read_rows(BytesIO(data), "x.wat.gz", "wat", ExtractConfig(), counts))
     assert counts.dropped_records == Counter({"no HTML metadata": 1})
+
+
+def test_invisible_texts_are_found_as_python_finds_them() -> None:
+    characters = [chr(c) for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
+    texts = [c for c in characters if not c.isspace()]
+    texts += [f"\u200b {c}" for c in texts[:20_000]] + ["", None, "a\u200b"]
+    found = wat_tables._invisible(pa.array(texts))
+    assert found.tolist() == [bool(text) and is_invisible(text) for text in texts]

@@ -33,7 +33,9 @@ def test_short_texts_go_by_their_page() -> None:
 
 def test_what_stays() -> None:
     longer = "une voiture rouge dans la rue de la grande ville"
-    found = languages([[*GERMAN, longer, "this is a house", "小さな犬が走っている", "12", "красный дом"]])[0]
+    found = languages(
+        [[*GERMAN, longer, "this is a house", "小さな犬が走っている", "12", "красный дом"]]
+    )[0]
     assert found[:4] == ["de"] * 4
     assert found[4:] == ["fr", "en", "ja", "und", "ru"]
 

@@ -8,6 +8,7 @@ uses. An unusual page is left to ``page_rows`` as a whole. The rows and counts a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -50,6 +51,12 @@ BATCH_LINKS = 32_768  # each may become an address of MAX_URL_CHARS
 BATCH_ROWS = 4096
 
 _INVISIBLE = f"^[{INVISIBLE}][ {INVISIBLE}]*$"
+# The first bytes of invisible characters; a range of them has few.
+_MAY_BE_INVISIBLE = np.zeros(256, bool)
+for _part in re.findall(r".-.|.", INVISIBLE):
+    _first, _last = (c.encode()[0] for c in (_part[0], _part[-1]))
+    _MAY_BE_INVISIBLE[_first : _last + 1] = True
+
 INVALID_JSON = "invalid JSON"
 NO_HTML_METADATA = "no HTML metadata"
 
@@ -348,7 +355,7 @@ def _kept_texts(column: _Texts, usual: np.ndarray, rules: TextRules, counts: Cou
     if rules.only_lengths:
         least = max(1, rules.min_length)
         fits = (column.characters >= least) & (column.characters <= rules.max_length)
-        fits &= ~pc.match_substring_regex(column.texts, _INVISIBLE).fill_null(False).to_numpy(False)
+        fits &= ~_invisible(column.texts)
     else:
         fits = np.zeros(len(present), bool)
     kept = present & fits
@@ -359,6 +366,21 @@ def _kept_texts(column: _Texts, usual: np.ndarray, rules: TextRules, counts: Cou
         else:
             counts.dropped_texts[reason] += 1
     return kept
+
+
+def _invisible(texts: pa.StringArray) -> np.ndarray:
+    """Which (cleaned) texts have nothing that can be seen."""
+    content, offsets = _bytes_and_offsets(texts)
+    found = np.zeros(len(texts), bool)
+    if not len(content):
+        return found
+    # The pattern is looked for only where the first byte allows it: in few texts.
+    starts = np.minimum(offsets[:-1], len(content) - 1)
+    places = np.flatnonzero(_MAY_BE_INVISIBLE[content[starts]] & (offsets[1:] > offsets[:-1]))
+    if len(places):
+        few = pc.match_substring_regex(texts.take(pa.array(places)), _INVISIBLE)
+        found[places] = few.fill_null(False).to_numpy(False)
+    return found
 
 
 def _escaped_addresses(
