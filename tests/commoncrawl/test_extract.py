@@ -467,3 +467,39 @@ def test_files_that_are_no_archives_are_named(tmp_path: Path) -> None:
     assert bad == {f"{tmp_path}/{name} ({what})": 1 for name, (_, what) in contents.items()}
     for name in bad:
         assert f"skipped: {name}" in result.stderr
+
+
+def test_short_texts_go_by_their_page(tmp_path: Path) -> None:
+    german = ["ein kleiner Hund läuft über die Straße", "Rotes Haus", "Foto"]
+    english = ["a small dog runs across the street in the rain", "Red barn", "Barn"]
+
+    def page(texts: list[str], attributes: str = "") -> bytes:
+        images = "".join(f"<img src={n}.png alt='{text}'>" for n, text in enumerate(texts))
+        return response(f"<html {attributes}><meta charset=utf-8>{images}")
+
+    source = tmp_path / "x.warc.gz"
+    pages = [page(german), page(english), page(["Red barn"], "lang=en-GB"), page(["Rotes Haus"])]
+    source.write_bytes(
+        members(*(record("response", p, f"http://{n}.example/") for n, p in enumerate(pages)))
+    )
+    config = ExtractConfig(languages=("en",), page_language="py3langid")
+    extract_pool([str(source)], str(tmp_path / "out"), config, LocalEngine(1))
+    table = pq.read_table(tmp_path / "out/pool")
+    assert table.schema.equals(SCHEMA)
+    assert [t["text"] for row in table["texts"].to_pylist() for t in row] == [*english, "Red barn"]
+    config = ExtractConfig(identifier="none", page_language="eldc")
+    with pytest.raises(UserError, match="--page-language"):
+        extract_pool([str(source)], str(tmp_path / "no"), config, LocalEngine(1))
+
+
+def test_html_lang_of_pages_in_wats_is_unknown(crawl: Path, tmp_path: Path) -> None:
+    config = ExtractConfig(page_language="eldc")
+    totals = extract_pool(
+        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "out"), config, LocalEngine(1)
+    )
+    alone = extract_pool(
+        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "alone"), ExtractConfig(), LocalEngine(1)
+    )
+    # Documentation in English: more of its short texts are found to be.
+    assert totals["languages"]["en"] > alone["languages"]["en"]
+    assert totals["texts"] == alone["texts"]

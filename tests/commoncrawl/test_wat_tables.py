@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from metacurate.commoncrawl import urls, wat, wat_tables
 from metacurate.commoncrawl.extract import ExtractConfig
-from metacurate.commoncrawl.page_rows import Counts, row_table
+from metacurate.commoncrawl.page_rows import USUAL, Counts, Reading, row_table
 from metacurate.commoncrawl.warc import RecordBatch, read_batches
 from metacurate.commoncrawl.wat_tables import WatPage
 from metacurate.kernels import bytes as byte_kernel
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
-from metacurate.texts.rules import TextRules, clean
+from metacurate.texts.rules import TextRules, clean, is_invisible
 from web_pages import members, read_rows, record
 
 PAGE_URLS = (
@@ -47,6 +47,9 @@ ADDRESS_PARTS = st.sampled_from(
         "/",
         "//",
         "a.png",
+        "&amp;",
+        "&#38;",
+        "&copy=1",
         ".",
         "..",
         "%2e",
@@ -73,6 +76,13 @@ ADDRESS_PARTS = st.sampled_from(
 TEXT_PARTS = st.sampled_from(
     [
         "a",
+        "&amp;",
+        "&#39;",
+        "&#x26",
+        "&copy=",
+        "&",
+        "\u2060",
+        "\ue000",
         "red",
         "car",
         " ",
@@ -157,35 +167,43 @@ def wat_page(draw: st.DrawFn) -> WatPage:
     return WatPage(block.replace(*damage) if damage[0] else block, url, "s")
 
 
+READINGS = st.builds(Reading, st.booleans(), st.booleans())
+
+
 def one_by_one(pages: list[WatPage], rules: TextRules) -> tuple[pa.Table, Counts]:
     counts = Counts()
     rows = [row for p in pages for row in wat_tables._rows(p, rules, counts)]
     return row_table(rows), counts
 
 
-def tables_of(data: bytes, rules: TextRules, counts: Counts) -> list[pa.Table]:
+def tables_of(
+    data: bytes, rules: TextRules, counts: Counts, reading: Reading = USUAL
+) -> list[pa.Table]:
     batches = read_batches(BytesIO(data), b"metadata", 1 << 25, counts.dropped_records)
-    return list(wat_tables.wat_tables(batches, "s", None, rules, counts))
+    return list(wat_tables.wat_tables(batches, "s", None, rules, counts, reading=reading))
 
 
 def together(
-    pages: list[WatPage], rules: TextRules, compressed: bool = True
+    pages: list[WatPage], rules: TextRules, compressed: bool = True, reading: Reading = USUAL
 ) -> tuple[pa.Table, Counts]:
     records = [record("metadata", page.block, page.url) for page in pages]
     counts = Counts()
-    tables = tables_of(members(*records) if compressed else b"".join(records), rules, counts)
+    tables = tables_of(
+        members(*records) if compressed else b"".join(records), rules, counts, reading
+    )
     assert counts.records == counts.pages == len(pages)
     counts.records = counts.pages = 0
     return pa.concat_tables([row_table([]), *tables]).combine_chunks(), counts
 
 
-@given(st.lists(wat_page(), max_size=6), st.sampled_from(RULES), st.booleans())
+@given(st.lists(wat_page(), max_size=6), st.sampled_from(RULES), st.booleans(), READINGS)
 @settings(max_examples=1500, deadline=None)
 def test_pages_together_equal_pages_one_by_one(
-    pages: list[WatPage], rules: TextRules, compressed: bool
+    pages: list[WatPage], rules: TextRules, compressed: bool, reading: Reading
 ) -> None:
+    pages = [one._replace(reading=reading) for one in pages]
     expected, expected_counts = one_by_one(pages, rules)
-    found, counts = together(pages, rules, compressed)
+    found, counts = together(pages, rules, compressed, reading)
     assert found.to_pylist() == expected.to_pylist()
     assert counts.statistics() == expected_counts.statistics()
     found.validate(full=True)
@@ -431,3 +449,11 @@ def test_html_is_looked_for_in_the_block_alone() -> None:
     counts = Counts()
     assert not list(read_rows(BytesIO(data), "x.wat.gz", "wat", ExtractConfig(), counts))
     assert counts.dropped_records == Counter({"no HTML metadata": 1})
+
+
+def test_invisible_texts_are_found_as_python_finds_them() -> None:
+    characters = [chr(c) for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
+    texts = [c for c in characters if not c.isspace()]
+    texts += [f"\u200b {c}" for c in texts[:20_000]] + ["", None, "a\u200b"]
+    found = wat_tables._invisible(pa.array(texts))
+    assert found.tolist() == [bool(text) and is_invisible(text) for text in texts]

@@ -102,3 +102,10 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"no model" * 100)
     with pytest.raises(UserError, match="no fastText model"):
         load_identifier(f"fasttext:{path}")
+
+
+def test_capitals_do_not_mislead_fasttext() -> None:
+    identifier = load_identifier(f"fasttext:{fasttext_model()}")
+    texts = [text for language, text in TEXTS.items() if language != "ja"]
+    for written in (texts, [text.upper() for text in texts], [text.title() for text in texts]):
+        assert identifier.identify(written)[0] == ["en", "de", "fr", "ru"]

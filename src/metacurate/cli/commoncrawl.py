@@ -42,6 +42,13 @@ def extract_command(
             "module:factory, or none."
         ),
     ] = "eldc",
+    page_language: Annotated[
+        str,
+        typer.Option(
+            help="Identifier for the texts of a page together: texts of one to three words are in "
+            "this language, unless they are English (py3langid is best); or none."
+        ),
+    ] = "none",
     min_lang_score: Annotated[
         float, typer.Option(help="Texts whose language has a lower score are 'und'.")
     ] = 0.0,
@@ -62,6 +69,20 @@ def extract_command(
         str | None,
         typer.Option(help="The crawl's name.", show_default="as the files say (CC-MAIN-2023-14)"),
     ] = None,
+    entities: Annotated[
+        str,
+        typer.Option(
+            help="Character references (&amp;) in WATs: decode, keep, or auto: decode in "
+            "files from before September 2019, which have them."
+        ),
+    ] = "auto",
+    official_key: Annotated[
+        bool,
+        typer.Option(
+            "--official-key",
+            help="Add the column official_key, by which official MetaCLIP shards name images.",
+        ),
+    ] = False,
     max_record_mib: Annotated[
         int, typer.Option(min=1, help="Larger records and pages are dropped (MiB).")
     ] = 32,
@@ -84,12 +105,15 @@ def extract_command(
     settings = ExtractConfig(
         languages=tuple(sorted(set(lang or ()))),
         identifier=identifier,
+        page_language=page_language,
         min_language_score=min_lang_score,
         rules=TextRules(
             min_length, max_length, min_letters, drop_file_names, drop_urls, tuple(text_rule or ())
         ),
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
+        entities=entities,
+        official_key=official_key,
     )
     totals = extract_pool(sources, out, settings, **options)
     tell_bad_files(totals)

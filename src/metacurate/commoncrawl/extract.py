@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from metacurate.commoncrawl.page_rows import (
+    FOUND,
     ROWS_PER_GROUP,
     Counts,
+    Reading,
     SourcePage,
     page_rows,
     row_tables,
@@ -29,10 +31,12 @@ from metacurate.commoncrawl.response import Page, Response, read_response
 from metacurate.commoncrawl.warc import (
     DAMAGES,
     Record,
+    file_start,
     other_content,
     read_batches,
     read_records,
 )
+from metacurate.commoncrawl.wat import has_entities
 from metacurate.commoncrawl.wat_tables import wat_tables
 from metacurate.errors import ArgumentError, UserError
 from metacurate.pool.files import fingerprint, open_source
@@ -45,6 +49,7 @@ from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
+from metacurate.texts.page_language import with_pages
 from metacurate.texts.rules import TextRules
 
 SCHEMA = pa.schema(
@@ -85,17 +90,25 @@ class ExtractConfig:
     """How to extract; plain values, so that it goes into a manifest.
 
     ``languages``: keep only texts in these (codes as in ``pool.language``); empty: all.
+    ``page_language``: an identifier for the texts of a page together, by which short texts go
+    (see ``texts.page_language``), or ``none``.
     ``identifier``: a language identifier's name, or ``none``: ``lang`` is null then.
     ``snapshot``: the crawl's name; by default as the file says (``isPartOf``), else its address.
     ``max_record_bytes``: larger records and pages are dropped.
+    ``entities``: whether character references (``&amp;``) in the values of WATs are replaced:
+    ``decode``, ``keep``, or ``auto``: in files from before September 2019, which hold them.
+    ``official_key``: add the column ``official_key`` (see ``page_rows.official_key``).
     """
 
     languages: tuple[str, ...] = ()
     identifier: str = DEFAULT
+    page_language: str = "none"
     min_language_score: float = 0.0
     rules: TextRules = field(default_factory=TextRules)
     snapshot: str | None = None
     max_record_bytes: int = 32 << 20
+    entities: str = "auto"
+    official_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,11 @@ def extract_pool(
     """
     with open_run(out, inputs=[s for s in sources if not s.startswith("@")], **options) as run:
         files = find_sources(sources)
+        if config.entities not in ("auto", "decode", "keep"):
+            raise ArgumentError(
+                "{entities} must be auto, decode or keep, not {value}", value=config.entities
+            )
+        load_page_identifier(config)
         load_identifier_of(config)  # a missing package is told before the work begins
         settings = {
             "sources": [{"source": s, "content": _fingerprint(s)} for s, _ in files],
@@ -215,13 +233,27 @@ def load_identifier_of(config: ExtractConfig) -> CarefulIdentifier | None:
     return None
 
 
+def load_page_identifier(config: ExtractConfig) -> CarefulIdentifier | None:
+    """The identifier for the texts of a page together; None for ``none``. Raises UserError."""
+    if config.page_language == "none":
+        return None
+    if config.identifier == "none":
+        raise UserError("--page-language needs a language identifier; leave out --identifier none")
+    return load_identifier(config.page_language)
+
+
+def pool_schema(config: ExtractConfig) -> pa.Schema:
+    """The columns of the pool's shards."""
+    return SCHEMA.append(FOUND.field("official_key")) if config.official_key else SCHEMA
+
+
 def extract_shard(task: ExtractTask) -> Statistics:
     """Extract one source file to its shard; its statistics."""
     counts = Counts()
     with (
         open_input(task.source) as file,
         task.folder.create(task.shard) as out,
-        pq.ParquetWriter(out, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(out, pool_schema(task.config), compression="zstd") as writer,
     ):
         found = read_tables(file, task.source, task.format, task.config, counts)
         for table in tables(found, task.config, counts):
@@ -241,9 +273,15 @@ def read_tables(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[pa.Table]:
     """Yield the rows of one source file as tables (``FOUND``) of any size."""
-    content = other_content(file)
+    start = file_start(file)
+    content = other_content(start) if start is not None else None
     if content is None:
-        yield from _read_archive(file, source, form, config, counts)
+        entities = form == WAT and (
+            config.entities == "decode"
+            or (config.entities == "auto" and has_entities(start or b"", source))
+        )
+        reading = Reading(entities, config.official_key)
+        yield from _read_archive(file, source, form, config, counts, reading)
         if counts.records == 0 and any(reason in DAMAGES for reason in counts.dropped_records):
             content = NO_RECORD
     if content is not None:
@@ -251,11 +289,13 @@ def read_tables(
 
 
 def _read_archive(
-    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
+    file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts, reading: Reading
 ) -> Iterator[pa.Table]:
     if form == WAT:
         batches = read_batches(file, b"metadata", config.max_record_bytes, counts.dropped_records)
-        return wat_tables(batches, config.snapshot, _crawl_of(source), config.rules, counts)
+        return wat_tables(
+            batches, config.snapshot, _crawl_of(source), config.rules, counts, reading=reading
+        )
     pages = warc_pages(file, source, config, counts)
     return row_tables(row for page in pages for row in page_rows(page, config.rules, counts))
 
@@ -290,6 +330,8 @@ def warc_pages(
                     name,
                     record.offset,
                     page.encoding,
+                    Reading(with_keys=config.official_key),
+                    page.language,
                 )
 
 
@@ -331,7 +373,7 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
 
     Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
     """
-    identifier = load_identifier_of(config)
+    identifier, page_identifier = load_identifier_of(config), load_page_identifier(config)
     waiting: list[pa.Table] = []
     rows = 0
     for table in found:
@@ -339,21 +381,27 @@ def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> 
         rows += table.num_rows
         while rows >= ROWS_PER_GROUP:
             joined = pa.concat_tables(waiting)
-            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, counts)
+            yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, page_identifier, counts)
             rows -= ROWS_PER_GROUP
             waiting = [joined[ROWS_PER_GROUP:]]
     if rows:
-        yield _pool_table(pa.concat_tables(waiting), config, identifier, counts)
+        yield _pool_table(pa.concat_tables(waiting), config, identifier, page_identifier, counts)
 
 
 def _pool_table(
-    found: pa.Table, config: ExtractConfig, identifier: CarefulIdentifier | None, counts: Counts
+    found: pa.Table,
+    config: ExtractConfig,
+    identifier: CarefulIdentifier | None,
+    page_identifier: CarefulIdentifier | None,
+    counts: Counts,
 ) -> pa.Table:
     found = found.combine_chunks()
     lists = found["texts"].chunk(0)
     texts = lists.flatten()
     sizes = lists.value_lengths().to_numpy()
     languages = _languages(texts.field("text"), identifier)
+    if page_identifier is not None:
+        languages = _by_pages(found, texts.field("text"), languages, page_identifier)
     if config.languages:
         wanted = pc.is_in(languages, pa.array(config.languages)).to_numpy(zero_copy_only=False)
         row_of = np.repeat(np.arange(len(sizes)), sizes)
@@ -379,7 +427,8 @@ def _pool_table(
         "uid": url_uids(urls.cast(pa.large_string())),
         "texts": pa.ListArray.from_arrays(pa.array(offsets), struct),
     }
-    return pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    schema = pool_schema(config)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
@@ -389,3 +438,24 @@ def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> p
     distinct = texts.dictionary_encode()
     languages = identifier.languages(distinct.dictionary.to_pylist())
     return pa.array(languages, pa.string()).take(distinct.indices)
+
+
+def _by_pages(
+    found: pa.Table, texts: pa.StringArray, languages: pa.StringArray, identifier: CarefulIdentifier
+) -> pa.StringArray:
+    """The languages of texts, with those of short texts by their pages."""
+    urls = found["page_url"].chunk(0).dictionary_encode().indices.to_numpy()
+    starts = np.concatenate([[True], urls[1:] != urls[:-1]])
+    page_of_row = np.cumsum(starts) - 1
+    sizes = found["texts"].chunk(0).value_lengths().to_numpy()
+    stated = found["page_language"].filter(pa.array(starts)).to_pylist()
+    return pa.array(
+        with_pages(
+            texts.to_pylist(),
+            languages.to_pylist(),
+            np.repeat(page_of_row, sizes),
+            stated,
+            identifier,
+        ),
+        pa.string(),
+    )

@@ -47,11 +47,14 @@ _NOT_SHOWN = frozenset(
 
 
 class Parsed(NamedTuple):
-    """A page's images in document order, its ``<base href>``, and the encoding it declares."""
+    """A page's images in document order, its ``<base href>``, the encoding that it declares, and
+    its ``<html lang>``.
+    """
 
     images: list[Image]
     base_href: str | None
     meta_encoding: str | None
+    language: str | None
 
 
 def has_images(html: str) -> bool:
@@ -75,7 +78,7 @@ def read_page(html: str, *, with_encoding: bool = False) -> Parsed:
     """
     document = HTMLTree.parse(html).document
     if document is None:
-        return Parsed([], None, None)
+        return Parsed([], None, None, None)
     base = next(
         (
             href
@@ -90,7 +93,10 @@ def read_page(html: str, *, with_encoding: bool = False) -> Parsed:
         found = _with_fallbacks(found)
     captions = _captions(document, [image.element for image in found])
     images = [image.read(captions) for image in found if image.is_image]
-    return Parsed(images, base, _meta_encoding(document) if with_encoding else None)
+    root = document.document_element
+    language = root.getattr("lang") if root is not None else None
+    encoding = _meta_encoding(document) if with_encoding else None
+    return Parsed(images, base, encoding, language)
 
 
 def _meta_encoding(document: Any) -> str | None:

@@ -5,14 +5,17 @@ A row is one image on one page. All that is dropped is counted by reason.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
+from urllib.parse import urljoin
 
 import pyarrow as pa
 
+from metacurate.commoncrawl.entities import unescape
 from metacurate.commoncrawl.html import Image
 from metacurate.commoncrawl.urls import NO_URL, Base
 from metacurate.runtime.manifest import Statistics
@@ -34,6 +37,8 @@ FOUND = pa.schema(
         ("snapshot", pa.string()),
         ("warc_file", pa.string()),
         ("record_offset", pa.int64()),
+        ("official_key", pa.string()),
+        ("page_language", pa.string()),
     ]
 )
 """The columns of rows whose texts have no language yet."""
@@ -70,6 +75,18 @@ class Counts:
         }
 
 
+class Reading(NamedTuple):
+    """How pages are read: ``entities``: attributes' values hold character references, to be
+    replaced; ``with_keys``: rows get an ``official_key``.
+    """
+
+    entities: bool = False
+    with_keys: bool = False
+
+
+USUAL = Reading()
+
+
 class SourcePage(NamedTuple):
     """The images of one page and where the page comes from.
 
@@ -83,6 +100,8 @@ class SourcePage(NamedTuple):
     warc_file: str | None
     record_offset: int | None
     encoding: str | None = None
+    reading: Reading = USUAL
+    language: str | None = None
 
 
 class Row(NamedTuple):
@@ -94,6 +113,20 @@ class Row(NamedTuple):
     snapshot: str | None
     warc_file: str | None
     record_offset: int | None
+    official_key: str | None = None
+    page_language: str | None = None
+
+
+def official_key(page_url: str, written: str) -> str | None:
+    """The key that the official script gives an image: 24 hex digits; None if it gives none.
+
+    ``written``: the image's address as the page has it.
+    """
+    try:
+        url = urljoin(page_url, written).replace("\t", "").replace(" ", "")
+        return hashlib.sha224(url.encode()).hexdigest()[:24]
+    except ValueError:
+        return None
 
 
 def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Row]:
@@ -102,8 +135,12 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     The first usable of an image's addresses is taken. An image that the page has again with the
     same texts makes no second row.
     """
+    entities, with_keys = page.reading
+    base_href = page.base_href
+    if entities and base_href is not None:
+        base_href = unescape(base_href)
     try:
-        base = Base(page.page_url, page.base_href, page.encoding)
+        base = Base(page.page_url, base_href, page.encoding)
     except ValueError:
         counts.dropped_pages[BAD_PAGE_URL] += 1
         return
@@ -112,7 +149,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     for addresses, written in page.images:
         texts: list[tuple[str, str]] = []
         for source, raw in written:
-            text = clean(raw)
+            text = clean(unescape(raw) if entities else raw)
             reason = drop_reason(text, rules)
             if reason is None and text in (kept for _, kept in texts):
                 reason = REPEATED_TEXT
@@ -123,9 +160,9 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
         if not texts:
             counts.dropped_images[NO_KEPT_TEXT] += 1
             continue
-        url, problem = None, NO_URL
+        url, problem, address = None, NO_URL, ""
         for address in addresses:
-            url, problem = base.resolve(address)
+            url, problem = base.resolve(unescape(address) if entities else address)
             if url is not None:
                 break
         if url is None:
@@ -136,7 +173,16 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
             counts.dropped_images[REPEATED] += 1
             continue
         seen.add(key)
-        yield Row(url, texts, page.page_url, page.snapshot, page.warc_file, page.record_offset)
+        yield Row(
+            url,
+            texts,
+            page.page_url,
+            page.snapshot,
+            page.warc_file,
+            page.record_offset,
+            official_key(page.page_url, address) if with_keys else None,
+            page.language,
+        )
 
 
 def row_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:

@@ -60,7 +60,7 @@ class Response(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The images of one page (as ``html.read_page`` gives them), and its encoding.
+    """The images of one page (as ``html.read_page`` gives them), its encoding and ``<html lang>``.
 
     ``damaged``: bytes were lost, or stand for no character (U+FFFD).
     """
@@ -69,6 +69,7 @@ class Page(NamedTuple):
     base_href: str | None
     encoding: str
     damaged: bool
+    language: str | None
 
 
 class _Content(NamedTuple):
@@ -102,12 +103,14 @@ def read_response(response: Response) -> Page | str:
     decoded = decode(content.body, content.charset)
     if not has_images(decoded.text):
         return NO_IMAGE
-    images, base_href, declared = read_page(decoded.text, with_encoding=not decoded.certain)
+    parsed = read_page(decoded.text, with_encoding=not decoded.certain)
+    declared = parsed.meta_encoding
     if declared is not None and declared != decoded.encoding:
         # Declared further down than encodings are looked for: as browsers, begin anew.
         decoded = decode_as(content.body, declared)
-        images, base_href, _ = read_page(decoded.text)
-    return Page(images, base_href, decoded.encoding, decoded.damaged or content.is_cut)
+        parsed = read_page(decoded.text)
+    damaged = decoded.damaged or content.is_cut
+    return Page(parsed.images, parsed.base_href, decoded.encoding, damaged, parsed.language)
 
 
 def _content(response: Response) -> _Content | str:

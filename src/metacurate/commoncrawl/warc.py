@@ -127,8 +127,8 @@ class RecordBatch(NamedTuple):
     empty if there is none)."""
 
 
-def other_content(file: IO[bytes]) -> str | None:
-    """What a file is that cannot be a web archive, told by its beginning; None if it may be one."""
+def file_start(file: IO[bytes]) -> bytes | None:
+    """How a file begins (of gzip, what its first member holds); None if it cannot be read."""
     start = file.read(SNIFFED_BYTES)
     file.seek(0)
     if start.startswith(GZIP_MAGIC):
@@ -139,6 +139,11 @@ def other_content(file: IO[bytes]) -> str | None:
             return None
         if not start and not inflater.eof:
             return None
+    return start
+
+
+def other_content(start: bytes) -> str | None:
+    """What a file is that cannot be a web archive, told by its start; None if it may be one."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not text:
         return "empty file"

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +19,7 @@ import orjson
 from metacurate.commoncrawl.html import Image
 from metacurate.kernels.wat import MARK
 
+TEXT_ATTRIBUTES = ("alt", "title", "data-image-title")
 _IMAGE_PATH = "IMG@/src"
 _BEFORE_MARK = b'{"path":'
 _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
@@ -33,6 +36,13 @@ _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
 _OFFSET = re.compile(_OBJECT_PARTS + rb'"Offset":"?([0-9]{1,18})\b')
 _SNAPSHOT = re.compile(rb'"isPartOf":' + _STRING)
+
+
+# Before this month, the tool that makes WATs left the entities of attributes as they were written.
+FIRST_DECODED = date(2019, 9, 1)
+_EXTRACTED = re.compile(rb"^Extracted-Date:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
+_MADE = re.compile(rb"^WARC-Date:[ \t]*([0-9]{4}-[0-9]{2}-[0-9]{2})", re.IGNORECASE | re.MULTILINE)
+_CRAWL = re.compile(r"CC-MAIN-([0-9]{4})-([0-9]{2})(?![0-9])")
 
 
 class InvalidJson(ValueError):
@@ -64,11 +74,34 @@ def snapshot(block: bytes) -> str | None:
         return None
 
 
+def has_entities(start: bytes, address: str) -> bool:
+    """Whether the attributes' values in a WAT hold entities, by the file's age.
+
+    ``start``: how the file begins: with the ``warcinfo`` record that says when it was made. If it
+    does not, the crawl's name in the file's ``address`` decides.
+    """
+    try:
+        extracted = _EXTRACTED.search(start)
+        if extracted is not None:
+            made = parsedate_to_datetime(extracted[1].decode("latin-1"))
+            return made.replace(tzinfo=made.tzinfo or UTC).date() < FIRST_DECODED
+        stated = _MADE.search(start)
+        if stated is not None:
+            return date.fromisoformat(stated[1].decode()) < FIRST_DECODED
+        crawl = _CRAWL.search(address)
+        if crawl is not None:
+            made = datetime.strptime(f"{crawl[1]} {crawl[2]} 1", "%G %V %u").replace(tzinfo=UTC)
+            return made.date() < FIRST_DECODED
+    except ValueError:
+        pass
+    return False
+
+
 def read_page(block: bytes) -> Page:
     """The images of the page that a record's JSON describes. Raises InvalidJson.
 
-    Images have ``src`` and the texts ``alt`` and ``title``; WATs tell nothing of lazy loading,
-    ``srcset`` or captions.
+    Images have ``src`` and the texts ``alt``, ``title`` and ``data-image-title``; WATs tell nothing
+    of lazy loading, ``srcset`` or captions.
     """
     at = block.find(MARK)
     if at < 0:
@@ -135,7 +168,7 @@ def _parse_whole(block: bytes) -> Page:
     for link in _child(html, "Links", list):
         if not isinstance(link, dict) or link.get("path") != _IMAGE_PATH:
             continue
-        texts = [(name, _child(link, name, str)) for name in ("alt", "title")]
+        texts = [(name, _child(link, name, str)) for name in TEXT_ATTRIBUTES]
         images.append(((_child(link, "url", str),), tuple(pair for pair in texts if pair[1])))
     return Page(
         images,

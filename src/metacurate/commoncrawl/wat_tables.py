@@ -8,6 +8,7 @@ uses. An unusual page is left to ``page_rows`` as a whole. The rows and counts a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,15 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.commoncrawl import wat
+from metacurate.commoncrawl.entities import unescape
 from metacurate.commoncrawl.page_rows import (
     BAD_PAGE_URL,
     FOUND,
     NO_KEPT_TEXT,
     REPEATED,
     REPEATED_TEXT,
+    USUAL,
     Counts,
+    Reading,
     Row,
     SourcePage,
+    official_key,
     page_rows,
     row_table,
     row_tables,
@@ -46,6 +51,12 @@ BATCH_LINKS = 32_768  # each may become an address of MAX_URL_CHARS
 BATCH_ROWS = 4096
 
 _INVISIBLE = f"^[{INVISIBLE}][ {INVISIBLE}]*$"
+# The first bytes of invisible characters; a range of them has few.
+_MAY_BE_INVISIBLE = np.zeros(256, bool)
+for _part in re.findall(r".-.|.", INVISIBLE):
+    _first, _last = (c.encode()[0] for c in (_part[0], _part[-1]))
+    _MAY_BE_INVISIBLE[_first : _last + 1] = True
+
 INVALID_JSON = "invalid JSON"
 NO_HTML_METADATA = "no HTML metadata"
 
@@ -56,6 +67,7 @@ class WatPage(NamedTuple):
     block: bytes
     url: str
     snapshot: str | None
+    reading: Reading = USUAL
 
 
 def wat_tables(
@@ -64,13 +76,15 @@ def wat_tables(
     snapshot: str | None,
     rules: TextRules,
     counts: Counts,
+    *,
+    reading: Reading = USUAL,
 ) -> Iterator[pa.Table]:
     """Yield the rows of a WAT's records, in order, as tables (``FOUND``).
 
     ``fixed_snapshot``: the crawl's name whatever the file says; ``snapshot``: until the file says.
     """
     snapshot = fixed_snapshot or snapshot
-    pending = _Pending()
+    pending = _Pending(reading)
     for batch in batches:
         data = np.frombuffer(batch.data, np.uint8)
         counts.records += len(batch.spans)
@@ -92,7 +106,7 @@ def wat_tables(
                 continue
             counts.pages += 1
             url = batch.data[uri:uri_end].decode("utf-8", "replace")
-            rows = _rows(WatPage(block, url, snapshot), rules, counts)
+            rows = _rows(WatPage(block, url, snapshot, reading), rules, counts)
             if len(block) > BATCH_BYTES:
                 yield from _flush(pending, snapshot, rules, counts)
                 yield from row_tables(rows)
@@ -114,7 +128,13 @@ def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
         counts.dropped_pages[NO_IMAGE] += 1
         return
     source = SourcePage(
-        read.images, read.base_href, page.url, page.snapshot, read.warc_file, read.record_offset
+        read.images,
+        read.base_href,
+        page.url,
+        page.snapshot,
+        read.warc_file,
+        read.record_offset,
+        reading=page.reading,
     )
     yield from page_rows(source, rules, counts)
 
@@ -122,7 +142,8 @@ def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
 class _Pending:
     """Pages that wait to become a table: those taken over with their links, and others' rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
         self._pages = np.empty((BATCH_PAGES, kernel.PAGE_COLUMNS), np.int64)
         self._links = np.empty((BATCH_LINKS, kernel.LINK), np.int64)
         self._strings = np.empty(BATCH_BYTES + MAX_HEADER_BYTES, np.uint8)
@@ -197,9 +218,10 @@ def _links_table(
     page_urls = _copied(raw, pages[:, kernel.URL : kernel.URL_END + 1])
     bases, bad = _bases(page_urls)
     broken = np.zeros(len(pages), bool)
-    alt = _read_texts(raw, links, kernel.ALT, broken)
-    title = _read_texts(raw, links, kernel.TITLE, broken)
-    escaped = _escaped_addresses(raw, links, broken)
+    entities = pending.reading.entities
+    alt = _read_texts(raw, links, kernel.ALT, broken, entities)
+    title = _read_texts(raw, links, kernel.TITLE, broken, entities)
+    escaped = _escaped_addresses(raw, links, broken, entities)
     _add(counts.dropped_pages, INVALID_JSON, broken.sum())
     _add(counts.dropped_pages, BAD_PAGE_URL, (bad & ~broken).sum())
 
@@ -232,10 +254,25 @@ def _links_table(
             pa.repeat(pa.scalar(snapshot, pa.string()), len(page_of)),
             files.take(row_page),
             pa.array(pages[page_of, kernel.OFFSET]),
+            _keys(raw, links[rows[first]], page_urls)
+            if pending.reading.with_keys
+            else pa.nulls(len(page_of), pa.string()),
+            pa.nulls(len(page_of), pa.string()),
         ],
         schema=FOUND,
     )
     return table, page_of
+
+
+def _keys(raw: np.ndarray, links: np.ndarray, page_urls: pa.StringArray) -> pa.StringArray:
+    """The official keys of links."""
+    urls = page_urls.to_pylist()
+    columns = links[:, kernel.PAGE : kernel.ADDRESS_END + 1].tolist()
+    keys = [
+        official_key(urls[page], wat.json_text(raw[start:end].tobytes()))
+        for page, start, end in columns
+    ]
+    return pa.array(keys, pa.string())
 
 
 def _taken(texts: pa.StringArray, rows: np.ndarray, kept: np.ndarray) -> pa.StringArray:
@@ -285,7 +322,9 @@ class _Texts(NamedTuple):
     characters: np.ndarray
 
 
-def _read_texts(raw: np.ndarray, links: np.ndarray, column: int, broken: np.ndarray) -> _Texts:
+def _read_texts(
+    raw: np.ndarray, links: np.ndarray, column: int, broken: np.ndarray, entities: bool
+) -> _Texts:
     """The texts of a column; of pages with an invalid one, ``broken`` becomes true."""
     spans = links[:, column : column + 2]
     lengths = spans[:, 1] - spans[:, 0]
@@ -294,11 +333,15 @@ def _read_texts(raw: np.ndarray, links: np.ndarray, column: int, broken: np.ndar
     out = np.empty(int(lengths.sum()), np.uint8)
     text_kernel.clean_texts(raw, spans, characters, offsets, out)
     texts = _string_array(offsets, out, lengths > 0)
-    places = np.flatnonzero(characters < 0)
+    is_odd = characters < 0
+    if entities:
+        is_odd |= pc.match_substring(texts, "&").fill_null(False).to_numpy(False)
+    places = np.flatnonzero(is_odd)
     odd: list[str] = []
     for page, start, end in links[places][:, [kernel.PAGE, column, column + 1]].tolist():
         try:
-            odd.append(clean(wat.json_text(raw[start:end].tobytes())))
+            written = wat.json_text(raw[start:end].tobytes())
+            odd.append(clean(unescape(written) if entities else written))
         except wat.InvalidJson:
             broken[page] = True
             odd.append("")
@@ -312,7 +355,7 @@ def _kept_texts(column: _Texts, usual: np.ndarray, rules: TextRules, counts: Cou
     if rules.only_lengths:
         least = max(1, rules.min_length)
         fits = (column.characters >= least) & (column.characters <= rules.max_length)
-        fits &= ~pc.match_substring_regex(column.texts, _INVISIBLE).fill_null(False).to_numpy(False)
+        fits &= ~_invisible(column.texts)
     else:
         fits = np.zeros(len(present), bool)
     kept = present & fits
@@ -325,16 +368,38 @@ def _kept_texts(column: _Texts, usual: np.ndarray, rules: TextRules, counts: Cou
     return kept
 
 
-def _escaped_addresses(raw: np.ndarray, links: np.ndarray, broken: np.ndarray) -> dict[int, str]:
+def _invisible(texts: pa.StringArray) -> np.ndarray:
+    """Which (cleaned) texts have nothing that can be seen."""
+    content, offsets = _bytes_and_offsets(texts)
+    found = np.zeros(len(texts), bool)
+    if not len(content):
+        return found
+    # The pattern is looked for only where the first byte allows it: in few texts.
+    starts = np.minimum(offsets[:-1], len(content) - 1)
+    places = np.flatnonzero(_MAY_BE_INVISIBLE[content[starts]] & (offsets[1:] > offsets[:-1]))
+    if len(places):
+        few = pc.match_substring_regex(texts.take(pa.array(places)), _INVISIBLE)
+        found[places] = few.fill_null(False).to_numpy(False)
+    return found
+
+
+def _escaped_addresses(
+    raw: np.ndarray, links: np.ndarray, broken: np.ndarray, entities: bool
+) -> dict[int, str]:
     """The addresses with escapes, by link; a page with an invalid one becomes ``broken``."""
     escaped = np.empty(len(links), bool)
-    url_kernel.have_escapes(raw, links[:, kernel.ADDRESS : kernel.ADDRESS_END + 1], escaped)
+    bounds = links[:, kernel.ADDRESS : kernel.ADDRESS_END + 1]
+    url_kernel.have_escapes(raw, bounds, escaped)
+    if entities:
+        references = np.concatenate([[0], np.cumsum(raw == ord("&"))])
+        escaped |= references[bounds[:, 1]] > references[bounds[:, 0]]
     addresses: dict[int, str] = {}
     places = np.flatnonzero(escaped)
     spans = links[places, kernel.PAGE : kernel.ADDRESS_END + 1].tolist()
     for link, (page, start, end) in zip(places.tolist(), spans, strict=True):
         try:
-            addresses[link] = wat.json_text(raw[start:end].tobytes())
+            written = wat.json_text(raw[start:end].tobytes())
+            addresses[link] = unescape(written) if entities else written
         except wat.InvalidJson:
             broken[page] = True
     return addresses
@@ -366,6 +431,7 @@ def _resolve(
         offsets,
         out,
     )
+    kinds[np.isin(which, list(escaped))] = url_kernel.ODD
     _add(counts.dropped_images, NO_URL, (kinds == url_kernel.EMPTY).sum())
     _add(counts.dropped_images, DATA_URL, (kinds == url_kernel.DATA).sum())
     urls = _string_array(offsets, out[: offsets[-1]].copy(), kinds == url_kernel.RESOLVED)

@@ -1,4 +1,4 @@
-"""A pair's ``uid``: 128 bits of BLAKE2b of its normalised image URL, or of its key.
+"""A pair's ``uid``: 128 bits of BLAKE2b of its canonical image URL, or of its key.
 
 The reference (``normalise_url``, ``url_uid``, ``key_uid``) is the definition; ``url_uids`` and
 ``key_uids`` give the same for whole Arrow arrays through a compiled kernel.

@@ -166,8 +166,9 @@ class _FastText:
             raise UserError(f"{model_file} is no fastText model: {error}") from None
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
-        # The classifier reads one line a text; a line break within would be an error.
-        found = [self._model.predict(" ".join(text.split())) for text in texts]
+        # The classifier reads one line a text; a line break within would be an error. It was
+        # trained on sentences: capitals ("RED BARN") mislead it.
+        found = [self._model.predict(" ".join(text.lower().split())) for text in texts]
         languages = [labels[0].removeprefix("__label__") if labels else "" for labels, _ in found]
         return languages, [min(1.0, float(s[0])) if len(s) else 0.0 for _, s in found]
 
