@@ -102,7 +102,7 @@ def test_classification_of_a_folder_and_of_tars_agree(image_folder, tar_folder, 
         assert result["mean_per_class"]["value"] == pytest.approx((1 + 1 + 0.8) / 3)
         assert result["groups"]["rare"]["top1"]["value"] == pytest.approx(0.8)
         assert result["groups"]["common"]["top1"]["value"] == 1
-        assert result["skipped"] == {"broken_image": 1}
+        assert result["skipped"] == {"not_an_image": 1}
         assert result["top1"]["low"] < 28 / 30 < result["top1"]["high"]
     assert dict(estimates(results[0])).keys() >= {"top1", "rare top1", "common mean_per_class"}
 
@@ -124,7 +124,7 @@ def test_a_batch_with_broken_images_keeps_the_order_of_the_others(image_folder):
     small = dataclasses.replace(COLOUR_MODEL, batch_size=3)
     result = evaluate(small, str(image_folder))
     assert result == evaluate(COLOUR_MODEL, str(image_folder))
-    assert result["skipped"] == {"broken_image": 1}
+    assert result["skipped"] == {"not_an_image": 1}
 
 
 def test_a_model_that_cannot_tell_gets_no_hits(image_folder):
