@@ -153,8 +153,9 @@ ODD_IMAGES: dict[str, Callable[[], bytes]] = {
     "gamma with a wrong checksum": lambda: grey_png(
         8, chunk(b"pHYs", bytes(9), wrong=True)
     ),
-    **{f"grey gamma {n}": lambda n=n: grey_png(8, gamma(n)) for n in (35_000, 43_000, 44_000, 45_455, 55_000,
-                                                                  100_000, 250_000)},
+    **{f"grey gamma {n}": lambda n=n: grey_png(8, gamma(n)) for n in (
+        35_000, 43_000, 44_000, 45_455, 55_000, 100_000, 250_000
+    )},
     "alpha and gamma": lambda: png(
         8, 6, [bytes([200, 100, 50, 16 * n]) * 16 for n in range(16)], gamma(100_000)
     ),
