@@ -122,6 +122,11 @@ def moving_webp() -> bytes:
                    duration=10_000)  # fmt: skip
 
 
+def gamma(value: int) -> bytes:
+    """The chunk that says how samples become light."""
+    return chunk(b"gAMA", struct.pack(">I", value))
+
+
 def key(*samples: int) -> bytes:
     """The chunk that makes a colour transparent."""
     return chunk(b"tRNS", struct.pack(f">{len(samples)}H", *samples))
@@ -148,6 +153,19 @@ ODD_IMAGES: dict[str, Callable[[], bytes]] = {
     "gamma with a wrong checksum": lambda: grey_png(
         8, chunk(b"pHYs", bytes(9), wrong=True)
     ),
+    **{f"grey gamma {n}": lambda n=n: grey_png(8, gamma(n)) for n in (
+        35_000, 43_000, 44_000, 45_455, 55_000, 100_000, 250_000
+    )},
+    "alpha and gamma": lambda: png(
+        8, 6, [bytes([200, 100, 50, 16 * n]) * 16 for n in range(16)], gamma(100_000)
+    ),
+    "key and gamma": lambda: grey_png(4, gamma(100_000), key(7)),
+    "palette and gamma": lambda: png(
+        8, PALETTE, [bytes(range(4)) * 4] * 16, gamma(70_000),
+        chunk(b"PLTE", bytes([255, 0, 0, 90, 180, 30, 0, 60, 255, 9, 9, 9])),
+    ),
+    "16 bits and gamma": lambda: grey_png(16, gamma(100_000)),
+    "gamma beside sRGB": lambda: grey_png(8, chunk(b"sRGB", b"\0"), gamma(100_000)),
     "over a MiB of text and profile": long_text_png,
     "an animation that hides its first image": hidden_first_image,
     "first frame smaller than the canvas": small_first_frame,

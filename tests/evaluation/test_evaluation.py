@@ -106,7 +106,7 @@ def test_classification_of_a_folder_and_of_tars_agree(image_folder, tar_folder, 
         assert [result["groups"][g]["images"] for g in ("rare", "common")] == [10, 20]
         assert result["repeated_class_names"] == []
         assert result["groups"]["common"]["top1"]["value"] == 1
-        assert result["skipped"] == {"broken_image": 1}
+        assert result["skipped"] == {"not_an_image": 1}
         assert result["top1"]["low"] < 28 / 30 < result["top1"]["high"]
     assert dict(estimates(results[0])).keys() >= {"top1", "rare top1", "common mean_per_class"}
 
@@ -128,7 +128,7 @@ def test_a_batch_with_broken_images_keeps_the_order_of_the_others(image_folder):
     small = dataclasses.replace(COLOUR_MODEL, batch_size=3)
     result = evaluate(small, str(image_folder))
     assert result == evaluate(COLOUR_MODEL, str(image_folder))
-    assert result["skipped"] == {"broken_image": 1}
+    assert result["skipped"] == {"not_an_image": 1}
 
 
 @pytest.mark.parametrize(("value", "right"), [(1.0, 1 / 3), (float("nan"), 0.0)])

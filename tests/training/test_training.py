@@ -204,7 +204,9 @@ def test_the_command_ends_in_one_line_and_with_the_signals_exit_code(run, undist
     stopped = command(5)
     assert stopped.returncode == 128 + signal.SIGTERM
     message = "stopped at step 6 of 12; run the same command again to resume"
-    assert stopped.stderr.splitlines() == [message]
+    # A slow machine reports its progress besides.
+    said = [line for line in stopped.stderr.splitlines() if not line.startswith("train: ")]
+    assert said == [message]
     assert command(100).returncode == 0
     for name, tensor in weights(undisturbed).items():
         assert torch.equal(weights(out)[name], tensor), name

@@ -28,6 +28,7 @@ from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
+from metacurate.webdataset.facts import decode_text, sample_texts
 from metacurate.webdataset.shards import read_samples
 
 CLASS_NAMES_FILES = ("classnames.txt", "classnames.json")
@@ -278,9 +279,11 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
                 continue
             try:
                 label = int(sample.files["cls"]) if "cls" in sample.files else None
-                text = sample.files.get("txt", b"").decode()
-            except (ValueError, UnicodeDecodeError):
+            except ValueError:
                 skipped["broken_label"] += 1
                 continue
-            captions = tuple(line.strip() for line in text.splitlines() if line.strip())
-            yield Example(sample.image, label, captions)
+            text = decode_text(sample.files.get("txt"), skipped)
+            texts = sample_texts(sample.record(skipped), text)
+            # A line a caption, in the retrieval sets of CLIP_benchmark.
+            lines = [line.strip() for found in texts for line in (found.text or "").splitlines()]
+            yield Example(sample.image, label, tuple(line for line in lines if line))

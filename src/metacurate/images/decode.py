@@ -1,10 +1,10 @@
 """The one decoder: an image file's bytes become RGB pixels, the same for every command.
 
 A picture comes out as a browser draws it on a white page: turned as its orientation says, its
-transparency laid over white, the first frame of an animation on its canvas. (Colour profiles are
-not applied.) Only the listed formats are opened. Pixels, and the scans of a JPEG, are bounded
-before anything is decoded; and commands run it in child processes (``decoders``), whose processor
-time and memory the kernel bounds.
+transparency laid over white, a PNG's gamma applied, the first frame of an animation on its canvas.
+(Colour profiles are not applied.) Only the listed formats are opened. Pixels, and the scans of a
+JPEG, are bounded before anything is decoded; and commands run it in child processes (``decoders``),
+whose processor time and memory the kernel bounds.
 
 ``tests/images/test_browser_pixels.py`` holds this to what Chromium draws.
 """
@@ -57,6 +57,9 @@ PNG_DRAWN = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"})
 PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 MAX_EXIF_BYTES = 64 << 10
 PNG_GREY, PNG_RGB = 0, 2
+# Beyond these a gamma is a mistake, and all would be black or white; near 1 / 2.2 it is sRGB's.
+MIN_GAMMA, MAX_GAMMA = 0.1, 5.0
+SRGB_GAMMA_MARGIN = 0.05
 
 Mask = npt.NDArray[np.bool_]
 
@@ -177,8 +180,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _flattened(image: Image.Image, png: _Png | None) -> Image.Image:
     """The loaded image as 8-bit RGB, transparency laid over white."""
+    tones = None if png is None else png.tones()
     if png is not None and (clear := png.transparent(image)) is not None:
-        colours = _to_rgb(image)
+        colours = _to_rgb(image, tones)
         colours.paste((255, 255, 255), mask=Image.fromarray(clear))
         return colours
     if isinstance(image, GifImageFile) and (box := image.dispose_extent) != (0, 0, *image.size):
@@ -186,32 +190,45 @@ def _flattened(image: Image.Image, png: _Png | None) -> Image.Image:
         canvas = Image.new("RGB", image.size, (255, 255, 255))
         canvas.paste(_to_rgb(image.crop(box)), box)
         return canvas
-    return _to_rgb(image)
+    return _to_rgb(image, tones)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, tones: list[int] | None = None) -> Image.Image:
+    """As RGB on white; ``tones`` are what the 256 values of red, green and blue become before."""
     if image.mode.startswith("I"):
         # 16-bit greys: Pillow's own conversion clips them to 255.
-        greys = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(greys).convert("RGB")
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layers = image.convert("RGBA")
+        if tones is not None:
+            layers = layers.point([*tones, *tones, *tones, *range(256)])
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layers).convert("RGB")
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    return image if tones is None else image.point(tones * 3)
 
 
 @dataclass(frozen=True)
 class _Png:
     """A PNG file without the chunks that are not drawn, and what Pillow gets wrong of it.
 
-    ``key``: the raw samples of the colour that is transparent (in greys and RGB), or None.
+    ``key``: the raw samples of the colour that is transparent (in greys and RGB), or None;
+    ``gamma``: that of its samples where it is not sRGB's, or None.
     """
 
     data: bytes
     depth: int
     kind: int
     key: tuple[int, ...] | None
+    gamma: float | None
+
+    def tones(self) -> list[int] | None:
+        """What the values 0 to 255 become in sRGB; None if they stay."""
+        if self.gamma is None:
+            return None
+        light = (np.arange(256) / 255) ** (1 / self.gamma)
+        values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        return [int(value) for value in np.rint(255 * values)]
 
     def transparent(self, image: Image.Image) -> Mask | None:
         """Which pixels have the transparent colour, bool[height, width]; None if there is none.
@@ -244,15 +261,20 @@ def _read_png(body: bytes) -> _Png:
     pieces = [PNG_SIGNATURE]
     depth = kind = -1
     key: tuple[int, ...] | None = None
+    gamma: float | None = None
+    profile = False
     animated = _hides_its_first_image(body)
     for name, start, end in _png_chunks(body):
+        if name in (b"sRGB", b"iCCP"):
+            profile = True
+        elif name == b"gAMA" and end - start == 16 and _checksum_is_right(body, start, end):
+            gamma = int.from_bytes(body[start + 8 : end - 4], "big") / 100_000
         if name not in PNG_DRAWN and not (animated and name in PNG_ANIMATION):
             continue
         length = end - start - 12
-        if name[0] & 0x20:  # ancillary
-            told = int.from_bytes(body[end - 4 : end], "big")
-            if zlib.crc32(body[start + 4 : end - 4]) != told:
-                continue
+        ancillary = bool(name[0] & 0x20)
+        if ancillary and not _checksum_is_right(body, start, end):
+            continue
         if name == b"eXIf" and length > MAX_EXIF_BYTES:
             continue
         if name == b"IHDR" and length >= 10:
@@ -263,7 +285,19 @@ def _read_png(body: bytes) -> _Png:
                 key = struct.unpack_from(f">{samples}H", body, start + 8)
             continue
         pieces.append(body[start:end])
-    return _Png(b"".join(pieces), depth, kind, key)
+    if (
+        gamma is None
+        or profile
+        or not MIN_GAMMA <= gamma <= MAX_GAMMA
+        or abs(2.2 * gamma - 1) <= SRGB_GAMMA_MARGIN
+    ):
+        gamma = None
+    return _Png(b"".join(pieces), depth, kind, key, gamma)
+
+
+def _checksum_is_right(body: bytes, start: int, end: int) -> bool:
+    told = int.from_bytes(body[end - 4 : end], "big")
+    return zlib.crc32(body[start + 4 : end - 4]) == told
 
 
 def _png_chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -28,7 +28,7 @@ from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.storage import is_local, local_path, resolve, storage_failure
-from metacurate.webdataset.facts import read_text, sample_texts, usable_string
+from metacurate.webdataset.facts import decode_text, sample_texts, usable_string
 from metacurate.webdataset.files import SUFFIX, tars_below
 from metacurate.webdataset.shards import Sample, read_samples
 
@@ -276,7 +276,7 @@ class _Sample:
 
 
 def _sample(found: Sample, counts: Counter[str]) -> _Sample:
-    text = read_text(found.files.get("txt"), counts)
+    text = decode_text(found.files.get("txt"), counts)
     return _Sample(found.key, found.image or None, text, found.record(counts))
 
 

@@ -65,7 +65,7 @@ def _is_deep(content: bytes, value: Any) -> bool:
     return True
 
 
-def read_text(content: bytes | None, problems: Counter[str]) -> str | None:
+def decode_text(content: bytes | None, problems: Counter[str]) -> str | None:
     """The text in a ``KEY.txt``; None if there is none, ``problems`` counts why."""
     if content is None:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import tempfile
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 
 from metacurate.errors import UserError
 from metacurate.runtime.storage import is_local, local_path, resolve
@@ -23,6 +22,7 @@ OTHER_SUFFIX = re.compile(r"\.(tar\.\w{1,4}|tbz2?|txz|tzst)$", re.IGNORECASE)
 # Its stubs do not say that it is a class.
 INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_WINDOW = 31
 COPY_BYTES = 1 << 20
 # Images hardly shrink, and a tar of nothing but headers shrinks to a fiftieth: what grows more is
 # no honest tar, and is cut off here.
@@ -114,14 +114,22 @@ def open_tar(opened: IO[bytes]) -> Iterator[IO[bytes]]:
             yield spool
 
 
-def _inflate(opened: IO[bytes], target: IO[bytes], limit: int) -> None:
-    source = igzip.IGzipFile(fileobj=opened, mode="rb")  # type: ignore[no-untyped-call]
-    while limit > 0:
+def _inflate(source: IO[bytes], target: IO[bytes], limit: int) -> None:
+    """Inflate the gzip members of a file, up to ``limit`` bytes and to where one is damaged."""
+    member = isal_zlib.decompressobj(GZIP_WINDOW)
+    data = b""
+    while limit > 0 and (data or (data := source.read(COPY_BYTES))):
         try:
-            piece = source.read(min(COPY_BYTES, limit))
-        except (gzip.BadGzipFile, EOFError, INFLATE_ERROR):
-            return
-        if not piece:
+            piece = member.decompress(data, min(COPY_BYTES, limit))
+        except INFLATE_ERROR:
             return
         target.write(piece)
         limit -= len(piece)
+        data = member.unconsumed_tail
+        if member.eof:
+            data = member.unused_data.lstrip(b"\0") or source.read(COPY_BYTES).lstrip(b"\0")
+            if data and not data.startswith(GZIP_MAGIC):
+                # What follows is no gzip: the reader of the tar says so.
+                target.write(data[:limit])
+                return
+            member = isal_zlib.decompressobj(GZIP_WINDOW)

@@ -26,8 +26,8 @@ from metacurate.webdataset.facts import (
     MAX_JSON_BYTES,
     MAX_TEXT_BYTES,
     Text,
+    decode_text,
     read_record,
-    read_text,
     sample_texts,
     usable_string,
 )
@@ -159,7 +159,7 @@ def _row(
     record = read_record(_read(tar, sample, "json", MAX_JSON_BYTES), problems)
     said = {name: value for name, value in record.items() if value is not None}
     facts = {**side.get(sample.key, {}), **said}
-    text = read_text(_read(tar, sample, "txt", MAX_TEXT_BYTES), problems)
+    text = decode_text(_read(tar, sample, "txt", MAX_TEXT_BYTES), problems)
     texts: dict[str, Text] = {}
     for found in sample_texts(facts, text):
         if found.text is not None:

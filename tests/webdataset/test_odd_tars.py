@@ -1,0 +1,340 @@
+"""Other people's tars: every command sees the same samples and texts in them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hostile_server import encoded, photo
+from metacurate.images.filter import FilterConfig, filter_images
+from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.storage import Folder
+from metacurate.webdataset import headers
+from metacurate.webdataset.facts import read_record, sample_texts
+from metacurate.webdataset.files import open_tar
+from metacurate.webdataset.headers import is_safe_name
+from metacurate.webdataset.ingest import ingest
+from metacurate.webdataset.reshard import reshard
+from metacurate.webdataset.shards import list_shards, read_samples
+
+ONE = LocalEngine(1)
+JPEG = encoded(photo(1))
+NOISE = random.Random(0).randbytes(9_000)
+Files = list[tuple[str, bytes]]
+
+
+def tar_of(files: Files, form: int = tarfile.GNU_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def pair(key: str, text: str = "a dog", extension: str = "jpg", image: bytes = JPEG) -> Files:
+    return [(f"{key}.{extension}", image), (f"{key}.txt", text.encode())]
+
+
+def width(images: list[Any], rows: list[Any]) -> dict[str, list[int]]:
+    """A scorer."""
+    return {"width_seen": [image.shape[1] for image in images]}
+
+
+def ingested(folder: Path, out: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    totals = ingest(str(folder), str(out), ONE)
+    rows = pq.read_table(out / "pool").to_pylist()
+    assert totals["pairs"] == len(rows)
+    assert totals["samples"] == totals["pairs"] + sum(totals["dropped"].values())
+    return {row["key"]: [text["text"] for text in row["texts"]] for row in rows}, totals
+
+
+def filtered(folder: Path, out: Path) -> list[str]:
+    """The keys that a filter that keeps everything keeps."""
+    config = FilterConfig(("test_odd_tars:width",))
+    totals = filter_images(str(folder), str(out), config, ONE, show_progress=False)
+    keys = []
+    for name in list_shards(Folder(str(out))).values():
+        keys += [s.key for s in read_samples((out / name).open("rb"), name, Counter())]
+    assert totals["successes"] == len(keys)
+    assert totals["images"] == totals["successes"] + sum(totals["dropped"].values())
+    return keys
+
+
+def trained(folder: Path) -> dict[str, list[str]]:
+    """The texts of each pair with an image that training reads, by key."""
+    pytest.importorskip("torch")
+    from metacurate.pool.uid import key_uid
+    from metacurate.training.shards import ShardsConfig, find_shards, read_shard
+
+    config = ShardsConfig((str(folder),))
+    found = {}
+    for shard in find_shards(config):
+        for batch in read_shard(shard, config, Counter()):
+            for i, (start, end) in enumerate(
+                zip(batch.text_offsets, batch.text_offsets[1:], strict=False)
+            ):
+                texts = [text for text in batch.texts[start:end] if text]
+                if texts and batch.image(i):
+                    found[batch.uids[i].tobytes()] = texts
+    by_uid = {}
+    for name in list_shards(Folder(str(folder))).values():
+        for sample in read_samples((folder / name).open("rb"), name, Counter()):
+            record = sample.record(Counter())
+            by_uid[key_uid(str(record.get("uid") or sample.key))] = sample.key
+    return {by_uid[uid]: texts for uid, texts in found.items()}
+
+
+def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
+    reshard([str(pool)], str(folder), str(out), ONE)
+    keys = []
+    for path in sorted(out.glob("*.tar")):
+        keys += [s.key for s in read_samples(path.open("rb"), path.name, Counter())]
+    return keys
+
+
+LONG = "folder/" + "k" * 150
+NAMES = [
+    "写真\u3000一", "a\u00a0b", "می\u200cخواهم", "👩\u200d🚀", "12:30 photo", "a b", "ü", "e\u0301",
+    "\u200fشعر", "x" * 120, LONG,
+]  # fmt: skip
+V1 = {"texts": [["alttext", "a dog"], ["title", "the dog"]]}
+V2 = {"texts": [["a dog", "en", [1, 2]], ["ein Hund", "de", []]]}
+
+# The tars, by name; the keys with their texts; what else ingest counts.
+CASES: dict[str, tuple[dict[str, bytes], dict[str, list[str]], dict[str, dict[str, int]]]] = {
+    "metaclip v1 in sub-folders": (
+        {
+            "0/1.tar": tar_of([("u1.json", json.dumps(V1).encode()), ("u1.jpeg", JPEG)]),
+            "1/0.tar": tar_of([("u2.json", json.dumps(V2).encode()), ("u2.jpeg", JPEG)]),
+        },
+        {"u1": ["a dog", "the dog"], "u2": ["a dog", "ein Hund"]},
+        {},
+    ),
+    "gzip": (
+        {"a.tar.gz": gzip.compress(tar_of(pair("a"))), "b.tar": gzip.compress(tar_of(pair("b"))),
+         "c.TAR": tar_of(pair("c")), "d.tgz": gzip.compress(tar_of(pair("d")))},
+        {key: ["a dog"] for key in "abcd"},
+        {},
+    ),
+    "other compression": (
+        {"a.tar": tar_of(pair("a")), "b.tar.zst": b"?", "c.tar.xz": b"?"},
+        {"a": ["a dog"]},
+        {"unread_files": {"other_compression": 2}},
+    ),
+    "two tars joined": (
+        {"a.tar": tar_of(pair("a")) + tar_of(pair("b"))}, {"a": ["a dog"], "b": ["a dog"]}, {}
+    ),
+    "bytes after the end": (
+        {"a.tar": tar_of(pair("a")) + b"some more" * 100},
+        {"a": ["a dog"]},
+        {"skipped_members": {"bytes_after_end": 1}},
+    ),
+    "zeros after the end": ({"a.tar": tar_of(pair("a")) + bytes(5 << 20)}, {"a": ["a dog"]}, {}),
+    "names, gnu": (
+        {"a.tar": tar_of([f for name in NAMES for f in pair(name)])},
+        {name: ["a dog"] for name in NAMES},
+        {},
+    ),
+    "names, pax": (
+        {"a.tar": tar_of([f for name in NAMES for f in pair(name)], tarfile.PAX_FORMAT)},
+        {name: ["a dog"] for name in NAMES},
+        {},
+    ),
+    "a record of many brackets": (
+        {"a.tar": tar_of([*pair("a"), ("a.json", b"[" * 100_000), *pair("b"),
+                          ("b.json", b'{"x":' + b"[" * 500 + b"]" * 500 + b"}")])},
+        {"a": ["a dog"], "b": ["a dog"]},
+        {"problems": {"json_invalid": 2}},
+    ),
+    "keys that come again": (
+        {"a.tar": tar_of([*pair("a"), *pair("b"), *pair("a", "a cat"), ("b.cls", b"1"),
+                          *pair("c")])},
+        {"a": ["a dog"], "b": ["a dog"], "c": ["a dog"]},
+        {"skipped_members": {"repeated_key": 2}},
+    ),
+    "formats": (
+        {"a.tar": tar_of([
+            *pair("1", extension="gif", image=encoded(photo(1), "GIF")),
+            *pair("2", extension="bmp", image=encoded(photo(1), "BMP")),
+            *pair("3", extension="avif", image=encoded(photo(1), "AVIF")),
+            *pair("4", extension="JPEG"),
+            *pair("5", extension="webp", image=encoded(photo(1), "WEBP")),
+        ])},
+        {str(n): ["a dog"] for n in range(1, 6)},
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_commands_see_the_same(name: str, tmp_path: Path) -> None:
+    tars, expected, counted = CASES[name]
+    folder = tmp_path / "tars"
+    for file, content in tars.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+    found, totals = ingested(folder, tmp_path / "pool")
+    assert found == expected
+    for field in ("skipped_members", "problems", "unread_files"):
+        assert totals[field] == counted.get(field, {})
+    assert sorted(filtered(folder, tmp_path / "filtered")) == sorted(expected)
+    assert trained(folder) == expected
+    assert sorted(resharded(folder, tmp_path / "pool", tmp_path / "kept")) == sorted(expected)
+    # What came out is a folder like it.
+    assert sorted(ingested(tmp_path / "kept", tmp_path / "again")[0]) == sorted(expected)
+
+
+def test_images_first_and_texts_after_are_no_pairs_for_anybody(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    keys = ["a", "b", "c"]
+    files = [(f"{key}.jpg", JPEG) for key in keys] + [(f"{key}.txt", b"a dog") for key in keys]
+    (folder / "a.tar").write_bytes(tar_of(files))
+    found, totals = ingested(folder, tmp_path / "pool")
+    assert found == {}
+    assert totals["dropped"] == {"no_text": 3}
+    assert totals["skipped_members"] == {"repeated_key": 3}
+    assert trained(folder) == {}
+    # A filter looks at images alone.
+    assert filtered(folder, tmp_path / "filtered") == keys
+
+
+@pytest.mark.parametrize("extension", ["tif", "tiff", "ppm", "svg"])
+def test_images_that_no_command_reads_are_pairs_for_none(extension: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    image = encoded(photo(1), "TIFF")
+    (folder / "a.tar").write_bytes(tar_of(pair("a", extension=extension, image=image)))
+    found, totals = ingested(folder, tmp_path / "pool")
+    assert found == trained(folder) == {}
+    assert totals["dropped"] == {"image_of_other_format": 1}
+    assert filtered(folder, tmp_path / "filtered") == []
+
+
+@pytest.mark.parametrize(
+    ("record", "text", "expected"),
+    [
+        ({"caption": "b"}, "a", ["a"]),
+        ({"caption": "b"}, "", ["b"]),
+        ({"caption": "b"}, " \n", ["b"]),
+        ({"caption": "b"}, None, ["b"]),
+        ({"caption": ["b", "c"]}, None, ["b", "c"]),
+        ({"captions": ["b", 5, "c"]}, None, ["b", "c"]),
+        ({"text": "b"}, None, ["b"]),
+        ({"Text": "b"}, None, ["b"]),
+        ({"text": "", "caption": "b"}, None, ["b"]),
+        ({"texts": ["b", "c"], "caption": "d"}, "a", ["b", "c"]),
+        ({"texts": [], "caption": "d"}, "a", ["a"]),
+        ({"texts": [None, ""], "caption": "d"}, None, ["d"]),
+        ({"texts": "b"}, None, ["b"]),
+        ({"texts": [{"source": "alt", "text": "b", "lang": "en"}]}, "a", ["b"]),
+        (V1, "a", ["a dog", "the dog"]),
+        (V2, "a", ["a dog", "ein Hund"]),
+        ({"texts": [["a dog", None, None]]}, None, ["a dog"]),
+        ({"texts": [["x"], [], {}, 5]}, "a", ["a"]),
+        ({"caption": "\ud800"}, None, []),
+        ({}, None, []),
+    ],
+)
+def test_one_rule_for_texts(
+    record: dict[str, Any], text: str | None, expected: list[str], tmp_path: Path
+) -> None:
+    files = [("k.jpg", JPEG), ("k.json", json.dumps(record).encode())]
+    if text is not None:
+        files.append(("k.txt", text.encode()))
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_of(files))
+    assert [t.text for t in sample_texts(record, text) if t.text] == expected
+    wanted = {"k": expected} if expected else {}
+    assert ingested(folder, tmp_path / "pool")[0] == wanted
+    assert trained(folder) == wanted
+
+
+def test_sources_and_languages_of_texts() -> None:
+    assert [vars(text) for text in sample_texts(V1, None)] == [
+        {"text": "a dog", "source": "alttext", "lang": None},
+        {"text": "the dog", "source": "title", "lang": None},
+    ]
+    assert [vars(text) for text in sample_texts(V2, None)] == [
+        {"text": "a dog", "source": None, "lang": "en"},
+        {"text": "ein Hund", "source": None, "lang": "de"},
+    ]
+
+
+def test_named_fields_come_first() -> None:
+    record = {"texts": ["a"], "alt": "b", "tags": ["c", "d"]}
+    assert [t.text for t in sample_texts(record, "e", ("alt", "tags"))] == ["b", "c", "d"]
+
+
+def test_a_curated_pools_texts_keep_their_places() -> None:
+    texts = [{"text": None}, {"text": "a"}, {"text": ""}, {"text": "b"}]
+    assert [t.text for t in sample_texts({"texts": texts}, "x")] == [None, "a", None, "b"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a/b", "a..b/c", "ab:c", "7:x", "C", "日本:語"])
+def test_names_that_only_name_are_safe(name: str) -> None:
+    assert is_safe_name(f"{name}.jpg")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a", "a/../b", "/a", "\\a", "a\\..\\b", "C:\\a", "c:/a", "c:a", "a\x1b[2Jb", "a\nb",
+     "a\x7f", "a\x9b2J", "a\u202eb", "a\u2067b", "a\u2028b", "a\udcffb", "", "x" * 2000],
+)  # fmt: skip
+def test_names_that_leave_or_control_are_not(name: str) -> None:
+    assert not is_safe_name(name)
+
+
+def bomb() -> bytes:
+    return gzip.compress(bytes(1 << 30), 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "skipped"),
+    [
+        (lambda: gzip.compress(tar_of(pair("a") + pair("b", image=NOISE)))[:-2000], ["a"],
+         {"tar_truncated"}),
+        (lambda: gzip.compress(tar_of(pair("a"))) + b"trailing", ["a"],
+         {"bytes_after_end"}),
+        (lambda: gzip.compress(tar_of(pair("a"))) + gzip.compress(tar_of(pair("b"))),
+         ["a", "b"], set()),
+        (bomb, [], set()),
+        (lambda: b"\x1f\x8b\x08 no gzip", [], {"tar_unreadable"}),
+    ],
+)  # fmt: skip
+def test_damaged_and_hostile_gzip(
+    content: Callable[[], bytes], keys: list[str], skipped: set[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(content())
+    found: Counter[str] = Counter()
+    with open_tar(path.open("rb")) as tar:
+        assert tar.seek(0, 2) <= max(64 << 20, 64 * path.stat().st_size)
+        assert [sample.key for sample in headers.read_samples(tar, found)] == keys
+    assert set(found) == skipped
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"[" * 100_000, "json_invalid"), (b'{"a":' * 200 + b"1" + b"}" * 200, "json_invalid"),
+     (b"[1]", "json_invalid"), (b"\xff", "json_invalid"),
+     (b"{" + b" " * (17 << 20), "json_too_large"),
+     (b'{"a": ' + b"9" * 10_000 + b"}", "json_invalid")],
+)  # fmt: skip
+def test_records_that_are_none_are_counted(content: bytes, problem: str) -> None:
+    problems: Counter[str] = Counter()
+    assert read_record(content, problems) == {}
+    assert problems == {problem: 1}
