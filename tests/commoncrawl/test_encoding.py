@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from tinyhtml5.inputstream import EncodingParser
 
-from metacurate.commoncrawl.encoding import _prescan, by_label, decode, encode_query
+from metacurate.pages.encoding import _prescan, by_label, decode, encode_query
 from web_pages import members, record, response, rows_of_warc
 
 IMAGE = '<img src=a.jpg alt="{}">'

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import srcset as reference
 
-from metacurate.commoncrawl.srcset import candidates
+from metacurate.pages.srcset import candidates
 from web_pages import members, record, response, rows_of_warc
 
 HOST = "http://a.example/p/"

@@ -6,7 +6,7 @@ import ada_url
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metacurate.commoncrawl.urls import Base
+from metacurate.pages.urls import Base
 
 PARTS = st.sampled_from(
     r"http:// HTTPS:// // / .. . a B é ? # %2e %41 % example.org xn--mgb 127.1 [ ] :80 @ \ ' ~ | _ "

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from resiliparse.parse.html import HTMLTree
 
-from metacurate.commoncrawl.entities import unescape
 from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
 from metacurate.commoncrawl.wat import has_entities
+from metacurate.pages.entities import unescape
 from metacurate.runtime.engines.local import LocalEngine
 from web_pages import members, record, response
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metacurate.commoncrawl import urls, wat, wat_tables
+from metacurate.commoncrawl import wat, wat_tables
 from metacurate.commoncrawl.extract import ExtractConfig
 from metacurate.commoncrawl.page_rows import USUAL, Counts, Reading, row_table
 from metacurate.commoncrawl.warc import RecordBatch, read_batches
@@ -26,6 +26,7 @@ from metacurate.commoncrawl.wat_tables import WatPage
 from metacurate.kernels import bytes as byte_kernel
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
+from metacurate.pages import urls
 from metacurate.texts.rules import TextRules, clean, is_invisible
 from web_pages import members, read_rows, record
 

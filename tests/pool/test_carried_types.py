@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metacurate.formats.types import carried_type, common_schema
 from metacurate.metadata.store import make_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.convert import converted
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.types import carried_type, common_schema
 
 BIG = 2**53 + 1
 NOON = datetime.datetime(2026, 1, 1, 12)

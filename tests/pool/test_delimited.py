@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.errors import UserError
-from metacurate.pool.formats import delimited
+from metacurate.formats import delimited
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import PoolConfig

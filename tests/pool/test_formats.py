@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 
 from metacurate.errors import UserError
-from metacurate.pool import reasons
-from metacurate.pool.files import Source
-from metacurate.pool.formats import table
-from metacurate.pool.formats.protocol import Format, Look, Request, Rows
+from metacurate.formats import reasons, table
+from metacurate.formats.files import Source
+from metacurate.formats.protocol import Format, Look, Request, Rows
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metacurate.formats import jsontext
 from metacurate.metadata.store import make_metadata
 from metacurate.pipeline import curate
-from metacurate.pool.formats import jsontext
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_columns, read_unit
 from metacurate.pool.schema import PoolConfig

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from metacurate.pool.files import open_source
-from metacurate.pool.formats.pages import longest_value, pages
+from metacurate.formats.files import open_source
+from metacurate.formats.pages import longest_value, pages
 
 LIMIT = 2 << 30
 READ = """

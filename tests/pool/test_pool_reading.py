@@ -21,15 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.errors import UserError
-from metacurate.pool import files
+from metacurate.formats import delimited, files, jsontext
+from metacurate.formats.types import carried_type
 from metacurate.pool import read as tabular
 from metacurate.pool.convert import converted
 from metacurate.pool.find import find
-from metacurate.pool.formats import delimited, jsontext
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
-from metacurate.pool.types import carried_type
 from metacurate.pool.uid import key_uid, url_uid
 
 Row = tuple[bytes | None, list[str | None]]

@@ -39,7 +39,7 @@ from metacurate.commoncrawl.warc import (
 from metacurate.commoncrawl.wat import has_entities
 from metacurate.commoncrawl.wat_tables import wat_tables
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool.files import fingerprint, open_source
+from metacurate.formats.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
 from metacurate.runtime.isolate import Isolated, Lost

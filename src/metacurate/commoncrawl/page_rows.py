@@ -15,9 +15,9 @@ from urllib.parse import urljoin
 
 import pyarrow as pa
 
-from metacurate.commoncrawl.entities import unescape
-from metacurate.commoncrawl.html import Image
-from metacurate.commoncrawl.urls import NO_URL, Base
+from metacurate.pages.entities import unescape
+from metacurate.pages.html import Image
+from metacurate.pages.urls import NO_URL, Base
 from metacurate.runtime.manifest import Statistics
 from metacurate.texts.rules import TextRules, clean, drop_reason
 

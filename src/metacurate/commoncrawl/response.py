@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
-from metacurate.commoncrawl.encoding import decode, decode_as
-from metacurate.commoncrawl.html import Image, has_images, read_page
+from metacurate.pages.encoding import decode, decode_as
+from metacurate.pages.html import Image, has_images, read_page
 
 SNIFFED_BYTES = 4096
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})

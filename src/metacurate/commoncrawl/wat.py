@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from metacurate.commoncrawl.html import Image
 from metacurate.kernels.wat import MARK
+from metacurate.pages.html import Image
 
 TEXT_ATTRIBUTES = ("alt", "title", "data-image-title")
 _IMAGE_PATH = "IMG@/src"

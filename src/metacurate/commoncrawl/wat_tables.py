@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.commoncrawl import wat
-from metacurate.commoncrawl.entities import unescape
 from metacurate.commoncrawl.page_rows import (
     BAD_PAGE_URL,
     FOUND,
@@ -36,11 +35,12 @@ from metacurate.commoncrawl.page_rows import (
     row_tables,
 )
 from metacurate.commoncrawl.response import NO_IMAGE
-from metacurate.commoncrawl.urls import DATA_URL, MAX_URL_CHARS, NO_URL, Base
 from metacurate.commoncrawl.warc import MAX_HEADER_BYTES, RecordBatch
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
 from metacurate.kernels import wat as kernel
+from metacurate.pages.entities import unescape
+from metacurate.pages.urls import DATA_URL, MAX_URL_CHARS, NO_URL, Base
 from metacurate.texts.rules import INVISIBLE, TextRules, clean, drop_reason
 
 # How much is taken over from pages before it becomes rows. Pages with longer JSON go alone, row by

@@ -28,7 +28,7 @@ from metacurate.curation.layout import (
 from metacurate.curation.match_index import MATCHED_TYPE, read_index
 from metacurate.curation.settings import Balance, json_number
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool import reasons
+from metacurate.formats import reasons
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig

@@ -20,11 +20,11 @@ import pyarrow.types as pat
 
 from metacurate.arrays import offsets_of
 from metacurate.curation.layout import MATCH, curated_file_name, finished_section
+from metacurate.formats.types import is_list
 from metacurate.pool.columns import resolve
 from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.types import is_list
 from metacurate.runtime.made import damaged, open_made
 from metacurate.runtime.storage import Folder
 

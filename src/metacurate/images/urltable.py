@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from metacurate.arrays import offsets_of
 from metacurate.errors import ArgumentError, UserError
+from metacurate.formats.types import is_list, is_text
 from metacurate.pool.columns import Needs
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import count_rows, read_columns
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.types import is_list, is_text
 from metacurate.runtime.progress import note
 
 RESULT_NAMES = frozenset(

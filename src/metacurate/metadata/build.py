@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.errors import ArgumentError, UserError
+from metacurate.formats.files import fingerprint, open_source
 from metacurate.metadata import stages
 from metacurate.metadata.dumpfile import Part, expand, split
 from metacurate.metadata.ngrams import TOKENS_A_RUN
@@ -34,7 +35,6 @@ from metacurate.metadata.store import (
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.metadata.wikipedia import check_dumps
 from metacurate.plugins import load_plugin
-from metacurate.pool.files import fingerprint, open_source
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage

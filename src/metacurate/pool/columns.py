@@ -9,9 +9,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from metacurate.errors import UserError
-from metacurate.pool.files import UnusableFile
+from metacurate.formats.files import UnusableFile
+from metacurate.formats.types import carried_type, is_key, is_text, is_texts
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.types import carried_type, is_key, is_text, is_texts
 
 URL_NAMES = ("url", "image_url", "img_url", "imageurl", "image_link", "link", "src")
 TEXT_NAMES = (

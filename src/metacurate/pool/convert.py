@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
-from metacurate.pool import reasons
-from metacurate.pool.types import is_bytes, is_list, is_string
+from metacurate.formats import reasons
+from metacurate.formats.types import is_bytes, is_list, is_string
 
 
 def stored(array: pa.Array) -> pa.Array:

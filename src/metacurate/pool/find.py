@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metacurate.errors import UserError
-from metacurate.pool.formats.table import format_of, is_shy, known_suffixes
+from metacurate.formats.table import format_of, is_shy, known_suffixes
 from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from metacurate.errors import UserError
+from metacurate.formats.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint, open_source
+from metacurate.formats.table import format_of, formats, known_suffixes
+from metacurate.formats.types import common_schema
 from metacurate.pool import columns
 from metacurate.pool.columns import PAIRS, Needs, ResolvedColumns
-from metacurate.pool.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint, open_source
 from metacurate.pool.find import find
-from metacurate.pool.formats.table import format_of, formats, known_suffixes
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.types import common_schema
 
 OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
 LISTED_BAD_FILES = 5

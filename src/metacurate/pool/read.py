@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from metacurate.errors import UserError
-from metacurate.pool import reasons
+from metacurate.formats import reasons
+from metacurate.formats.files import open_source
+from metacurate.formats.protocol import Request, Rows
+from metacurate.formats.table import format_of, formats
+from metacurate.formats.types import is_list
 from metacurate.pool.columns import ResolvedColumns
 from metacurate.pool.convert import converted, list_offsets, stored, valid_strings
-from metacurate.pool.files import open_source
-from metacurate.pool.formats.protocol import Request, Rows
-from metacurate.pool.formats.table import format_of, formats
 from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
-from metacurate.pool.types import is_list
 from metacurate.pool.uid import key_uids, url_uids
 
 MAX_TEXT_BYTES = 16 << 20

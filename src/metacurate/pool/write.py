@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from metacurate.formats.types import is_list
 from metacurate.pool.columns import ResolvedColumns
 from metacurate.pool.open import Pool
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch
-from metacurate.pool.types import is_list
 
 CANONICAL = ("uid", "url", "texts")
 

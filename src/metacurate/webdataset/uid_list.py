@@ -14,7 +14,7 @@ import numpy as np
 
 from metacurate.arrays import uid_halves, uid_order
 from metacurate.errors import ArgumentError, UserError
-from metacurate.pool import reasons
+from metacurate.formats import reasons
 from metacurate.pool.columns import Needs
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_uids

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.types as pat
 
-from metacurate.pool import reasons
-from metacurate.pool.files import HEAD_BYTES, Source, TextStream
-from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
-from metacurate.pool.types import MAX_DEPTH
+from metacurate.formats import reasons
+from metacurate.formats.files import HEAD_BYTES, Source, TextStream
+from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
+from metacurate.formats.types import MAX_DEPTH
 
 BLOCK_BYTES = 8 << 20
 MAX_LINE_BYTES = 64 << 20

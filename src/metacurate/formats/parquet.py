@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.errors import UserError
-from metacurate.pool import reasons
-from metacurate.pool.files import Source, one_line
-from metacurate.pool.formats.pages import BrokenHeader, longest_value, pages
-from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
+from metacurate.formats import reasons
+from metacurate.formats.files import Source, one_line
+from metacurate.formats.pages import BrokenHeader, longest_value, pages
+from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
 
 BATCH_BYTES = 256 << 20  # about how large a batch may be: rows with long texts come in fewer
 BUFFER_BYTES = 8 << 20

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from metacurate.pool import reasons
-from metacurate.pool.files import Source, TextStream
-from metacurate.pool.formats.protocol import Look, Request, Rows, UnusableFile
-from metacurate.pool.formats.quoting import (
+from metacurate.formats import reasons
+from metacurate.formats.files import Source, TextStream
+from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
+from metacurate.formats.quoting import (
     Scanner,
     empty_lines,
     line_starts,

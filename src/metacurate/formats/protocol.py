@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from metacurate.pool.files import Source, UnusableFile
+from metacurate.formats.files import Source, UnusableFile
 
 __all__ = ["Format", "Look", "Request", "Rows", "UnusableFile"]
 
@@ -75,6 +75,6 @@ class Format(Protocol):
         """The rows that can be read, with at least ``request.columns``.
 
         Row numbers and rows are the same whichever columns are asked for. What is lost is counted
-        in ``skipped`` (``pool.reasons``). Batches of about ``request.batch_rows`` rows, and of so
-        many bytes as memory allows.
+        in ``skipped`` (``formats.reasons``). Batches of about ``request.batch_rows`` rows, and of
+        so many bytes as memory allows.
         """

@@ -7,7 +7,7 @@ import re
 
 import ada_url
 
-from metacurate.commoncrawl.encoding import encode_query
+from metacurate.pages.encoding import encode_query
 from metacurate.texts.rules import SURROGATES
 
 MAX_URL_CHARS = 4096

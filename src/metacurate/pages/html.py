@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
 
-from metacurate.commoncrawl.encoding import declared_by_meta
-from metacurate.commoncrawl.image_address import addresses
+from metacurate.pages.encoding import declared_by_meta
+from metacurate.pages.image_address import addresses
 
 Image = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """Addresses in order of preference, as written, and (source, text) pairs, as written."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from metacurate.commoncrawl.srcset import best_candidate
+from metacurate.pages.srcset import best_candidate
 
 # Attributes of lazy loading scripts that hold the real address, the most specific first; ``src`` is
 # then a placeholder or missing.

@@ -11,10 +11,10 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from metacurate.errors import UserError, first_line
-from metacurate.pool.formats.delimited import CSV, TSV
-from metacurate.pool.formats.jsontext import Json
-from metacurate.pool.formats.parquet import Parquet
-from metacurate.pool.formats.protocol import Format
+from metacurate.formats.delimited import CSV, TSV
+from metacurate.formats.jsontext import Json
+from metacurate.formats.parquet import Parquet
+from metacurate.formats.protocol import Format
 
 GROUP = "metacurate.formats"
 BUILT_IN: dict[str, Format] = {
