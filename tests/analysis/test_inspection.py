@@ -166,6 +166,10 @@ def test_comparison() -> None:
     assert mover["entry"] == "cat"
     assert mover["shares"] == [20 / 25, 21 / 32]
     assert len(compare(first, second, listed=1)["after"]["movers"]) == 1
+    assert (found["first"], found["second"], found["t"]) == ("A", "B", [10.0, 10.0])
+    one_balanced = compare(first, Card("C", {"cat": 1}, None, math.inf))
+    assert "after" not in one_balanced
+    assert one_balanced["t"] == [10.0, "inf"]
     same = compare(first, first)
     assert same["after"]["jensen_shannon_divergence"] == 0
     assert same["after"]["movers"] == []
