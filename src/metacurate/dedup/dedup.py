@@ -32,10 +32,11 @@ from metacurate.dedup.runs import (
     rows_per_batch,
     write_runs,
 )
+from metacurate.pool.columns import RESERVED
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.write import canonical_batch, canonical_schema
+from metacurate.pool.write import CANONICAL, canonical_batch, canonical_schema
 from metacurate.runtime import manifest, stage
 from metacurate.runtime.engine import Engine, Task
 from metacurate.runtime.manifest import Stage, Statistics, shard_name
@@ -137,7 +138,7 @@ def dedup(
     ``pairs`` + the sum of ``dropped``; ``texts_read`` = ``texts`` + the sum of ``texts_dropped``;
     ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
     """
-    pool = open_pool(inputs, pool_config)
+    pool = open_pool(inputs, pool_config, reserved=(*RESERVED, *CANONICAL))
     if show_progress:
         note(pool.describe())
     folder = Folder(out)
