@@ -33,10 +33,11 @@ from metacurate.dedup.runs import (
     rows_per_batch,
     write_runs,
 )
+from metacurate.pool.columns import RESERVED
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.write import canonical_batch, canonical_schema
+from metacurate.pool.write import CANONICAL, canonical_batch, canonical_schema
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
@@ -143,7 +144,7 @@ def dedup(
     ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_pool(inputs, pool_config)
+        pool = open_pool(inputs, pool_config, reserved=(*RESERVED, *CANONICAL))
         if run.show_progress:
             note(pool.describe())
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)

@@ -41,6 +41,7 @@ class _Dialect:
     whether marks in values have one before them instead of being doubled; ``returns``: lines end
     in carriage returns alone."""
 
+    names: tuple[str, ...]
     delimiter: str
     has_header: bool
     quoting: bool
@@ -71,6 +72,7 @@ class Delimited:
         inside = re.findall(rb'\\"(?![\r\n"' + stop + rb"])", sample)
         doubled = re.findall(rb"[^\n" + stop + rb']""[^\r\n' + stop + rb"]", sample)
         dialect = _Dialect(
+            tuple(names),
             delimiter,
             has_header,
             # Tab-separated files without a header have captions with lone quotation marks.
@@ -114,7 +116,7 @@ class _Reader:
     def __init__(self, dialect: _Dialect, request: Request, skipped: Counter[str]) -> None:
         self._dialect, self._request, self._skipped = dialect, request, skipped
         self._delimiter = dialect.delimiter.encode()
-        self._names = request.schema.names
+        self._names = list(dialect.names)
         self._url = self._names.index(request.url) if request.url is not None else None
 
     def read(self, stream: TextStream) -> Iterator[pa.RecordBatch]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.formats import reasons
@@ -35,10 +37,10 @@ class Parquet:
         """The columns, and the rows of each row group."""
         del compression
         try:
-            file = pq.ParquetFile(source.arrow)
+            file = _open(source)
             metadata = file.metadata
             groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-            return Look(file.schema_arrow.remove_metadata(), pieces=groups)
+            return Look(_schema(file), pieces=groups)
         except Exception as error:
             source.raise_unless_damage(error)
             raise UnusableFile(f"is no readable Parquet file ({one_line(error)})") from None
@@ -50,20 +52,55 @@ class Parquet:
         del compression
         assert request.pieces is not None
         try:
-            file = pq.ParquetFile(
-                source.arrow, buffer_size=BUFFER_BYTES, page_checksum_verification=True
-            )
+            file = _open(source, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
         except Exception as error:
             source.raise_unless_damage(error)
             raise UserError(
                 f"{source.address} has changed since the run began: use --overwrite"
             ) from None
+        empty = [f.name for f in request.schema if pat.is_null(f.type)]
         first_row = 0
         for group in range(*request.pieces):
             size = file.metadata.row_group(group).num_rows
             for at, rows in _row_group(file, source, group, request, skipped):
-                yield first_row + at, rows
+                yield first_row + at, _without(rows, empty)
             first_row += size
+
+
+def _open(source: Source, **options: Any) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(source.arrow, **options)
+    except pa.ArrowNotImplementedError:
+        # A note in the footer names an Arrow type that this Arrow lacks (Polars' Int128). Without
+        # the note the columns have the types that Parquet gives them.
+        tail = source.read_at(source.size() - 8, 8)
+        size = int.from_bytes(tail[:4], "little")
+        footer = source.read_at(source.size() - 8 - size, size)
+        footer = footer.replace(b"ARROW:schema", b"ARROW_schema")
+        metadata = pq.read_metadata(pa.BufferReader(tail[4:] + footer + tail))
+        return pq.ParquetFile(source.arrow, metadata=metadata, **options)
+
+
+def _without(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """The rows with null in these columns."""
+    for name in names:
+        if name in rows.schema.names:
+            place = rows.schema.get_field_index(name)
+            rows = rows.set_column(place, name, pa.nulls(rows.num_rows))
+    return rows
+
+
+def _schema(file: pq.ParquetFile) -> pa.Schema:
+    """The file's columns; floats that are nothing but NaN (pandas' null) have the type null."""
+    metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
+    floats = {f.name for f in schema if pat.is_floating(f.type)}
+    for leaf in range(metadata.num_columns if floats else 0):
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            chunk = group.column(leaf)
+            known = chunk.statistics if chunk.is_stats_set else None
+            if known is None or known.has_min_max:
+                floats.discard(chunk.path_in_schema)
+    return pa.schema([f.with_type(pa.null()) if f.name in floats else f for f in schema])
 
 
 def _row_group(

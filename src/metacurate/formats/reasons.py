@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 NO_URL: Final = "no_url"
+NO_IMAGE: Final = "no_image"
 NO_TEXT: Final = "no_text"
 UNDECODABLE_TEXT: Final = "undecodable_text"
 OVERSIZED_TEXT: Final = "oversized_text"

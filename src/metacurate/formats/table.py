@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from metacurate.errors import UserError, first_line
+from metacurate.formats.arrow import Arrow
 from metacurate.formats.delimited import CSV, TSV
 from metacurate.formats.jsontext import Json
 from metacurate.formats.parquet import Parquet
@@ -22,6 +23,7 @@ BUILT_IN: dict[str, Format] = {
     "csv": CSV,
     "tsv": TSV,
     "json": Json(),
+    "arrow": Arrow(),
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 

@@ -59,13 +59,10 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_texts(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts: one a row, a list, or a list of structs.
-
-    Floats are what pandas makes of a column without a value: texts that are all null.
-    """
+    """Whether a column of this type holds texts: one a row, a list, or a list of structs."""
     kind = storage(kind)
     if not is_list(kind):
-        return is_text(kind) or pat.is_floating(kind)
+        return is_text(kind)
     item = storage(kind.value_type)
     if pat.is_struct(item):
         text = item.get_field_index("text")

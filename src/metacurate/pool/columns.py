@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from metacurate.errors import UserError
 from metacurate.formats.files import UnusableFile
-from metacurate.formats.types import carried_type, is_key, is_text, is_texts
-from metacurate.pool.schema import PoolConfig
+from metacurate.formats.protocol import Look
+from metacurate.formats.types import carried_type, is_key, is_text, is_texts, storage
+from metacurate.pool.schema import UID_TYPE, PoolConfig
 
 URL_NAMES = ("url", "image_url", "img_url", "imageurl", "image_link", "link", "src")
 TEXT_NAMES = (
@@ -21,6 +23,11 @@ TEXT_NAMES = (
 UID_NAME = "uid"
 KEY_NAMES = ("key", "__key__", "id")
 TEXTS_NAME = "texts"
+KNOWN_NAMES = frozenset([*URL_NAMES, *TEXT_NAMES, UID_NAME, *KEY_NAMES, TEXTS_NAME])
+# Of img2dataset's tables, and those that this package's download writes.
+STATUS_NAME, ERROR_NAME, SUCCESS = "status", "error_message", "success"
+RESERVED = ("uid", "matched", "text_kept", "keep_prob")
+"""The names of columns that curation adds."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,9 @@ class ResolvedColumns:
 
     ``file``: all columns as the format gives them. ``carried``: the columns of
     ``PoolBatch.columns``, the same for all files of a pool. ``settings``: what the format must know
-    to read the file.
+    to read the file. ``status``: the column that says whether there is an image (``SUCCESS``).
+    ``own``: the file's names of columns that are carried under others; ``constants``: what the
+    names of folders say of all rows; ``left_out``: columns whose name occurs several times.
     """
 
     url: str | None
@@ -38,11 +47,15 @@ class ResolvedColumns:
     file: pa.Schema
     carried: pa.Schema
     settings: dict[str, Any] = field(default_factory=dict)
+    status: str | None = None
+    own: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, str | None] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def needed(self) -> tuple[str, ...]:
         """The columns that matching needs, in the file's order."""
-        wanted = {self.url, self.key, *self.texts}
+        wanted = {self.url, self.key, self.status, *self.texts}
         return tuple(name for name in self.file.names if name in wanted)
 
     @property
@@ -56,7 +69,7 @@ class ResolvedColumns:
         return replace(
             self,
             file=pa.schema([f for f in self.file if f.name in wanted]),
-            carried=pa.schema([f for f in self.carried if f.name in wanted]),
+            carried=pa.schema([f for f in self.carried if self.own.get(f.name, f.name) in wanted]),
         )
 
     def describe(self) -> str:
@@ -65,7 +78,48 @@ class ResolvedColumns:
         identity = [
             f"{what} from {name!r}" for what, name in (("key", self.key), ("URL", self.url)) if name
         ]
-        return ", ".join([*identity, f"text from {texts}"])
+        found = [*identity, f"text from {texts}"] if texts else identity
+        found += [f"own {old!r} carried as {new!r}" for new, old in self.own.items()]
+        found += [f"{name!r} from the folder's name" for name in self.constants]
+        found += [f"columns {name!r} left out (several have this name)" for name in self.left_out]
+        return ", ".join(found)
+
+    def described_by(self, look: Look, address: str, reserved: Collection[str]) -> ResolvedColumns:
+        """With what else is known of the file: the types that are carried, its folders' names.
+
+        A column with a ``reserved`` name is carried under another, unless it is just what goes by
+        that name: the URL, a text, or a key of 16 bytes.
+        """
+        names = self.file.names
+        kept = {self.url, *self.texts}
+        if self.key is not None and storage(self.file.field(self.key).type).equals(UID_TYPE):
+            kept.add(self.key)
+        own: dict[str, str] = {}
+        fields = []
+        for name in names:
+            kind = (look.carried or self.carried).field(name).type
+            shown = name
+            while shown != name or (name in reserved and name not in kept):
+                shown = f"input_{shown}"
+                if shown not in names:
+                    own[shown] = name
+                    break
+            fields.append((shown, kind))
+        folders = {n: v for n, v in _folder_values(address).items() if n not in names}
+        fields += [(name, pa.string()) for name in folders]
+        return replace(
+            self, carried=pa.schema(fields), settings=look.settings, own=own, constants=folders
+        )
+
+
+def _folder_values(address: str) -> dict[str, str | None]:
+    """What Hive's folders (``lang=en/``) say."""
+    parts = [part.partition("=") for part in address.split("/")[:-1]]
+    values = {unquote(name): unquote(value) for name, mark, value in parts if mark and name}
+    return {
+        name: None if value == "__HIVE_DEFAULT_PARTITION__" else value
+        for name, value in values.items()
+    }
 
 
 Need = Literal["required", "optional", "unused"]
@@ -96,9 +150,17 @@ def resolve(
     needed or holds it in a wrong type, and UserError if several columns could be meant.
     """
     names = schema.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UnusableFile(f"has several columns named {twice[0]!r}")
+    left_out: tuple[str, ...] = ()
+    if len(set(names)) < len(names):
+        twice = {name for name in names if names.count(name) > 1}
+        known = {config.url_col, config.key_col, *config.text_cols, *needs.others}
+        unclear = sorted(n for n in twice if n in known or n.lower() in KNOWN_NAMES)
+        if unclear:
+            raise UnusableFile(f"has several columns named {unclear[0]!r}")
+        # Of others none can be told by its name: they are left out.
+        left_out = tuple(sorted(twice))
+        schema = pa.schema([field for field in schema if field.name not in twice])
+        names = schema.names
     for name in (config.url_col, config.key_col, *config.text_cols, *needs.others):
         if name is not None and name not in names:
             raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})")
@@ -136,7 +198,12 @@ def resolve(
         if wanted is not None and not fits(schema.field(wanted).type):
             raise UnusableFile(f"column {wanted!r} holds {schema.field(wanted).type}, not {what}")
     carried = pa.schema([pa.field(f.name, carried_type(f.type)) for f in schema])
-    return ResolvedColumns(url, key, texts, schema.remove_metadata(), carried)
+    status = STATUS_NAME if {STATUS_NAME, ERROR_NAME} <= set(names) else None
+    if status is not None and not is_text(schema.field(status).type):
+        status = None
+    return ResolvedColumns(
+        url, key, texts, schema.remove_metadata(), carried, status=status, left_out=left_out
+    )
 
 
 def _by_name(

@@ -25,7 +25,7 @@ def stored(array: pa.Array) -> pa.Array:
         if isinstance(kind, pa.BaseExtensionType):
             array = array.storage
         elif pat.is_dictionary(kind):
-            array = array.dictionary_decode()
+            array = stored(array.dictionary).take(array.indices)
         elif pat.is_run_end_encoded(kind):
             array = pc.run_end_decode(array)
         elif pat.is_string_view(kind):

@@ -13,7 +13,7 @@ from metacurate.formats.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerpri
 from metacurate.formats.table import format_of, formats, known_suffixes
 from metacurate.formats.types import common_schema
 from metacurate.pool import columns
-from metacurate.pool.columns import PAIRS, Needs, ResolvedColumns
+from metacurate.pool.columns import PAIRS, RESERVED, Needs, ResolvedColumns
 from metacurate.pool.find import find
 from metacurate.pool.schema import PoolConfig
 
@@ -51,6 +51,7 @@ class Pool:
     schema: pa.Schema
     rows: int
     ignored: int
+    hint: str
 
     def require_all(self) -> None:
         """UserError if a file cannot be used: for commands that must not leave any out."""
@@ -78,7 +79,7 @@ class Pool:
                 f"{_counted(len(self.bad_files), 'file')} cannot be used: {', '.join(shown)}"
             )
         if self.ignored:
-            parts.append(f"{_counted(self.ignored, 'file')} of other formats ignored")
+            parts.append(f"{_counted(self.ignored, 'file')} of other formats ignored{self.hint}")
         return "; ".join(parts)
 
 
@@ -98,19 +99,27 @@ class _Looked:
     fingerprint: str = ""
 
 
-def open_pool(inputs: Sequence[str], config: PoolConfig, needs: Needs = PAIRS) -> Pool:
+def open_pool(
+    inputs: Sequence[str],
+    config: PoolConfig,
+    needs: Needs = PAIRS,
+    reserved: Sequence[str] = RESERVED,
+) -> Pool:
     """Find the files that the inputs name and look at each: format, columns, size, fingerprint.
 
     ``inputs``: files, folders or globs, as paths or fsspec addresses. A file that cannot be used is
     listed in ``Pool.bad_files``. Raises UserError if an input names no file, if no file can be
     used, or if it is not clear which column holds the URL or the text. ``needs``: which columns
-    there must be.
+    there must be. ``reserved``: names under which no columns of the pool's own are carried.
     """
     found = find(inputs)
     with ThreadPoolExecutor(OPEN_FILES) as threads:
-        looked = list(threads.map(lambda address: _look_at(address, config, needs), found.files))
+        looked = list(
+            threads.map(lambda address: _look_at(address, config, needs, reserved), found.files)
+        )
     usable = [(file, file.columns) for file in looked if file.columns is not None]
     bad = [(file.address, file.reason) for file in looked if file.columns is None]
+    bad = sorted([*bad, *found.unusable])
     if not usable:
         address, reason = bad[0]
         others = f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else ""
@@ -129,6 +138,7 @@ def open_pool(inputs: Sequence[str], config: PoolConfig, needs: Needs = PAIRS) -
         schema=schema,
         rows=sum(sum(file.pieces or ()) for file, _ in usable),
         ignored=found.ignored,
+        hint=found.hint,
     )
 
 
@@ -145,7 +155,7 @@ def _ranges(file: _Looked, rows_per_unit: int) -> list[tuple[int, int] | None]:
     return ranges
 
 
-def _look_at(address: str, config: PoolConfig, needs: Needs) -> _Looked:
+def _look_at(address: str, config: PoolConfig, needs: Needs, reserved: Sequence[str]) -> _Looked:
     known = format_of(address)
     if known is None:
         raise UserError(f"{address} is of no known format; a pool is {known_suffixes()}")
@@ -156,9 +166,7 @@ def _look_at(address: str, config: PoolConfig, needs: Needs) -> _Looked:
                 raise UnusableFile("is empty")
             look = formats()[form].look(source, compression)
             resolved = columns.resolve(address, look.schema, config, needs)
-            resolved = replace(
-                resolved, carried=look.carried or resolved.carried, settings=look.settings
-            )
+            resolved = resolved.described_by(look, address, reserved)
             return _Looked(address, form, resolved, "", look.pieces, fingerprint(source))
     except FileNotFoundError:
         raise UserError(f"{address}: no such file") from None

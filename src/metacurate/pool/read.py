@@ -17,7 +17,7 @@ from metacurate.formats.files import open_source
 from metacurate.formats.protocol import Request, Rows
 from metacurate.formats.table import format_of, formats
 from metacurate.formats.types import is_list
-from metacurate.pool.columns import ResolvedColumns
+from metacurate.pool.columns import SUCCESS, ResolvedColumns
 from metacurate.pool.convert import converted, list_offsets, stored, valid_strings
 from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
@@ -52,10 +52,7 @@ def read_columns(unit: Unit, *, skipped: Counter[str], batch_rows: int = 65_536)
 def read_uids(unit: Unit, *, skipped: Counter[str]) -> Iterator[pa.FixedSizeBinaryArray]:
     """Read only the rows' uids, null where a row has neither key nor URL."""
     for _, rows in _rows(unit, False, skipped, 65_536):
-        uids = _uids(rows, unit.columns)
-        if uids.null_count:
-            skipped[reasons.NO_URL] += uids.null_count
-        yield uids
+        yield _uids(rows, unit.columns, skipped)
 
 
 def count_rows(unit: Unit, *, skipped: Counter[str]) -> int:
@@ -101,17 +98,18 @@ def _batch(
     all_columns: bool,
     skipped: Counter[str],
 ) -> PoolBatch:
-    uids = _uids(rows, resolved)
+    uids = _uids(rows, resolved, skipped)
     texts, offsets = _texts(rows, resolved.texts, skipped)
-    if uids.null_count:
-        skipped[reasons.NO_URL] += uids.null_count
     if without_text := _rows_without_text(texts, offsets):
         skipped[reasons.NO_TEXT] += without_text
     columns = _carried(rows, resolved, skipped) if all_columns else None
     return PoolBatch(first_row, uids, texts, offsets, columns)
 
 
-def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinaryArray:
+def _uids(
+    rows: pa.RecordBatch, resolved: ResolvedColumns, skipped: Counter[str]
+) -> pa.FixedSizeBinaryArray:
+    """The rows' uids; null, and counted, where a row names no pair or the pair has no image."""
     uids = None
     if resolved.key is not None:
         keys = stored(rows.column(resolved.key))
@@ -120,6 +118,14 @@ def _uids(rows: pa.RecordBatch, resolved: ResolvedColumns) -> pa.FixedSizeBinary
         from_urls = url_uids(_as_bytes(rows.column(resolved.url)))
         uids = from_urls if uids is None else pc.coalesce(uids, from_urls)
     assert uids is not None
+    if uids.null_count:
+        skipped[reasons.NO_URL] += uids.null_count
+    if resolved.status is not None:
+        success = pc.equal(_as_bytes(rows.column(resolved.status)), SUCCESS.encode())
+        failed = pc.and_(uids.is_valid(), pc.invert(pc.fill_null(success, False)))
+        if number := pc.sum(failed).as_py():
+            skipped[reasons.NO_IMAGE] += number
+            uids = pc.if_else(failed, pa.scalar(None, UID_TYPE), uids)
     return uids
 
 
@@ -174,7 +180,7 @@ def _interleave(parts: list[Texts]) -> Texts:
 
 def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
     """The texts as ``large_string``, those that are no UTF-8 or too long made null and counted."""
-    texts = valid_strings(_as_large_string(array, skipped), skipped, reasons.UNDECODABLE_TEXT)
+    texts = valid_strings(_as_large_string(array), skipped, reasons.UNDECODABLE_TEXT)
     sizes = pc.binary_length(texts)
     if (pc.max(sizes).as_py() or 0) > MAX_TEXT_BYTES:
         oversized = pc.greater(sizes, MAX_TEXT_BYTES)
@@ -183,12 +189,9 @@ def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArra
     return texts
 
 
-def _as_large_string(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:
+def _as_large_string(array: pa.Array) -> pa.LargeStringArray:
     """An array of any text type as ``large_string``, not checked; the bytes are not copied."""
     if pat.is_null(array.type):
-        return pa.nulls(len(array), pa.large_string())
-    if pat.is_floating(array.type):  # pandas' way to say that there is none
-        skipped[reasons.UNCONVERTIBLE_VALUE] += pc.sum(pc.invert(pc.is_nan(array))).as_py() or 0
         return pa.nulls(len(array), pa.large_string())
     return _as_bytes(array).view(pa.large_string())
 
@@ -206,10 +209,15 @@ def _carried(
     present = set(rows.schema.names)
     arrays = []
     for field in resolved.carried:
-        if field.name not in present:
+        name = resolved.own.get(field.name, field.name)
+        if name in resolved.constants:
+            value = pa.scalar(resolved.constants[name], pa.string())
+            arrays.append(converted(pa.repeat(value, rows.num_rows), field.type, skipped))
+            continue
+        if name not in present:
             arrays.append(pa.nulls(rows.num_rows, field.type))
             continue
         # What is wrong with a text is counted once, where texts are read.
-        count = Counter[str]() if field.name in resolved.texts else skipped
-        arrays.append(converted(rows.column(field.name), field.type, count))
+        count = Counter[str]() if name in resolved.texts else skipped
+        arrays.append(converted(rows.column(name), field.type, count))
     return pa.RecordBatch.from_arrays(arrays, schema=resolved.carried)

@@ -114,7 +114,7 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
         )
     parquet = [a for a in addresses if a.endswith(".parquet")]
     # Each row group is a shard of its own: the finest piece that can be read alone.
-    pool = open_pool(parquet, replace(config.pool, rows_per_unit=1))
+    pool = open_pool(parquet, replace(config.pool, rows_per_unit=1), reserved=())
     if pool.bad_files:
         raise UserError(" ".join(pool.bad_files[0]))
     _image_column(pool.schema, config, parquet[0])
