@@ -483,22 +483,22 @@ def test_short_texts_go_by_their_page(tmp_path: Path) -> None:
         members(*(record("response", p, f"http://{n}.example/") for n, p in enumerate(pages)))
     )
     config = ExtractConfig(languages=("en",), page_language="py3langid")
-    extract_pool([str(source)], str(tmp_path / "out"), config, LocalEngine(1))
+    extract_pool([str(source)], str(tmp_path / "out"), config, engine=LocalEngine(1))
     table = pq.read_table(tmp_path / "out/pool")
     assert table.schema.equals(SCHEMA)
     assert [t["text"] for row in table["texts"].to_pylist() for t in row] == [*english, "Red barn"]
     config = ExtractConfig(identifier="none", page_language="eldc")
     with pytest.raises(UserError, match="--page-language"):
-        extract_pool([str(source)], str(tmp_path / "no"), config, LocalEngine(1))
+        extract_pool([str(source)], str(tmp_path / "no"), config, engine=LocalEngine(1))
 
 
 def test_html_lang_of_pages_in_wats_is_unknown(crawl: Path, tmp_path: Path) -> None:
     config = ExtractConfig(page_language="eldc")
     totals = extract_pool(
-        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "out"), config, LocalEngine(1)
+        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "out"), config, engine=LocalEngine(1)
     )
     alone = extract_pool(
-        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "alone"), ExtractConfig(), LocalEngine(1)
+        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "alone"), ExtractConfig(), engine=LocalEngine(1)
     )
     # Documentation in English: more of its short texts are found to be.
     assert totals["languages"]["en"] > alone["languages"]["en"]

@@ -74,7 +74,7 @@ def test_entities_of_old_wats(
 ) -> None:
     path = write_wat(tmp_path, information, name)
     config = ExtractConfig(identifier="none", entities=option)
-    extract_pool([str(path)], str(tmp_path / "out"), config, LocalEngine(1))
+    extract_pool([str(path)], str(tmp_path / "out"), config, engine=LocalEngine(1))
     rows = pq.read_table(tmp_path / "out/pool").to_pylist()
     found = [(row["url"], [text["text"] for text in row["texts"]]) for row in rows]
     assert found == (DECODED if decoded else AS_WRITTEN)
@@ -114,7 +114,7 @@ def test_the_official_key(decode: str, tmp_path: Path) -> None:
     warc = tmp_path / "y.warc.gz"
     warc.write_bytes(members(record("response", response("<base href=/b/>" + html))))
     config = ExtractConfig(identifier="none", entities=decode, official_key=True)
-    extract_pool([str(wat), str(warc)], str(tmp_path / "out"), config, LocalEngine(1))
+    extract_pool([str(wat), str(warc)], str(tmp_path / "out"), config, engine=LocalEngine(1))
     keys = [row["official_key"] for row in pq.read_table(tmp_path / "out/pool").to_pylist()]
 
     def official(written: str) -> str:

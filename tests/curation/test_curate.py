@@ -500,3 +500,25 @@ def test_example_pool_is_balanced(metacurate: Command, tmp_path: Path) -> None:
     assert after["tone"] < before["tone"] / 2
     kept = card["kept"]
     assert abs(kept["pairs"] - kept["pairs_expected"]) < 5 * math.sqrt(kept["pairs"])
+
+
+def test_files_may_name_their_texts_differently(tmp_path: Path) -> None:
+    """A curated shard has the columns of all files; each says which of them are its own."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for name, url, text in (("a", "url", "text"), ("b", "image_url", "caption")):
+        rows = [{url: f"https://x.example/{name}{n}", text: f"a cat {name}"} for n in range(5)]
+        pq.write_table(pa.Table.from_pylist(rows), pool / f"{name}.parquet")
+    (tmp_path / "entries.json").write_text('["cat", "a", "b"]')
+    out = tmp_path / "out"
+    card = metacurate.curate(pool, tmp_path / "entries.json", out, t=100, workers=1)
+    assert card["kept"]["pairs"] == 10
+    assert (out / "report.html").exists()
+    # The subset is a pool.
+    again = metacurate.curate(out / "curated", tmp_path / "entries.json", tmp_path / "again",
+                              t=100, workers=1)  # fmt: skip
+    assert again["kept"] == {**card["kept"], "values_lost": {}}
+    for name, column in (("0", "text"), ("1", "caption")):
+        rows = pq.read_table(out / f"curated/part-00000{name}.parquet").to_pylist()
+        assert len(rows) == 5
+        assert all(row[column].startswith("a cat") for row in rows)

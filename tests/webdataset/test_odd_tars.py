@@ -53,7 +53,7 @@ def width(images: list[Any], rows: list[Any]) -> dict[str, list[int]]:
 
 
 def ingested(folder: Path, out: Path) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    totals = ingest(str(folder), str(out), ONE)
+    totals = ingest(str(folder), str(out), engine=ONE)
     rows = pq.read_table(out / "pool").to_pylist()
     assert totals["pairs"] == len(rows)
     assert totals["samples"] == totals["pairs"] + sum(totals["dropped"].values())
@@ -63,7 +63,7 @@ def ingested(folder: Path, out: Path) -> tuple[dict[str, list[str]], dict[str, A
 def filtered(folder: Path, out: Path) -> list[str]:
     """The keys that a filter that keeps everything keeps."""
     config = FilterConfig(("test_odd_tars:width",))
-    totals = filter_images(str(folder), str(out), config, ONE, show_progress=False)
+    totals = filter_images(str(folder), str(out), config, engine=ONE)
     keys = []
     for name in list_shards(Folder(str(out))).values():
         keys += [s.key for s in read_samples((out / name).open("rb"), name, Counter())]
@@ -97,7 +97,7 @@ def trained(folder: Path) -> dict[str, list[str]]:
 
 
 def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
-    reshard([str(pool)], str(folder), str(out), ONE)
+    reshard([str(pool)], str(folder), str(out), engine=ONE)
     keys = []
     for path in sorted(out.glob("*.tar")):
         keys += [s.key for s in read_samples(path.open("rb"), path.name, Counter())]

@@ -29,6 +29,7 @@ from metacurate.curation.match_index import MATCHED_TYPE, read_index
 from metacurate.curation.settings import Balance, json_number
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats import reasons
+from metacurate.pool.columns import WrittenColumns
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
@@ -171,7 +172,10 @@ def balance_shard(task: BalanceTask) -> Statistics:
     expected: list[float] = []
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
-    schema = pa.schema([*own, *CURATED_FIELDS])
+    columns = task.unit.columns
+    schema = pa.schema(
+        [*own, *CURATED_FIELDS], WrittenColumns(columns.url, columns.texts).metadata()
+    )
     skipped: Counter[str] = Counter()
     with (
         open_made(task.folder, index_file_name(task.position)) as index_file,
@@ -187,9 +191,9 @@ def balance_shard(task: BalanceTask) -> Statistics:
             if not kept.num_rows:
                 continue
             chosen = pa.array(np.asarray(kept.column("row"), np.int64) - first_row)
-            columns = [rows.column(field.name).take(chosen) for field in own]
-            columns += [kept.column(field.name) for field in CURATED_FIELDS]
-            group.append(pa.record_batch(columns, schema=schema))
+            arrays = [rows.column(field.name).take(chosen) for field in own]
+            arrays += [kept.column(field.name) for field in CURATED_FIELDS]
+            group.append(pa.record_batch(arrays, schema=schema))
             if (
                 sum(b.num_rows for b in group) >= ROW_GROUP_ROWS
                 or sum(b.nbytes for b in group) >= ROW_GROUP_BYTES

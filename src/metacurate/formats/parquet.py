@@ -92,7 +92,7 @@ def _without(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
 
 def _schema(file: pq.ParquetFile) -> pa.Schema:
     """The file's columns; floats that are nothing but NaN (pandas' null) have the type null."""
-    metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
+    metadata, schema = file.metadata, file.schema_arrow
     floats = {f.name for f in schema if pat.is_floating(f.type)}
     for leaf in range(metadata.num_columns if floats else 0):
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -100,7 +100,8 @@ def _schema(file: pq.ParquetFile) -> pa.Schema:
             known = chunk.statistics if chunk.is_stats_set else None
             if known is None or known.has_min_max:
                 floats.discard(chunk.path_in_schema)
-    return pa.schema([f.with_type(pa.null()) if f.name in floats else f for f in schema])
+    fields = [f.with_type(pa.null()) if f.name in floats else f for f in schema]
+    return pa.schema(fields, schema.metadata)
 
 
 def _row_group(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,6 +27,7 @@ TEXTS_NAME = "texts"
 KNOWN_NAMES = frozenset([*URL_NAMES, *TEXT_NAMES, UID_NAME, *KEY_NAMES, TEXTS_NAME])
 # Of img2dataset's tables, and those that this package's download writes.
 STATUS_NAME, ERROR_NAME, SUCCESS = "status", "error_message", "success"
+COLUMNS_KEY = b"metacurate.columns"
 RESERVED = ("uid", "matched", "text_kept", "keep_prob")
 """The names of columns that curation adds."""
 
@@ -165,8 +167,9 @@ def resolve(
         if name is not None and name not in names:
             raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})")
     url, key = config.url_col, config.key_col
+    written = _written(schema)
     if url is None and needs.url != "unused":
-        url = _by_name(address, names, URL_NAMES, "URL", "--url-col")
+        url = written.url or _by_name(address, names, URL_NAMES, "URL", "--url-col")
     if url is None and needs.url == "required":
         raise UnusableFile(
             f"has no URL column known by name (it has {_listed(names)}); name it with --url-col"
@@ -182,14 +185,12 @@ def resolve(
         )
     texts = config.text_cols if needs.texts != "unused" else ()
     if not texts and needs.texts != "unused":
-        text = TEXTS_NAME if TEXTS_NAME in names else None
-        text = text or _by_name(address, names, TEXT_NAMES, "text", "--text-col")
-        if text is None and needs.texts == "required":
+        texts = written.texts or _texts_by_name(address, names)
+        if not texts and needs.texts == "required":
             raise UnusableFile(
                 f"has no text column known by name (it has {_listed(names)}); "
                 "name one with --text-col"
             )
-        texts = (text,) if text is not None else ()
     for wanted, fits, what in (
         *((name, is_texts, "text") for name in texts),
         (url, is_text, "text"),
@@ -204,6 +205,41 @@ def resolve(
     return ResolvedColumns(
         url, key, texts, schema.remove_metadata(), carried, status=status, left_out=left_out
     )
+
+
+@dataclass(frozen=True)
+class WrittenColumns:
+    """Which columns of a curated shard its rows' URL and texts are in.
+
+    The files of a pool may have them under different names, and a curated shard has the columns of
+    all: its schema says which are this shard's own.
+    """
+
+    url: str | None = None
+    texts: tuple[str, ...] = ()
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """For a schema."""
+        return {COLUMNS_KEY: json.dumps({"url": self.url, "texts": self.texts}).encode()}
+
+
+def _written(schema: pa.Schema) -> WrittenColumns:
+    """What a schema says of its columns; nothing if that does not fit them."""
+    try:
+        said = json.loads((schema.metadata or {})[COLUMNS_KEY])
+        url, texts = said["url"], tuple(said["texts"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return WrittenColumns()
+    known = set(schema.names)
+    fits = (url is None or url in known) and all(name in known for name in texts)
+    return WrittenColumns(url, texts) if fits else WrittenColumns()
+
+
+def _texts_by_name(address: str, names: list[str]) -> tuple[str, ...]:
+    if TEXTS_NAME in names:
+        return (TEXTS_NAME,)
+    text = _by_name(address, names, TEXT_NAMES, "text", "--text-col")
+    return (text,) if text is not None else ()
 
 
 def _by_name(
