@@ -498,7 +498,10 @@ def test_html_lang_of_pages_in_wats_is_unknown(crawl: Path, tmp_path: Path) -> N
         [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "out"), config, engine=LocalEngine(1)
     )
     alone = extract_pool(
-        [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "alone"), ExtractConfig(), engine=LocalEngine(1)
+        [str(crawl / "docs.warc.wat.gz")],
+        str(tmp_path / "alone"),
+        ExtractConfig(),
+        engine=LocalEngine(1),
     )
     # Documentation in English: more of its short texts are found to be.
     assert totals["languages"]["en"] > alone["languages"]["en"]

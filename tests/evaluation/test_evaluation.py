@@ -373,7 +373,9 @@ def test_other_tasks_are_refused(tmp_path, kind):
     (folder / "dataset_type.txt").write_text(f"{kind}\n")
     with pytest.raises(UserError, match=rf"dataset_type\.txt names the task '{kind}'"):
         evaluate(COLOUR_MODEL, str(folder))
-    with pytest.raises(UserError, match="task must be classification or retrieval, not 'x'"):
+    with pytest.raises(
+        UserError, match="there is no evaluation task 'x'; known are classification, retrieval"
+    ):
         evaluate(COLOUR_MODEL, str(folder), task="x")
     (folder / "dataset_type.txt").write_text("Classification")
     assert evaluate(COLOUR_MODEL, str(folder))["images"] == 1
