@@ -440,6 +440,8 @@ def test_sources(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_archives_are_named(tmp_path: Path) -> None:
+    crawl = tmp_path / "crawl"
+    crawl.mkdir()
     xml = b'<?xml version="1.0"?>\n<Error><Code>SlowDown</Code></Error>'
     arc = b"filedesc://x.arc 0.0.0.0 2008 text/plain 76\n1 1 Archive\n"
     contents = {
@@ -453,18 +455,18 @@ def test_files_that_are_no_archives_are_named(tmp_path: Path) -> None:
         "h.warc.gz": (b"\x1f\x8b\x08" + b"x" * 99, "no sound record in it"),
     }
     for name, (content, _) in contents.items():
-        (tmp_path / name).write_bytes(content)
-    command = ["pool", "extract", str(tmp_path), "--out", str(tmp_path / "out"), "--json"]
+        (crawl / name).write_bytes(content)
+    command = ["pool", "extract", str(crawl), "--out", str(tmp_path / "out"), "--json"]
     only_bad = CliRunner().invoke(app, command)
     assert isinstance(only_bad.exception, UserError)
     assert "a.warc.gz (empty file), and 7 more" in str(only_bad.exception)
-    (tmp_path / "z.warc.gz").write_bytes(
+    (crawl / "z.warc.gz").write_bytes(
         members(record("response", response("<img src=1.png alt=one>")))
     )
     result = CliRunner().invoke(app, [*command, "--overwrite"])
     assert result.exit_code == 0, result.output
     bad = json.loads(result.stdout)["bad_files"]
-    assert bad == {f"{tmp_path}/{name} ({what})": 1 for name, (_, what) in contents.items()}
+    assert bad == {f"{crawl}/{name} ({what})": 1 for name, (_, what) in contents.items()}
     for name in bad:
         assert f"skipped: {name}" in result.stderr
 
