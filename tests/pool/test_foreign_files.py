@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import json
@@ -19,6 +20,7 @@ import polars
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption
 import pytest
 
 from metacurate.errors import UserError
@@ -345,3 +347,31 @@ def test_the_folder_of_a_run_is_its_subset(tmp_path: Path) -> None:
     skipped: Counter[str] = Counter()
     [(_, batch)] = read_columns(pool.units[0], skipped=skipped)
     assert "input_matched" in batch.schema.names
+
+
+class Keys(pyarrow.parquet.encryption.KmsClient):  # type: ignore[misc]
+    """Keeps no secrets."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, wrapped: bytes, name: str) -> bytes:
+        return base64.b64decode(wrapped)
+
+
+@pytest.mark.parametrize("plain_footer", [True, False])
+def test_encrypted_parquet_is_named(tmp_path: Path, plain_footer: bool) -> None:
+    """Arrow ends the process when it is asked about an encrypted column."""
+    encryption = pyarrow.parquet.encryption
+    config = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["text"]}, plaintext_footer=plain_footer
+    )
+    factory = encryption.CryptoFactory(Keys)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
+    table = pa.table({"url": URLS, "text": TEXTS, "score": [0.5] * 3})
+    pq.write_table(table, tmp_path / "a.parquet", encryption_properties=properties)
+    with pytest.raises(UserError, match="crypt"):
+        pool_of(tmp_path)

@@ -68,17 +68,21 @@ class Parquet:
 
 
 def _open(source: Source, **options: Any) -> pq.ParquetFile:
+    tail = source.read_at(max(source.size() - 8, 0), 8)
+    size = int.from_bytes(tail[:4], "little")
     try:
-        return pq.ParquetFile(source.arrow, **options)
+        file = pq.ParquetFile(source.arrow, **options)
     except pa.ArrowNotImplementedError:
         # A note in the footer names an Arrow type that this Arrow lacks (Polars' Int128). Without
         # the note the columns have the types that Parquet gives them.
-        tail = source.read_at(source.size() - 8, 8)
-        size = int.from_bytes(tail[:4], "little")
         footer = source.read_at(source.size() - 8 - size, size)
         footer = footer.replace(b"ARROW:schema", b"ARROW_schema")
         metadata = pq.read_metadata(pa.BufferReader(tail[4:] + footer + tail))
         return pq.ParquetFile(source.arrow, metadata=metadata, **options)
+    # To ask Arrow about an encrypted column ends the process.
+    if file.metadata.serialized_size != size:
+        raise pa.ArrowInvalid("its footer is signed: columns are encrypted")
+    return file
 
 
 def _without(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:

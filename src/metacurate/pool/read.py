@@ -36,7 +36,7 @@ def read_unit(
     """Read a unit in batches of at most ``batch_rows`` rows.
 
     ``all_columns``: give the rows' own columns too (in the pool's schema); row numbers and uids are
-    the same either way. ``skipped`` is added to: how many rows, values or files were passed over or
+    the same either way. ``skipped`` is added to: how many rows, values or files were skipped or
     are of no use, by reason (``docs/pools.md``). Raises UserError if the file is gone.
     """
     for first_row, rows in _rows(unit, all_columns, skipped, batch_rows):
