@@ -1,9 +1,10 @@
-"""CommonCrawl's WAT: the image links of a page from the JSON that describes its WARC record.
+"""The image links of a WAT page, defined here; ``kernels.wat`` is the compiled twin.
 
-The JSON of a record is mostly other links, so it is not parsed as a whole. A link is found by the
-bytes ``"IMG@/src"``: quotes in a JSON string are escaped, so these bytes (with the quotes) can only
-be a whole string, and only that link's object is parsed. What does not have the usual form is left
-to a full parse: the result is always that of a full parse.
+They come from the JSON by which CommonCrawl's WAT describes the page's WARC record. It is mostly
+other links, so it is not parsed as a whole. A link is found by the bytes ``"IMG@/src"``: quotes in
+a JSON string are escaped, so these bytes (with the quotes) can only be a whole string, and only
+that link's object is parsed. What does not have the usual form is left to a full parse: the result
+is always that of a full parse.
 """
 
 from __future__ import annotations

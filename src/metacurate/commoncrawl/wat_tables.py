@@ -158,7 +158,7 @@ class _Pending:
     def take(
         self, data: np.ndarray, records: np.ndarray, position: int, counts: Counts
     ) -> tuple[int, int]:
-        """Take over records from a position on; where and why it ends (``wat_kernel``)."""
+        """Take over records from a position on; where and why it ends (``kernels.wat``)."""
         progress = self._progress
         pages = int(progress[kernel.PAGES])
         progress[[kernel.NEXT, kernel.WITHOUT_HTML, kernel.WITHOUT_LINKS]] = position, 0, 0
@@ -179,7 +179,7 @@ class _Pending:
 
     @property
     def pages(self) -> np.ndarray:
-        """The pages taken over: int64[n, 5] (see ``wat_kernel``)."""
+        """The pages taken over: int64[n, 5] (see ``kernels.wat``)."""
         return self._pages[: self._progress[kernel.PAGES]]
 
     @property

@@ -1,4 +1,6 @@
-"""Balancing: keep probabilities, thresholds, expected sizes and deterministic draws, on arrays.
+"""Balancing, defined here; ``kernels.balancing`` is its compiled twin.
+
+Keep probabilities, thresholds, expected sizes and deterministic draws, on arrays.
 
 An entry with count ``c`` keeps each of its pairs with probability ``p = min(1, t / c)``; a text is
 kept iff the draw of at least one of its matched entries succeeds, and a pair iff at least one of

@@ -1,4 +1,4 @@
-"""Duplicate images, exact and perceptual, marked across all shards in bounded memory.
+"""Duplicate images, marked across all shards in bounded memory; ``kernels.hamming`` compares.
 
 Two images are exact duplicates if the downloaded bytes are the same (SHA-256), perceptual ones if
 their 64-bit difference hashes differ in at most a few bits. Hashes are spread over files on disk so

@@ -1,4 +1,4 @@
-"""Compiled loops of balancing; ``curation.balancing`` says what they compute."""
+"""Compiled twin of ``curation.balancing``, which says what these loops compute."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""BLAKE2b's compression (RFC 7693) of four messages side by side, compiled by Numba.
+"""Compiled twin of ``hashlib.blake2b``: the compression (RFC 7693) of four messages side by side.
 
+A part of ``kernels.uid``, which says what both gain.
 One instruction works on the same word of all four: a short message costs a third of what it costs
 alone. Names follow the RFC (h: state, m: message words, v: working vector, t: bytes so far).
 """

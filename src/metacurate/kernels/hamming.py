@@ -1,4 +1,8 @@
-"""Compiled search for 64-bit hashes that differ in few bits."""
+"""Compiled search of ``images.duplicates`` for 64-bit hashes that differ in few bits.
+
+Gain: without it ``pool duplicates`` takes 1.6 times as long on a million images, and the more the
+larger a folder is (``benchmarks/kernels.py hamming``).
+"""
 
 from __future__ import annotations
 

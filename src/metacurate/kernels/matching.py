@@ -1,4 +1,4 @@
-"""The matching kernel: a walk over a trie of tokens, compiled by Numba.
+"""Compiled twin of ``curation.matching.reference``: a walk over a trie of tokens.
 
 Matches start and end at spaces of the spaced text, so a text is a sequence of tokens split on
 *single* spaces (empty tokens included), and so is an entry. The spaced text is never written out:

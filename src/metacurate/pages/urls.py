@@ -1,4 +1,7 @@
-"""Image addresses as pages write them, made absolute and normal (WHATWG URL rules, by ada)."""
+"""Addresses made absolute and normal, defined here; ``kernels.url`` is the compiled twin.
+
+Image addresses are as pages write them, normal ones as the WHATWG URL rules have it (by ada).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A pair's ``uid``: 128 bits of BLAKE2b of its canonical image URL, or of its key.
+"""A pair's ``uid``, defined here; ``kernels.uid`` is the compiled twin.
 
-The reference (``normalise_url``, ``url_uid``, ``key_uid``) is the definition; ``url_uids`` and
-``key_uids`` give the same for whole Arrow arrays through a compiled kernel.
+It is 128 bits of BLAKE2b of the canonical image URL, or of the key. ``normalise_url``, ``url_uid``
+and ``key_uid`` are the definition; ``url_uids`` and ``key_uids`` give the same for whole Arrow
+arrays through the twin.
 """
 
 from __future__ import annotations

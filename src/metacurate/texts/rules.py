@@ -1,6 +1,7 @@
-"""What texts are worth keeping: whitespace, length and character rules, each drop with its reason.
+"""What texts are worth keeping, defined here; ``kernels.text`` is the compiled twin of ``clean``.
 
-Pure functions on single texts, used wherever texts enter or leave a pool.
+Rules of white space, length and characters, each drop with its reason. Pure functions on single
+texts, used wherever texts enter or leave a pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matching as its definition reads: the specification that the fast kernel is tested against."""
+"""Matching as its definition reads; ``kernels.matching`` is the compiled twin tested against it."""
 
 from __future__ import annotations
 
