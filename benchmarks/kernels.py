@@ -122,7 +122,7 @@ def plain_text() -> None:
 
 def plain_url() -> None:
     """ada-url behind a regular expression on each address (``commoncrawl.urls.Base``)."""
-    from metacurate.commoncrawl.urls import Base
+    from metacurate.pages.urls import Base
 
     from metacurate.commoncrawl import wat, wat_tables
     from metacurate.kernels import wat as kernel
