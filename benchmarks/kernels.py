@@ -122,10 +122,9 @@ def plain_text() -> None:
 
 def plain_url() -> None:
     """ada-url behind a regular expression on each address (``commoncrawl.urls.Base``)."""
-    from metacurate.pages.urls import Base
-
     from metacurate.commoncrawl import wat, wat_tables
     from metacurate.kernels import wat as kernel
+    from metacurate.pages.urls import Base
 
     def bases(page_urls: pa.StringArray) -> tuple[list[Base | None], np.ndarray]:
         found: list[Base | None] = []

@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 ROOT = Path(__file__).parent.parent
 # What making pools needs and training must not.
-FOR_POOLS = ("ada_url", "aiohttp", "eldc", "fastwarc", "mwparserfromhell", "resiliparse")
+FOR_POOLS = ("aiohttp", "eldc", "fastwarc", "mwparserfromhell", "resiliparse")
 
 
 def test_batches_of_the_documented_commands_fit_their_workers():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -20,50 +19,13 @@ import pytest
 
 import metacurate
 from conftest import EMOJI_POOL, Command, command_line, digests, environment
+from curation_pools import ENTRIES, OPTIONS, entries_file, fails, make_pairs, pool  # noqa: F401
 from metacurate.curation.matching.reference import match_text
 from metacurate.errors import UserError
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import url_uid
 
-ENTRIES = ["cat", "dog", "a", "a dog", "red", "of", "the cat", "on", "rare thing", "never there"]
-WORDS = ["cat", "dog", "a", "red", "of", "the", "on", "mat", "rare thing", "zzz", "cat,"]
-
-
-def make_pairs(rows: int, seed: int = 1) -> pa.Table:
-    """Random long-tailed pairs with two texts each, some of them null or empty."""
-    rng = random.Random(seed)
-    weights = [1 / (i + 1) ** 1.5 for i in range(len(WORDS))]
-    texts = [
-        rng.choice([None, "", *[" ".join(rng.choices(WORDS, weights, k=rng.randrange(9)))] * 8])
-        for _ in range(2 * rows)
-    ]
-    urls = [f"http://example.org/{i}.jpg" if i % 37 else None for i in range(rows)]
-    return pa.table(
-        {"url": urls, "alt": texts[::2], "title": texts[1::2], "width": list(range(rows))}
-    )
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Path:
-    """A pool of three files with several row groups each."""
-    folder = tmp_path / "pool"
-    folder.mkdir()
-    table = make_pairs(3000)
-    for i in range(3):
-        part = table.slice(1000 * i, 1000)
-        pq.write_table(part, folder / f"{i}.parquet", row_group_size=170)
-    return folder
-
-
-@pytest.fixture
-def entries_file(tmp_path: Path) -> Path:
-    path = tmp_path / "metadata.json"
-    path.write_text(json.dumps(ENTRIES))
-    return path
-
-
 CONFIG = PoolConfig(text_cols=("alt", "title"), rows_per_unit=340)
-OPTIONS = ("--text-col", "alt", "--text-col", "title", "--rows-per-unit", 340)
 NO_REPORT = "--no-report"
 QUICK = {"pool_config": CONFIG, "report": False, "workers": 1}
 
@@ -332,16 +294,6 @@ def test_python_api_notices_new_metadata_in_the_same_process(
 
 
 # Bad input ---------------------------------------------------------------------------------------
-
-
-def fails(run: subprocess.CompletedProcess[str], *said: str) -> None:
-    """Exit code 2 and one line that says all of this; no traceback."""
-    assert run.returncode == 2, run.stderr
-    last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("metacurate: error: ")
-    assert "Traceback" not in run.stderr
-    for words in said:
-        assert words in last
 
 
 def test_bad_files_and_texts_are_counted(

@@ -285,7 +285,6 @@ def test_a_limit_that_may_be_raised_is(server: HostileServer, tmp_path: Path) ->
         (["status/404", "photo/1.jpg"], [], 0),
         (["status/404", "photo/1.jpg"], ["--min-success", "0.5"], 0),
         (["status/404", "photo/1.jpg"], ["--min-success", "0.51"], 3),
-        ([], [], 0),
     ],
 )
 def test_too_few_images_have_an_exit_code(
@@ -408,7 +407,7 @@ def test_a_sample_is_even_and_in_order(server: HostileServer, tmp_path: Path) ->
     ],
 )
 def test_wrong_options_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    write_curated(tmp_path / "in.parquet", ["http://127.0.0.1/x.jpg"])
+    write_curated(tmp_path / "in.parquet", ["http://127.0.0.1/x.jpg"] * 3)
     with pytest.raises(UserError, match=message):
         download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), replace(CONFIG, **change))
     assert not (tmp_path / "out").exists()

@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from test_curate import ENTRIES, fails, make_pairs
 
 from conftest import Command, command_line, digests, environment
+from curation_pools import ENTRIES, fails, make_pairs
 
 HARNESS = Path(__file__).parents[1] / "kill_points.py"
 NOBODY = 65534

@@ -419,7 +419,7 @@ def test_shards_that_cannot_be_had_are_named(run, tmp_path, shards):
 
 def test_training_is_quiet_and_says_steps_and_loss(run, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(progress, "LOG_INTERVAL_SECONDS", 0.0)
-    train(config(run), str(tmp_path / "model"))
+    train(config(run), str(tmp_path / "model"), show_progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 + 12
     assert lines[-1].startswith("train: 12/12 steps, ")

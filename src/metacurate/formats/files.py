@@ -73,7 +73,7 @@ class Source:
         if self._remote is None:
             return self.arrow.read_at(size, position)
         end = min(position + size, self._remote.size)
-        return self._remote.fs.cat_file(self._remote.path, position, end)
+        return self._remote.fs.cat_file(self._remote.path, start=position, end=end)
 
     # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
 

@@ -29,6 +29,7 @@ from metacurate.runtime.storage import (
     as_address,
     is_local,
     local_path,
+    unrecorded,
 )
 
 # Held by the process that runs in a local folder; the other file says which process that is.
@@ -104,6 +105,7 @@ def open_run(
     for given in inputs:
         refuse_overlap(folder.url, as_address(given))
     with ExitStack() as stack:
+        stack.enter_context(unrecorded())
         stack.enter_context(hold(folder))
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
@@ -170,7 +172,9 @@ def hold(folder: Folder) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        if not (path / MANIFEST).exists():
+        if (path / MANIFEST).exists():
+            _remove_unfinished(folder)
+        else:
             (path / LOCK).unlink(missing_ok=True)
             for folder_made in made:
                 if any(folder_made.iterdir()):
@@ -192,11 +196,15 @@ def is_held(folder: Folder) -> bool:
 
 
 def _remove_unfinished(folder: Folder) -> None:
-    """Remove files of a killed run: only this program's names, only in its own sub-folder."""
-    scratch = local_path(folder.address(SCRATCH))
-    if scratch.is_dir():
-        for path in scratch.iterdir():
-            if re.fullmatch(TEMPORARY_NAME, path.name) and path.is_file():
+    """Remove what a killed run was writing: only files that go by this program's names.
+
+    They are in its own sub-folder, but for a first manifest, which makes the folder a run's.
+    """
+    first = rf"\.tmp-{re.escape(MANIFEST)}\.[0-9a-f]{{32}}"
+    for name, pattern in ((SCRATCH, TEMPORARY_NAME), ("", first)):
+        place = local_path(folder.address(name) if name else folder.url)
+        for path in place.iterdir() if place.is_dir() else ():
+            if re.fullmatch(pattern, path.name) and path.is_file():
                 path.unlink()
 
 

@@ -121,6 +121,16 @@ def recorded() -> Iterator[dict[str, Written]]:
         _RECORD.reset(token)
 
 
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Files of a run within a run are recorded by that run alone."""
+    token = _RECORD.set(None)
+    try:
+        yield
+    finally:
+        _RECORD.reset(token)
+
+
 def _record(address: str, path: Path) -> None:
     if (files := _RECORD.get()) is not None:
         with path.open("rb") as file:
