@@ -59,7 +59,7 @@ from metacurate.kernels.matching_wide import (
     BEFORE,
     decode,
     may_start_at_token,
-    root_edge,
+    root_child,
     run_automaton,
     strip,
     walk,
@@ -358,7 +358,7 @@ def match_texts(
     active = np.empty(max_depth + 1, dtype=np.uint64)
     # The block of tokens: comparison words, hash, length, address; and the running state
     # (texts done, output size, matches of this text, active nodes, credit of its walks).
-    # Of a walk: edge walked first, end of the text, phase, the mark, address.
+    # Of a walk: the first node, end of the text, phase, the mark, address.
     firsts = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     seconds = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     hashes = np.empty(BLOCK_TOKENS, dtype=np.uint64)
@@ -404,8 +404,8 @@ def match_texts(
                     at = address + base + np.int64(trailing_zeros(wide_starts))
                     wide_starts &= wide_starts - U1
                     character, following = decode(at, address + end)
-                    edge = root_edge(pages, roots, character)
-                    if edge == U0:
+                    node = root_child(pages, roots, character)
+                    if node == 0:
                         continue
                     if n == BLOCK_TOKENS:
                         out, found = _match_block(
@@ -414,7 +414,7 @@ def match_texts(
                         )  # fmt: skip
                         n = 0
                     isolated = punctuation >> np.uint64(at - address - base) & U1
-                    firsts[n] = edge
+                    firsts[n] = np.uint64(node)
                     seconds[n] = np.uint64(address + end)
                     hashes[n] = np.uint64(AFTER if isolated else BEFORE)
                     lengths[n] = _WALK
@@ -487,7 +487,7 @@ def _match_block(
     """Look a block of tokens up and walk the trie; returns the (perhaps grown) output arrays."""
     text, written, matches, alive = state[0], state[1], state[2], state[3]
     if wide is not None:
-        pages, roots, wide_edges, wide_bits, fails, links, owns, _, _, credit = wide
+        pages, roots, steps, wide_edges, wide_bits, fails, links, _, _, credit = wide
     last_row = np.uint64(vocabulary.size // 4 - 1)
     for i in range(tokens):
         length = lengths[i]
@@ -495,7 +495,7 @@ def _match_block(
             if state[4] >= 0:
                 state[4], found, matches = walk(
                     firsts[i], addresses[i], np.int64(hashes[i]), np.int64(seconds[i]),
-                    wide_edges, wide_bits, hash_mask, state[4] + credit[1], found, matches,
+                    steps, wide_edges, wide_bits, hash_mask, state[4] + credit[1], found, matches,
                 )  # fmt: skip
                 if state[4] == 0:
                     state[4] = -1
@@ -504,8 +504,8 @@ def _match_block(
             if wide is not None:
                 if state[4] < 0:
                     found, matches = run_automaton(
-                        addresses[i], np.int64(seconds[i]), pages, roots, wide_edges, wide_bits,
-                        fails, links, owns, hash_mask, found, matches,
+                        addresses[i], np.int64(seconds[i]), pages, roots, steps, wide_edges,
+                        wide_bits, fails, links, hash_mask, found, matches,
                     )  # fmt: skip
                 state[4] = credit[0]
             matches = sort_unique(found, matches)

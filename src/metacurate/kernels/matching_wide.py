@@ -7,15 +7,19 @@ path of the trie: its root's edges are the wide characters that entries begin wi
 ``may_start_at_token`` lets through. The spaced text is never written out: ``next_symbol`` reads it
 from the text.
 
+A node's heavy child, the one with most nodes below it, is the next node, so most of a walk reads
+memory in its order; the other edges (fewer than there are entries) are in a hash table.
+
 Many walks over a text like its entries (one character over and over) would take very long. So a
 text has a credit of steps; where that is spent, the whole text is run through the Aho-Corasick
 automaton that the trie also is, in time proportional to its length.
 
-The tables, a tuple: ``pages`` and ``roots`` (the root's edges by character, in pages of 256),
-``edges`` and ``bits`` (the other edges, see ``matching_tables``), ``fails``, ``links`` and ``owns``
-(uint32 by node: the automaton's failure, the next node of the failures that is the end of an entry,
-and entry id + 1), ``heads`` and ``head_bits`` (what a token must begin with), and ``credit`` (steps
-for a text, and more for each walk).
+The tables, a tuple: ``pages`` (uint16) and ``roots`` (uint32: the root's child by character, in
+pages of 256), ``steps`` (uint64 by node: entry id + 1 << 32, whether there are other children than
+the heavy one, and, of a heavy child, its character + 1), ``edges`` and ``bits`` (the other edges,
+see ``matching_tables``), ``fails`` and ``links`` (uint32 by node: the automaton's failure, and the
+next node of the failures that is the end of an entry), ``heads`` and ``head_bits`` (what a token
+must begin with), and ``credit`` (int64[2]: steps for a text, and more for each walk).
 """
 
 from __future__ import annotations
@@ -25,7 +29,6 @@ import numpy as np
 from metacurate.kernels.cache import njit
 from metacurate.kernels.matching_tables import (
     K2,
-    LOW32,
     U0,
     U1,
     U6,
@@ -36,7 +39,6 @@ from metacurate.kernels.matching_tables import (
     edge_filter,
     edge_hash,
     find_edge,
-    fit_edges,
     load8,
     may_have_edge,
     with_room,
@@ -45,8 +47,12 @@ from metacurate.kernels.matching_tables import (
 CREDIT = (1024, 16)
 """Steps that a text has for its walks, and that each walk adds."""
 
-AT_TOKEN = U1 << U32
-"""The node of the trie after a space, packed."""
+AT_TOKEN = U1
+"""The node of the trie after a space."""
+
+# In ``steps``.
+_CHARACTER = np.uint64(0x1FFFFF)
+_BRANCHES = np.uint64(1 << 31)
 
 _SPACE = np.int64(0x20)
 _NOTHING = np.int64(-1)
@@ -158,8 +164,8 @@ def _is_white(character):
 
 
 @njit(inline="always")
-def root_edge(pages, roots, character):
-    """The packed edge from the root; zero if there is none."""
+def root_child(pages, roots, character):
+    """The node that a character leads to from the root; zero if there is none."""
     return roots[np.int64(pages[character >> _PAGE_BITS]) << _PAGE_BITS | character & 0xFF]
 
 
@@ -188,17 +194,33 @@ def may_start_at_token(heads, head_bits, first, length):
     return False
 
 
+@njit(inline="always")
+def _child(node, symbol, steps, edges, bits, hash_mask):
+    """The node that a symbol leads to from a node other than the root; zero if there is none."""
+    label = np.uint64(symbol + 1)
+    if steps[node + U1] & _CHARACTER == label:
+        return node + U1
+    if steps[node] & _BRANCHES:
+        key = node << U32 | label
+        if may_have_edge(bits, edge_hash(key) & hash_mask):
+            edge = find_edge(edges, key, hash_mask) * np.uint64(2)
+            if edges[edge] == key:
+                return edges[edge + U1]
+    return U0
+
+
 @njit()
-def walk(packed, at, phase, end, edges, bits, hash_mask, credit, found, matches):
+def walk(node, at, phase, end, steps, edges, bits, hash_mask, credit, found, matches):
     """Walk on from a node as far as the text goes along; returns (credit left, found, matches).
 
     It stops, with no credit left, where the steps are more than ``credit``.
     """
     while True:
-        if packed & LOW32:
+        own = steps[node] >> U32
+        if own:
             if matches == found.size:
                 found, matches = with_room(found, matches, 1)
-            found[matches] = np.uint32((packed & LOW32) - U1)
+            found[matches] = np.uint32(own - U1)
             matches += 1
         if credit <= 0:
             return 0, found, matches
@@ -206,45 +228,38 @@ def walk(packed, at, phase, end, edges, bits, hash_mask, credit, found, matches)
         symbol, at, phase = next_symbol(at, phase, end)
         if symbol < 0:
             return credit, found, matches
-        key = (packed >> U32) << U32 | np.uint64(symbol + 1)
-        if not may_have_edge(bits, edge_hash(key) & hash_mask):
+        node = _child(node, symbol, steps, edges, bits, hash_mask)
+        if node == U0:
             return credit, found, matches
-        edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-        if edges[edge] != key:
-            return credit, found, matches
-        packed = edges[edge + U1]
 
 
 @njit()
 def run_automaton(
-    start, end, pages, roots, edges, bits, fails, links, owns, hash_mask, found, matches
+    start, end, pages, roots, steps, edges, bits, fails, links, hash_mask, found, matches
 ):
     """All matches in a text, in time proportional to its length; returns (found, matches)."""
-    seen = np.zeros(owns.size // 64 + 1, dtype=np.uint64)
-    node = AT_TOKEN >> U32
+    seen = np.zeros(steps.size // 64 + 1, dtype=np.uint64)
+    node = AT_TOKEN
     at, phase = start, BEFORE
     while True:
         symbol, at, phase = next_symbol(at, phase, end)
         if symbol < 0:
             return found, matches
-        while True:
-            if node == U0:
-                node = root_edge(pages, roots, symbol) >> U32
+        while node != U0:
+            child = _child(node, symbol, steps, edges, bits, hash_mask)
+            if child != U0:
+                node = child
                 break
-            key = node << U32 | np.uint64(symbol + 1)
-            if may_have_edge(bits, edge_hash(key) & hash_mask):
-                edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-                if edges[edge] == key:
-                    node = edges[edge + U1] >> U32
-                    break
             node = np.uint64(fails[node])
+        else:
+            node = np.uint64(root_child(pages, roots, symbol))
         # Those of a node that was seen are all in ``found`` already.
-        ended = node if owns[node] else np.uint64(links[node])
+        ended = node if steps[node] >> U32 else np.uint64(links[node])
         while ended != U0 and not seen[ended >> U6] >> (ended & U63) & U1:
             seen[ended >> U6] |= U1 << (ended & U63)
             if matches == found.size:
                 found, matches = with_room(found, matches, 1)
-            found[matches] = np.uint32(owns[ended] - 1)
+            found[matches] = np.uint32((steps[ended] >> U32) - U1)
             matches += 1
             ended = np.uint64(links[ended])
 
@@ -265,66 +280,115 @@ def _can_occur(data, start, end):
 
 
 @njit()
-def build_wide_tables(data, offsets, ids, lefts, rights, hash_mask, credit):
-    """Build the trie of entries as UTF-8 ``data`` (uint8) and ``offsets`` (int64[n+1]).
+def build_wide_tables(data, offsets, ids, hash_mask, credit):
+    """Build the trie of sided entries as UTF-8 ``data`` (uint8) and ``offsets`` (int64[n+1]).
 
-    ``ids`` (uint32[n]) are theirs; ``lefts`` and ``rights`` (bool[n]) say which sides need a space.
+    They have their spaces and are sorted by their bytes; ``ids`` (uint32[n]) are the entries'.
     Returns the tables.
     """
+    parents, symbols, owns = _sorted_trie(data, offsets, ids)
+    nodes = parents.size
+    # The nodes below each node, itself among them; its heavy child; its number of children.
+    sizes = np.ones(nodes, dtype=np.int64)
+    heavy = np.zeros(nodes, dtype=np.int64)
+    children = np.zeros(nodes, dtype=np.int64)
+    for node in range(nodes - 1, 0, -1):  # in preorder a parent comes before its children
+        parent = parents[node]
+        sizes[parent] += sizes[node]
+        children[parent] += 1
+        if parent and (heavy[parent] == 0 or sizes[node] >= sizes[heavy[parent]]):
+            heavy[parent] = node
+    # Heavy children follow their parents. The root and the space keep their numbers.
+    numbers = np.zeros(nodes, dtype=np.int64)
+    count = 1
+    for node in range(1, nodes):
+        if heavy[parents[node]] != node:
+            follower = node
+            while follower:
+                numbers[follower] = count
+                count += 1
+                follower = heavy[follower]
+    steps = np.zeros(nodes + 1, dtype=np.uint64)
+    pages = np.zeros(_PAGES, dtype=np.uint16)
+    used, light = 1, 0
+    for node in range(1, nodes):
+        step = np.uint64(owns[node]) << U32
+        if heavy[parents[node]] == node:
+            step |= np.uint64(symbols[node] + 1)
+        elif parents[node]:
+            light += 1
+        elif pages[symbols[node] >> _PAGE_BITS] == 0:
+            pages[symbols[node] >> _PAGE_BITS] = used
+            used += 1
+        if children[node] > 1:
+            step |= _BRANCHES
+        steps[numbers[node]] = step
+    roots = np.zeros(used << _PAGE_BITS, dtype=np.uint32)
+    rows = 16
+    while rows * 2 < light * 3:
+        rows *= 2
+    edges = aligned_zeros(2 * rows)
+    for node in range(1, nodes):
+        parent = parents[node]
+        if parent == 0:
+            slot = np.int64(pages[symbols[node] >> _PAGE_BITS]) << _PAGE_BITS | symbols[node] & 0xFF
+            roots[slot] = numbers[node]
+        elif heavy[parent] != node:
+            key = np.uint64(numbers[parent]) << U32 | np.uint64(symbols[node] + 1)
+            edge = find_edge(edges, key, hash_mask) * np.uint64(2)
+            edges[edge], edges[edge + U1] = key, np.uint64(numbers[node])
+    bits = edge_filter(edges, light, hash_mask)
+    fails, links = _link(parents, symbols, numbers, pages, roots, steps, edges, bits, hash_mask)
+    heads, head_bits = _token_heads(data, offsets)
+    return pages, roots, steps, edges, bits, fails, links, heads, head_bits, credit
+
+
+@njit()
+def _sorted_trie(data, offsets, ids):
+    """The trie's nodes in preorder: parent, symbol, and entry id + 1 (int64, int64, uint32)."""
     base = data.ctypes.data
-    most_nodes = 2
+    nodes, longest = 2, 0
     for entry in range(offsets.size - 1):
-        if _can_occur(data, offsets[entry], offsets[entry + 1]):
-            for i in range(offsets[entry], offsets[entry + 1]):
-                most_nodes += data[i] & 0xC0 != 0x80
-            most_nodes += rights[entry]
-    parents = np.zeros(most_nodes, dtype=np.uint32)
-    symbols = np.zeros(most_nodes, dtype=np.uint32)
-    owns = np.zeros(most_nodes, dtype=np.uint32)
-    edges = aligned_zeros(2 * 1024)
-    # The root is node 0, the space node 1.
+        longest = max(longest, offsets[entry + 1] - offsets[entry])
+        for i in range(offsets[entry], offsets[entry + 1]):
+            nodes += data[i] & 0xC0 != 0x80
+    parents = np.zeros(nodes, dtype=np.int64)
+    symbols = np.zeros(nodes, dtype=np.int64)
+    owns = np.zeros(nodes, dtype=np.uint32)
+    # The root is node 0, the space node 1; entries that start with it come first but for those
+    # with control characters, which are never wide and so start with the space too.
     symbols[1] = _SPACE
-    key = np.uint64(_SPACE + 1)
-    edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-    edges[edge], edges[edge + U1] = key, AT_TOKEN
-    nodes = 2
+    path = np.zeros(longest + 1, dtype=np.int64)
+    path[1] = 1
+    nodes, depth = 2, 1
     for entry in range(offsets.size - 1):
         start, end = offsets[entry], offsets[entry + 1]
         if not _can_occur(data, start, end):
             continue
-        node = AT_TOKEN >> U32 if lefts[entry] else U0
-        at = base + start
-        last = base + end + (1 if rights[entry] else 0)
-        while at < last:
-            if at < base + end:
-                symbol, at = decode(at, base + end)
-            else:
-                symbol, at = _SPACE, at + 1
-            key = node << U32 | np.uint64(symbol + 1)
-            edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-            if edges[edge] == U0:
-                if nodes * 3 > edges.size:
-                    edges = fit_edges(edges, edges.size // 2, hash_mask)
-                    edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-                edges[edge], edges[edge + U1] = key, np.uint64(nodes) << U32
-                parents[nodes], symbols[nodes] = node, symbol
-                nodes += 1
-            node = edges[edge + U1] >> U32
-        edges[edge + U1] |= np.uint64(ids[entry]) + U1
-        owns[node] = ids[entry] + np.uint32(1)
-    fails, links = _link(parents[:nodes], symbols[:nodes], owns, edges, hash_mask)
-    pages, roots, edges = _part_roots(edges, nodes, hash_mask)
-    bits = edge_filter(edges, nodes, hash_mask)
-    heads, head_bits = _token_heads(data, offsets, lefts)
-    return pages, roots, edges, bits, fails, links, owns[:nodes].copy(), heads, head_bits, credit
+        at, shared = base + start, 0
+        while at < base + end:
+            symbol, following = decode(at, base + end)
+            if shared == depth or symbols[path[shared + 1]] != symbol:
+                break
+            shared += 1
+            at = following
+        depth = shared
+        while at < base + end:
+            symbol, at = decode(at, base + end)
+            parents[nodes], symbols[nodes] = path[depth], symbol
+            depth += 1
+            path[depth] = nodes
+            nodes += 1
+        owns[path[depth]] = ids[entry] + np.uint32(1)
+    return parents[:nodes].copy(), symbols[:nodes].copy(), owns[:nodes].copy()
 
 
 @njit()
-def _link(parents, symbols, owns, edges, hash_mask):
+def _link(parents, symbols, numbers, pages, roots, steps, edges, bits, hash_mask):
     """The automaton's failures, and their next nodes that end an entry, shallow nodes first."""
     nodes = parents.size
     depths = np.zeros(nodes, dtype=np.int64)
-    for node in range(1, nodes):  # a parent is older than its children
+    for node in range(1, nodes):
         depths[node] = depths[parents[node]] + 1
     order = np.argsort(depths, kind="mergesort")
     fails = np.zeros(nodes, dtype=np.uint32)
@@ -333,58 +397,33 @@ def _link(parents, symbols, owns, edges, hash_mask):
         node = order[place]
         if depths[node] == 1:
             continue
-        shorter = np.uint64(fails[parents[node]])
-        while True:
-            key = shorter << U32 | np.uint64(symbols[node] + np.uint32(1))
-            edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-            if edges[edge] == key:
-                shorter = edges[edge + U1] >> U32
-                break
-            if shorter == U0:
+        shorter = np.uint64(fails[numbers[parents[node]]])
+        found = U0
+        while shorter != U0:
+            found = _child(shorter, symbols[node], steps, edges, bits, hash_mask)
+            if found != U0:
                 break
             shorter = np.uint64(fails[shorter])
-        fails[node] = shorter
-        links[node] = shorter if owns[shorter] else links[shorter]
+        else:
+            found = np.uint64(root_child(pages, roots, symbols[node]))
+        fails[numbers[node]] = found
+        links[numbers[node]] = found if steps[found] >> U32 else np.uint64(links[found])
     return fails, links
 
 
 @njit()
-def _part_roots(edges, nodes, hash_mask):
-    """The root's edges, by character in pages of 256 (page 0 is empty), and the other edges."""
-    pages = np.zeros(_PAGES, dtype=np.uint16)
-    used = 1
-    inner = 0
-    for row in range(edges.size // 2):
-        key = edges[2 * row]
-        if key != U0 and key >> U32 == U0:
-            page = np.int64(key - U1) >> _PAGE_BITS
-            if pages[page] == 0:
-                pages[page] = used
-                used += 1
-        inner += key >> U32 != U0
-    roots = np.zeros(used << _PAGE_BITS, dtype=np.uint64)
-    for row in range(edges.size // 2):
-        key = edges[2 * row]
-        if key != U0 and key >> U32 == U0:
-            character = np.int64(key - U1)
-            slot = np.int64(pages[character >> _PAGE_BITS]) << _PAGE_BITS | character & 0xFF
-            roots[slot] = edges[2 * row + 1]
-            edges[2 * row] = U0
-    return pages, roots, fit_edges(edges, inner, hash_mask)
-
-
-@njit()
-def _token_heads(data, offsets, lefts):
+def _token_heads(data, offsets):
     """What a token begins with that an entry begins with after a space, for a quick look."""
     heads = np.zeros(256, dtype=np.uint16)
     words = 64
-    while words * 64 < 16 * lefts.size:
+    while words * 64 < 16 * offsets.size:
         words *= 2
     head_bits = aligned_zeros(words)
-    for entry in range(lefts.size):
+    for entry in range(offsets.size - 1):
         start, end = offsets[entry], offsets[entry + 1]
-        if not lefts[entry] or not _can_occur(data, start, end):
+        if data[start] != _SPACE or not _can_occur(data, start, end):
             continue
+        start += 1
         word, length = U0, 0
         while length < _HEAD_BYTES and start + length < end and data[start + length] != _SPACE:
             word |= np.uint64(data[start + length]) << np.uint64(8 * length)

@@ -25,8 +25,8 @@ Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
 _WIDE_NAMES = (
-    "wide_pages", "wide_roots", "wide_edges", "wide_filter", "wide_fails", "wide_links",
-    "wide_owns", "wide_heads", "wide_head_filter", "wide_credit",
+    "wide_pages", "wide_roots", "wide_steps", "wide_edges", "wide_filter", "wide_fails",
+    "wide_links", "wide_heads", "wide_head_filter", "wide_credit",
 )  # fmt: skip
 SAVED_FILE = "matcher.json"
 """What ``Matcher.save`` writes last: the rule and the sizes."""
@@ -80,15 +80,8 @@ class Matcher:
         if self._rule != V1:
             lefts, rights = _needs_space(array, 0, rule), _needs_space(array, -1, rule)
             inside = ~(lefts & rights)
-            wide_offsets, _, wide_data = _parts(array.filter(pa.array(inside)))
-            self._wide = wide_kernel.build_wide_tables(
-                wide_data.copy(),
-                wide_offsets,
-                ids[inside],
-                lefts[inside],
-                rights[inside],
-                _hash_mask,
-                np.array(_credit, dtype=np.int64),
+            self._wide = _wide_tables(
+                array, lefts, rights, np.flatnonzero(inside), _hash_mask, _credit
             )
             array, ids = array.filter(pa.array(~inside)), ids[~inside]
             offsets, _, data = _parts(array)
@@ -258,6 +251,28 @@ def _needs_space(array: pa.LargeStringArray, place: int, rule: str) -> npt.NDArr
     ends = pc.utf8_slice_codeunits(array, place, stop).dictionary_encode()
     needed = np.array([not is_wide(end, rule) for end in ends.dictionary.to_pylist()], np.bool_)
     return needed[np.asarray(ends.indices)]
+
+
+def _wide_tables(
+    array: pa.LargeStringArray,
+    lefts: npt.NDArray[np.bool_],
+    rights: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.intp],
+    hash_mask: np.uint64,
+    credit: tuple[int, int],
+) -> Tables:
+    """The tables of the chosen entries, which need spaces where ``lefts`` and ``rights`` say so."""
+    spaces = pa.array(["", " "], pa.large_string())
+    left, right = (spaces.take(pa.array(side[chosen].astype(np.int8))) for side in (lefts, rights))
+    sided = pc.binary_join_element_wise(
+        left, array.take(pa.array(chosen)), right, pa.scalar("", pa.large_string())
+    )
+    order = pc.sort_indices(sided)
+    offsets, _, data = _parts(sided.take(order))
+    ids = chosen[np.asarray(order)].astype(np.uint32)
+    return wide_kernel.build_wide_tables(
+        data.copy(), offsets, ids, hash_mask, np.array(credit, dtype=np.int64)
+    )
 
 
 def _max_depth(array: pa.LargeStringArray) -> int:
