@@ -33,6 +33,7 @@ from metacurate.kernels.matching_tables import (
     K2,
     LOW32,
     NO_HASH_MASK,
+    RANKED,
     U0,
     U1,
     U3,
@@ -40,6 +41,7 @@ from metacurate.kernels.matching_tables import (
     U29,
     U32,
     aligned_zeros,
+    append_unique,
     edge_filter,
     edge_hash,
     find_edge,
@@ -49,7 +51,6 @@ from metacurate.kernels.matching_tables import (
     load64,
     may_have_edge,
     prefetch,
-    sort_unique,
     trailing_zeros,
     with_room,
 )
@@ -61,8 +62,8 @@ from metacurate.kernels.matching_wide import (
     may_start_at_token,
     root_child,
     run_automaton,
+    run_walks,
     strip,
-    walk,
 )
 
 __all__ = ["NO_HASH_MASK", "build_tables", "match_texts"]
@@ -365,6 +366,12 @@ def match_texts(
     lengths = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     addresses = np.empty(BLOCK_TOKENS, dtype=np.int64)
     state = np.zeros(5, dtype=np.int64)
+    scratch = (
+        np.empty(RANKED, dtype=np.uint32),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+        np.empty(BLOCK_TOKENS, dtype=np.int64),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+    )
     if wide is not None:
         pages, roots, heads, head_bits, credit = wide[0], wide[1], wide[7], wide[8], wide[9]
         state[4] = credit[0]
@@ -410,7 +417,8 @@ def match_texts(
                     if n == BLOCK_TOKENS:
                         out, found = _match_block(
                             n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-                            blob, starts, wide, hash_mask, active, state, row_offsets, out, found,
+                            blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+                            found,
                         )  # fmt: skip
                         n = 0
                     isolated = punctuation >> np.uint64(at - address - base) & U1
@@ -425,7 +433,8 @@ def match_texts(
                 if n > BLOCK_TOKENS - 4:
                     out, found = _match_block(
                         n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-                        blob, starts, wide, hash_mask, active, state, row_offsets, out, found,
+                        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+                        found,
                     )  # fmt: skip
                     n = 0
                 if separators != U0:
@@ -474,46 +483,63 @@ def match_texts(
             base += 64
     out, found = _match_block(
         n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-        blob, starts, wide, hash_mask, active, state, row_offsets, out, found,
+        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+        found,
     )  # fmt: skip
     return row_offsets, out[: state[1]]
 
 
 @njit()
+def _finish_walks(count, end, nodes, places, keys, wide, hash_mask, state, found, matches):
+    """Take the walks of a text that are in the block to their ends, if it has credit left."""
+    if count and state[4] >= 0:
+        _, _, steps, edges, bits, _, _, _, _, credit = wide
+        state[4], found, matches = run_walks(
+            count, end, nodes, places, keys, steps, edges, bits, hash_mask,
+            state[4] + count * credit[1], found, matches,
+        )  # fmt: skip
+        if state[4] == 0:
+            state[4] = -1
+    return found, matches
+
+
+@njit()
 def _match_block(
     tokens, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-    blob, starts, wide, hash_mask, active, state, row_offsets, out, found,
+    blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+    found,
 ):  # fmt: skip
     """Look a block of tokens up and walk the trie; returns the (perhaps grown) output arrays."""
     text, written, matches, alive = state[0], state[1], state[2], state[3]
+    ranked, walk_nodes, walk_places, walk_keys = scratch
     if wide is not None:
         pages, roots, steps, wide_edges, wide_bits, fails, links, _, _, credit = wide
+        walks, last_walk = 0, 0
     last_row = np.uint64(vocabulary.size // 4 - 1)
     for i in range(tokens):
         length = lengths[i]
         if wide is not None and length == _WALK:
-            if state[4] >= 0:
-                state[4], found, matches = walk(
-                    firsts[i], addresses[i], np.int64(hashes[i]), np.int64(seconds[i]),
-                    steps, wide_edges, wide_bits, hash_mask, state[4] + credit[1], found, matches,
-                )  # fmt: skip
-                if state[4] == 0:
-                    state[4] = -1
+            walk_nodes[walks] = firsts[i]
+            walk_places[walks] = addresses[i] << 2 | np.int64(hashes[i])
+            walks += 1
+            last_walk = i
             continue
         if length == _TEXT_END:
             if wide is not None:
+                found, matches = _finish_walks(
+                    walks, np.int64(seconds[i]), walk_nodes, walk_places, walk_keys, wide,
+                    hash_mask, state, found, matches,
+                )  # fmt: skip
+                walks = 0
                 if state[4] < 0:
                     found, matches = run_automaton(
                         addresses[i], np.int64(seconds[i]), pages, roots, steps, wide_edges,
                         wide_bits, fails, links, hash_mask, found, matches,
                     )  # fmt: skip
                 state[4] = credit[0]
-            matches = sort_unique(found, matches)
             if written + matches > out.size:
                 out = grown(out, written + matches)
-            for k in range(matches):
-                out[written + k] = found[k]
-            written += matches
+            written = append_unique(found, matches, out, written, ranked)
             text += 1
             row_offsets[text] = written
             matches, alive = 0, 0
@@ -566,5 +592,10 @@ def _match_block(
             active[still] = packed >> U32
             still += 1
         alive = still
+    if wide is not None and walks:
+        found, matches = _finish_walks(
+            walks, np.int64(seconds[last_walk]), walk_nodes, walk_places, walk_keys, wide,
+            hash_mask, state, found, matches,
+        )  # fmt: skip
     state[0], state[1], state[2], state[3] = text, written, matches, alive
     return out, found

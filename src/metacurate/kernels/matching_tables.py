@@ -20,9 +20,12 @@ LOW32 = np.uint64(0xFFFFFFFF)
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xD6E8FEB86659FD93)
 U0, U1, U3 = np.uint64(0), np.uint64(1), np.uint64(3)
-U6, U16, U29, U32 = (np.uint64(n) for n in (6, 16, 29, 32))
+U6, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 16, 22, 29, 32))
 U63 = np.uint64(63)
 
+# So many ids are sorted by counting for each how many are smaller. No id is the last number.
+RANKED = 256
+_EMPTY = np.uint32(0xFFFFFFFF)
 # A list of found ids of this size is rid of repeats before it is made longer.
 _LONG_LIST = 4096
 
@@ -118,10 +121,15 @@ def fit_edges(edges, count, hash_mask):
 
 
 @njit(inline="always")
+def filter_word(bits, key_hash):
+    """Where the bitmap has a key's bit, by its (masked) hash."""
+    return key_hash >> U22 & np.uint64(bits.size - 1)
+
+
+@njit(inline="always")
 def may_have_edge(bits, key_hash):
     """Whether the bitmap lets a key's (masked) hash through."""
-    bit = key_hash >> U16
-    return bits[bit >> U6 & np.uint64(bits.size - 1)] >> (bit & U63) & U1 != U0
+    return bits[filter_word(bits, key_hash)] >> (key_hash >> U16 & U63) & U1 != U0
 
 
 @njit()
@@ -133,8 +141,8 @@ def edge_filter(edges, count, hash_mask):
     bits = aligned_zeros(words)
     for row in range(edges.size // 2):
         if edges[2 * row] != U0:
-            bit = (edge_hash(edges[2 * row]) & hash_mask) >> U16
-            bits[bit >> U6 & np.uint64(words - 1)] |= U1 << (bit & U63)
+            key_hash = edge_hash(edges[2 * row]) & hash_mask
+            bits[filter_word(bits, key_hash)] |= U1 << (key_hash >> U16 & U63)
     return bits
 
 
@@ -162,19 +170,36 @@ def with_room(found, matches, more):
 @njit()
 def sort_unique(found, matches):
     """Sort ``found[:matches]`` in place and drop its repeats; how many are left."""
-    if matches <= 32:
-        for i in range(1, matches):
-            value = found[i]
-            j = i
-            while j > 0 and found[j - 1] > value:
-                found[j] = found[j - 1]
-                j -= 1
-            found[j] = value
-    else:
-        found[:matches] = np.sort(found[:matches])
+    found[:matches] = np.sort(found[:matches])
     left = 0
     for i in range(matches):
         if left == 0 or found[i] != found[left - 1]:
             found[left] = found[i]
             left += 1
     return left
+
+
+@njit()
+def append_unique(found, matches, out, written, ranked):
+    """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size.
+
+    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in.
+    """
+    if matches > RANKED:
+        matches = sort_unique(found, matches)
+        for i in range(matches):
+            out[written + i] = found[i]
+        return written + matches
+    # An id's place is the number of smaller ones; repeats leave places empty. The loops are free of
+    # branches to guess, and compile to vector code.
+    for i in range(matches):
+        ranked[i] = _EMPTY
+    for i in range(matches):
+        smaller = np.uint32(0)
+        for j in range(matches):
+            smaller += np.uint32(found[j] < found[i])
+        ranked[smaller] = found[i]
+    for i in range(matches):
+        out[written] = ranked[i]
+        written += ranked[i] != _EMPTY
+    return written

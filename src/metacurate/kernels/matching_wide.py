@@ -16,10 +16,11 @@ automaton that the trie also is, in time proportional to its length.
 
 The tables, a tuple: ``pages`` (uint16) and ``roots`` (uint32: the root's child by character, in
 pages of 256), ``steps`` (uint64 by node: entry id + 1 << 32, whether there are other children than
-the heavy one, and, of a heavy child, its character + 1), ``edges`` and ``bits`` (the other edges,
-see ``matching_tables``), ``fails`` and ``links`` (uint32 by node: the automaton's failure, and the
-next node of the failures that is the end of an entry), ``heads`` and ``head_bits`` (what a token
-must begin with), and ``credit`` (int64[2]: steps for a text, and more for each walk).
+the heavy one, and, of a heavy child, its character + 1), ``edges`` and ``bits`` (the edges to those
+others, see ``matching_tables``: entry id + 1 << 32, and the node), ``fails`` and ``links`` (uint32
+by node: the automaton's failure, and the next node of the failures that is the end of an entry),
+``heads`` and ``head_bits`` (what a token must begin with), and ``credit`` (int64[2]: steps for a
+text, and more for each walk).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 from metacurate.kernels.cache import njit
 from metacurate.kernels.matching_tables import (
     K2,
+    LOW32,
     U0,
     U1,
     U6,
@@ -38,9 +40,11 @@ from metacurate.kernels.matching_tables import (
     aligned_zeros,
     edge_filter,
     edge_hash,
+    filter_word,
     find_edge,
     load8,
     may_have_edge,
+    prefetch,
     with_room,
 )
 
@@ -205,32 +209,72 @@ def _child(node, symbol, steps, edges, bits, hash_mask):
         if may_have_edge(bits, edge_hash(key) & hash_mask):
             edge = find_edge(edges, key, hash_mask) * np.uint64(2)
             if edges[edge] == key:
-                return edges[edge + U1]
+                return edges[edge + U1] & LOW32
     return U0
 
 
 @njit()
-def walk(node, at, phase, end, steps, edges, bits, hash_mask, credit, found, matches):
-    """Walk on from a node as far as the text goes along; returns (credit left, found, matches).
+def run_walks(
+    count, end, nodes, places, keys, steps, edges, bits, hash_mask, credit, found, matches
+):
+    """Take ``count`` walks on, as far as the text goes along, each a step a round.
 
-    It stops, with no credit left, where the steps are more than ``credit``.
+    A walk is a node and a place in the text (address * 4 + phase). Memory that all of them need is
+    asked for before the first of them uses it. Returns (credit left, found, matches); there is none
+    left if the walks would have taken more steps than it was.
     """
-    while True:
-        own = steps[node] >> U32
+    for k in range(count):
+        own = steps[nodes[k]] >> U32
         if own:
             if matches == found.size:
                 found, matches = with_room(found, matches, 1)
             found[matches] = np.uint32(own - U1)
             matches += 1
+    while count:
+        credit -= count
         if credit <= 0:
             return 0, found, matches
-        credit -= 1
-        symbol, at, phase = next_symbol(at, phase, end)
-        if symbol < 0:
-            return credit, found, matches
-        node = _child(node, symbol, steps, edges, bits, hash_mask)
-        if node == U0:
-            return credit, found, matches
+        alive = 0
+        for k in range(count):
+            symbol, at, phase = next_symbol(places[k] >> 2, places[k] & 3, end)
+            if symbol >= 0:
+                key = nodes[k] << U32 | np.uint64(symbol + 1)
+                prefetch(steps, nodes[k] + U1)
+                prefetch(bits, filter_word(bits, edge_hash(key) & hash_mask))
+                nodes[alive], keys[alive], places[alive] = nodes[k], key, at << 2 | phase
+                alive += 1
+        count, alive = alive, 0
+        for k in range(count):
+            node, key = nodes[k], keys[k]
+            key_hash = edge_hash(key) & hash_mask
+            is_heavy = steps[node + U1] & _CHARACTER == key & LOW32
+            if is_heavy or (steps[node] & _BRANCHES and may_have_edge(bits, key_hash)):
+                if not is_heavy:
+                    prefetch(edges, (key_hash & np.uint64(edges.size // 2 - 1)) * np.uint64(2))
+                nodes[alive], keys[alive], places[alive] = node, key, places[k]
+                alive += 1
+        count, alive = alive, 0
+        for k in range(count):
+            node, key = nodes[k], keys[k]
+            packed = steps[node + U1]
+            if packed & _CHARACTER == key & LOW32:
+                node += U1
+            else:
+                edge = find_edge(edges, key, hash_mask) * np.uint64(2)
+                if edges[edge] != key:
+                    continue
+                packed = edges[edge + U1]
+                node = packed & LOW32
+                prefetch(steps, node)
+            if packed >> U32:
+                if matches == found.size:
+                    found, matches = with_room(found, matches, 1)
+                found[matches] = np.uint32((packed >> U32) - U1)
+                matches += 1
+            nodes[alive], places[alive] = node, places[k]
+            alive += 1
+        count = alive
+    return credit, found, matches
 
 
 @njit()
@@ -336,7 +380,8 @@ def build_wide_tables(data, offsets, ids, hash_mask, credit):
         elif heavy[parent] != node:
             key = np.uint64(numbers[parent]) << U32 | np.uint64(symbols[node] + 1)
             edge = find_edge(edges, key, hash_mask) * np.uint64(2)
-            edges[edge], edges[edge + U1] = key, np.uint64(numbers[node])
+            edges[edge] = key
+            edges[edge + U1] = np.uint64(owns[node]) << U32 | np.uint64(numbers[node])
     bits = edge_filter(edges, light, hash_mask)
     fails, links = _link(parents, symbols, numbers, pages, roots, steps, edges, bits, hash_mask)
     heads, head_bits = _token_heads(data, offsets)
