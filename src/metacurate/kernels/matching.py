@@ -58,8 +58,10 @@ from metacurate.kernels.matching_wide import (
     AFTER,
     AT_TOKEN,
     BEFORE,
+    INSIDE,
     decode,
     may_start_at_token,
+    may_strip,
     root_child,
     run_automaton,
     run_walks,
@@ -383,8 +385,10 @@ def match_texts(
         if valid.size > 0 and valid[text] == 0:
             end = start
         if wide is not None:
-            first_byte, last_byte = strip(address + start, address + end)
-            start, end = first_byte - address, last_byte - address
+            first_byte, last_byte = address + start, address + end
+            if may_strip(first_byte, last_byte):
+                first_byte, last_byte = strip(first_byte, last_byte)
+                start, end = first_byte - address, last_byte - address
         base = start
         while True:
             white, punctuation = U0, U0
@@ -410,6 +414,8 @@ def match_texts(
                 while wide_starts != U0:
                     at = address + base + np.int64(trailing_zeros(wide_starts))
                     wide_starts &= wide_starts - U1
+                    if not heads[load8(at)] & INSIDE:
+                        continue
                     character, following = decode(at, address + end)
                     node = root_child(pages, roots, character)
                     if node == 0:
@@ -492,7 +498,7 @@ def match_texts(
 @njit()
 def _finish_walks(count, end, nodes, places, keys, wide, hash_mask, state, found, matches):
     """Take the walks of a text that are in the block to their ends, if it has credit left."""
-    if count and state[4] >= 0:
+    if state[4] >= 0:
         _, _, steps, edges, bits, _, _, _, _, credit = wide
         state[4], found, matches = run_walks(
             count, end, nodes, places, keys, steps, edges, bits, hash_mask,
@@ -518,19 +524,20 @@ def _match_block(
     last_row = np.uint64(vocabulary.size // 4 - 1)
     for i in range(tokens):
         length = lengths[i]
-        if wide is not None and length == _WALK:
-            walk_nodes[walks] = firsts[i]
-            walk_places[walks] = addresses[i] << 2 | np.int64(hashes[i])
-            walks += 1
-            last_walk = i
-            continue
-        if length == _TEXT_END:
+        if length >= _WALK:
             if wide is not None:
-                found, matches = _finish_walks(
-                    walks, np.int64(seconds[i]), walk_nodes, walk_places, walk_keys, wide,
-                    hash_mask, state, found, matches,
-                )  # fmt: skip
-                walks = 0
+                if length == _WALK:
+                    walk_nodes[walks] = firsts[i]
+                    walk_places[walks] = addresses[i] << 2 | np.int64(hashes[i])
+                    walks += 1
+                    last_walk = i
+                    continue
+                if walks:
+                    found, matches = _finish_walks(
+                        walks, np.int64(seconds[i]), walk_nodes, walk_places, walk_keys, wide,
+                        hash_mask, state, found, matches,
+                    )  # fmt: skip
+                    walks = 0
                 if state[4] < 0:
                     found, matches = run_automaton(
                         addresses[i], np.int64(seconds[i]), pages, roots, steps, wide_edges,

@@ -19,8 +19,8 @@ pages of 256), ``steps`` (uint64 by node: entry id + 1 << 32, whether there are 
 the heavy one, and, of a heavy child, its character + 1), ``edges`` and ``bits`` (the edges to those
 others, see ``matching_tables``: entry id + 1 << 32, and the node), ``fails`` and ``links`` (uint32
 by node: the automaton's failure, and the next node of the failures that is the end of an entry),
-``heads`` and ``head_bits`` (what a token must begin with), and ``credit`` (int64[2]: steps for a
-text, and more for each walk).
+``heads`` and ``head_bits`` (what an entry begins with, see ``may_start_at_token``), and ``credit``
+(int64[2]: steps for a text, and more for each walk).
 """
 
 from __future__ import annotations
@@ -74,8 +74,10 @@ _KIND[[ord(c) for c in ",.;:?!`"]] = _ISOLATED
 # Where in the three symbols of isolated punctuation (space, itself, space) a walk is.
 BEFORE, ITSELF, AFTER = 0, 1, 2
 
-# ``heads`` has a bit for each length of what tokens must begin with, and this one for whole tokens.
+# ``heads`` has, by the first byte, a bit for each length of what tokens must begin with, this one
+# for whole tokens, and one for characters that entries begin with inside a token.
 _WHOLE = np.uint16(1)
+INSIDE = np.uint16(1 << 15)
 _HEAD_BYTES = 8
 _HEAD_MASKS = np.array([2 ** (8 * n) - 1 for n in range(9)], dtype=np.uint64)
 
@@ -128,6 +130,12 @@ def next_symbol(at, phase, end):
     if phase == BEFORE:
         return _SPACE, at, ITSELF
     return first, at, AFTER
+
+
+@njit(inline="always")
+def may_strip(start, end):
+    """Whether ``strip`` may take something off: not if both ends are printable ASCII."""
+    return end > start and not (0x20 < load8(start) < 0x7F and 0x20 < load8(end - 1) < 0x7F)
 
 
 @njit()
@@ -187,7 +195,7 @@ def _has_head(head_bits, word, length):
 @njit(inline="always")
 def may_start_at_token(heads, head_bits, first, length):
     """Whether an entry may begin with a space and a token (its first 8 bytes, its length)."""
-    lengths = heads[first & np.uint64(0xFF)]
+    lengths = heads[first & np.uint64(0xFF)] & ~INSIDE
     if lengths == 0:
         return False
     if length < _HEAD_BYTES and lengths & _WHOLE and _has_head(head_bits, first, 16 + length):
@@ -466,7 +474,10 @@ def _token_heads(data, offsets):
     head_bits = aligned_zeros(words)
     for entry in range(offsets.size - 1):
         start, end = offsets[entry], offsets[entry + 1]
-        if data[start] != _SPACE or not _can_occur(data, start, end):
+        if not _can_occur(data, start, end):
+            continue
+        if data[start] != _SPACE:
+            heads[data[start]] |= INSIDE
             continue
         start += 1
         word, length = U0, 0
