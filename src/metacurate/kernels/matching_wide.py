@@ -238,6 +238,7 @@ def run_walks(
                 found, matches = with_room(found, matches, 1)
             found[matches] = np.uint32(own - U1)
             matches += 1
+    last_row = np.uint64(edges.size // 2 - 1)
     while count:
         credit -= count
         if credit <= 0:
@@ -246,20 +247,14 @@ def run_walks(
         for k in range(count):
             symbol, at, phase = next_symbol(places[k] >> 2, places[k] & 3, end)
             if symbol >= 0:
-                key = nodes[k] << U32 | np.uint64(symbol + 1)
-                prefetch(steps, nodes[k] + U1)
-                prefetch(bits, filter_word(bits, edge_hash(key) & hash_mask))
-                nodes[alive], keys[alive], places[alive] = nodes[k], key, at << 2 | phase
-                alive += 1
-        count, alive = alive, 0
-        for k in range(count):
-            node, key = nodes[k], keys[k]
-            key_hash = edge_hash(key) & hash_mask
-            is_heavy = steps[node + U1] & _CHARACTER == key & LOW32
-            if is_heavy or (steps[node] & _BRANCHES and may_have_edge(bits, key_hash)):
-                if not is_heavy:
-                    prefetch(edges, (key_hash & np.uint64(edges.size // 2 - 1)) * np.uint64(2))
-                nodes[alive], keys[alive], places[alive] = node, key, places[k]
+                node = nodes[k]
+                key = node << U32 | np.uint64(symbol + 1)
+                prefetch(steps, node + U1)
+                if steps[node] & _BRANCHES:
+                    key_hash = edge_hash(key) & hash_mask
+                    prefetch(bits, filter_word(bits, key_hash))
+                    prefetch(edges, (key_hash & last_row) * np.uint64(2))
+                nodes[alive], keys[alive], places[alive] = node, key, at << 2 | phase
                 alive += 1
         count, alive = alive, 0
         for k in range(count):
@@ -268,6 +263,10 @@ def run_walks(
             if packed & _CHARACTER == key & LOW32:
                 node += U1
             else:
+                if not steps[node] & _BRANCHES:
+                    continue
+                if not may_have_edge(bits, edge_hash(key) & hash_mask):
+                    continue
                 edge = find_edge(edges, key, hash_mask) * np.uint64(2)
                 if edges[edge] != key:
                     continue
