@@ -60,6 +60,7 @@ from metacurate.kernels.matching_wide import (
     BEFORE,
     INSIDE,
     decode,
+    has_inside,
     may_start_at_token,
     may_strip,
     root_child,
@@ -377,6 +378,7 @@ def match_texts(
     if wide is not None:
         pages, roots, heads, head_bits, credit = wide[0], wide[1], wide[7], wide[8], wide[9]
         state[4] = credit[0]
+        any_inside = has_inside(heads)
     last_row = np.uint64(vocabulary.size // 4 - 1)
     n = 0
     for text in range(texts):
@@ -404,7 +406,7 @@ def match_texts(
                 else:
                     white, punctuation = _masks_near_end(address + base, min(count, 64))
             separators = white | punctuation
-            if wide is not None and count > 0:
+            if wide is not None and any_inside and count > 0:
                 if base + 64 <= size:
                     wide_starts = _wide_start_mask(address + base)
                     if count < 64:

@@ -192,6 +192,15 @@ def _has_head(head_bits, word, length):
     return head_bits[bit >> U6 & np.uint64(head_bits.size - 1)] >> (bit & U63) & U1 != U0
 
 
+@njit()
+def has_inside(heads):
+    """Whether any entry begins inside a token."""
+    for i in range(256):
+        if heads[i] & INSIDE:
+            return True
+    return False
+
+
 @njit(inline="always")
 def may_start_at_token(heads, head_bits, first, length):
     """Whether an entry may begin with a space and a token (its first 8 bytes, its length)."""
@@ -231,18 +240,20 @@ def run_walks(
     asked for before the first of them uses it. Returns (credit left, found, matches); there is none
     left if the walks would have taken more steps than it was.
     """
+    # What cannot be guessed is added up rather than branched on.
+    if matches + count > found.size:
+        found, matches = with_room(found, matches, count)
     for k in range(count):
         own = steps[nodes[k]] >> U32
-        if own:
-            if matches == found.size:
-                found, matches = with_room(found, matches, 1)
-            found[matches] = np.uint32(own - U1)
-            matches += 1
+        found[matches] = np.uint32(own - U1)
+        matches += own != U0
     last_row = np.uint64(edges.size // 2 - 1)
     while count:
         credit -= count
         if credit <= 0:
             return 0, found, matches
+        if matches + count > found.size:
+            found, matches = with_room(found, matches, count)
         alive = 0
         for k in range(count):
             symbol, at, phase = next_symbol(places[k] >> 2, places[k] & 3, end)
@@ -273,11 +284,9 @@ def run_walks(
                 packed = edges[edge + U1]
                 node = packed & LOW32
                 prefetch(steps, node)
-            if packed >> U32:
-                if matches == found.size:
-                    found, matches = with_room(found, matches, 1)
-                found[matches] = np.uint32((packed >> U32) - U1)
-                matches += 1
+            own = packed >> U32
+            found[matches] = np.uint32(own - U1)
+            matches += own != U0
             nodes[alive], places[alive] = node, places[k]
             alive += 1
         count = alive
