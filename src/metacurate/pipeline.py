@@ -13,6 +13,7 @@ from metacurate.curation.datacard import DataCard, write_datacard
 from metacurate.curation.layout import REPORT
 from metacurate.curation.match import match
 from metacurate.curation.matching.matcher import is_compiled
+from metacurate.curation.matching.spacing import V1, check_rule
 from metacurate.curation.settings import Balance
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, load_metadata, make_metadata
@@ -32,6 +33,7 @@ def curate(
     t: float | None = None,
     p: float | None = None,
     target_size: int | None = None,
+    rule: str = V1,
     seed: int = 0,
     expect_survival: float = 1.0,
     pool_config: PoolConfig | None = None,
@@ -52,6 +54,8 @@ def curate(
         t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
         p: The tail proportion, in [0, 1], that the threshold is solved from.
         target_size: The expected number of kept pairs that the threshold is solved from.
+        rule: How entries match: ``v1`` (between spaces), ``worldwide`` (Meta CLIP 2's, for all
+            languages) or ``worldwide+kana`` (docs/semantics.md).
         seed: The seed of the draws, in [0, 2**64).
         expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
             survive the download; the threshold is raised to make up for the others.
@@ -68,6 +72,7 @@ def curate(
             holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(t, p, target_size, seed, expect_survival)
+    check_rule(rule)
     inputs = addresses_of("pool", pool)
     if isinstance(metadata, str | PathLike):
         metadata = load_metadata(metadata)
@@ -80,6 +85,7 @@ def curate(
             metadata,
             pool_config or PoolConfig(),
             settings,
+            rule=rule,
             report=report,
         )
 
@@ -101,6 +107,7 @@ def curate_run(
     pool_config: PoolConfig,
     settings: Balance,
     *,
+    rule: str,
     report: bool,
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
@@ -111,7 +118,7 @@ def curate_run(
             note("compiling the kernels: once after an installation, some 20 seconds of work")
     if not pool.units:
         raise UserError("the pool has no rows; check the input files")
-    matched = match(run, pool, pool_config, metadata)
+    matched = match(run, pool, pool_config, metadata, rule)
     if not matched["pairs_matched"]:
         raise _nothing_matched(matched)
     count(run)

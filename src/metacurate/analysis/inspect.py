@@ -24,7 +24,7 @@ from metacurate.curation.layout import (
     matched_run,
 )
 from metacurate.curation.match_index import read_index
-from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.matching.matcher import SAVED_FILE, Matcher
 from metacurate.curation.settings import json_number
 from metacurate.curation.subset import (
     PairSampler,
@@ -62,10 +62,11 @@ def run_distribution(folder: Folder) -> Distribution:
     finished_section(folder, COUNT)
     t = float(finished_section(folder, BALANCE)["totals"]["t"])
     metadata = load_metadata(folder.address(METADATA_FILE))
-    if is_local(folder.url) and folder.exists("state/matcher/sizes.npy"):
+    if is_local(folder.url) and folder.exists(f"state/matcher/{SAVED_FILE}"):
         matcher = Matcher.load(local_path(folder.address("state/matcher")))
     else:
-        matcher = Matcher(metadata.entries)
+        rule = finished_section(folder, MATCH)["config"]["rule"]
+        matcher = Matcher(metadata.entries, rule=rule)
     return Distribution(metadata, load_counts(folder), t, matcher)
 
 

@@ -50,6 +50,13 @@ def inspect_text_command(
         float | None,
         typer.Option("--t", parser=amount, metavar="NUMBER", help="The threshold."),
     ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How entries match, without --run: v1, worldwide or worldwide+kana.",
+            show_default="v1",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which entries a text matches, each entry's p, and the probability that it is kept.
@@ -59,20 +66,24 @@ def inspect_text_command(
     from metacurate.analysis.inspect import Distribution, inspect_text, run_distribution
     from metacurate.analysis.read_counts import read_counts
     from metacurate.curation.matching.matcher import Matcher
+    from metacurate.curation.matching.spacing import V1, check_rule
     from metacurate.curation.settings import check_t
     from metacurate.metadata.store import load_metadata
     from metacurate.runtime.storage import Folder
 
-    if run is not None and metadata is None and counts is None and t is None:
+    if run is not None and metadata is None and counts is None and t is None and rule is None:
         distribution = run_distribution(Folder(run))
     elif run is None and metadata is not None and counts is not None and t is not None:
         check_t(t)
+        rule = check_rule(rule or V1)
         entries = load_metadata(metadata)
         distribution = Distribution(
-            entries, read_counts(counts, entries), t, Matcher(entries.entries)
+            entries, read_counts(counts, entries), t, Matcher(entries.entries, rule=rule)
         )
     else:
-        raise UserError("give either --run, or all of --metadata, --counts and --t")
+        raise UserError(
+            "give either --run alone, or all of --metadata, --counts and --t (and --rule)"
+        )
     found = inspect_text(text, distribution)
     table = Grid("", "entry", ">count", ">p", "part")
     for match in found["matches"]:

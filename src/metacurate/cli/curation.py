@@ -99,6 +99,13 @@ ExpectSurvival = Annotated[
         "the target is met after it."
     ),
 ]
+Rule = Annotated[
+    str,
+    typer.Option(
+        help="How entries match: v1 (between spaces), worldwide (Meta CLIP 2's, all languages) or "
+        "worldwide+kana."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
@@ -128,6 +135,7 @@ def curate_command(
     t: Threshold = None,
     p: TailProportion = None,
     target_size: TargetSize = None,
+    rule: Rule = "v1",
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
     url_col: UrlCol = None,
@@ -148,15 +156,18 @@ def curate_command(
 
     Example: [bold]metacurate curate pool/ --metadata wordnet --t 20000 --out curated/[/bold]
     """
+    from metacurate.curation.matching.spacing import check_rule
+
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run
 
         entries = load_metadata(metadata)
-        card = curate_run(run, pool, entries, pool_config, settings, report=report)
+        card = curate_run(run, pool, entries, pool_config, settings, rule=rule, report=report)
     _show_card(card, out, time.monotonic() - start, as_json, report)
 
 
@@ -166,6 +177,7 @@ def match_command(
     pool: PoolInputs,
     out: Out,
     metadata: MetadataSource = "wordnet",
+    rule: Rule = "v1",
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
@@ -179,14 +191,17 @@ def match_command(
 
     Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
     """
+    from metacurate.curation.matching.spacing import check_rule
+
     pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
+    check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.curation.match import match
         from metacurate.metadata.store import load_metadata
         from metacurate.pool.open import open_pool
 
         entries = load_metadata(metadata)
-        totals = match(run, open_pool(pool, pool_config), pool_config, entries)
+        totals = match(run, open_pool(pool, pool_config), pool_config, entries, rule)
     show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 
 
@@ -302,6 +317,8 @@ def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: 
         ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
         ("seed", str(balancing["seed"])),
     ]
+    if matched["rule"] != "v1":
+        rows.append(("matching rule", matched["rule"]))
     rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
     rows += [(f"values lost: {reason}", f"{n:,}") for reason, n in kept["values_lost"].items()]
     rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]

@@ -152,6 +152,7 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> FullDataCard:
             "matched_entries": int(np.count_nonzero(counts)),
         },
         "matched": {
+            "rule": match["config"]["rule"],
             "pairs": totals["pairs_matched"],
             "texts": totals["texts_matched"],
             "match_counts": int(counts.sum()),

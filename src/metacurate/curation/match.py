@@ -13,6 +13,7 @@ import pyarrow as pa
 from metacurate.curation.layout import MATCH, METADATA_FILE, index_file_name
 from metacurate.curation.match_index import select_matched, write_index
 from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.matching.spacing import V1, check_rule
 from metacurate.metadata.store import Metadata, load_metadata, save_parquet
 from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
@@ -31,23 +32,28 @@ class MatchTask:
     position: int
     unit: Unit
     metadata: str  # its fingerprint
+    rule: str
 
 
-def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> Statistics:
-    """Match all texts of the pool; writes the index. Returns the totals."""
+def match(
+    run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata, rule: str = V1
+) -> Statistics:
+    """Match all texts of the pool by a rule; writes the index. Returns the totals."""
     config = {
         "pool": pool.fingerprints,
         "columns": pool.describe(),
         "pool_config": asdict(pool_config),
         "metadata": {"entries": len(metadata), "fingerprint": metadata.fingerprint},
+        "rule": check_rule(rule),
     }
 
     def tasks() -> list[MatchTask]:
         save_parquet(metadata, run.folder.address(METADATA_FILE))
         if is_local(run.folder.url):
-            Matcher(metadata.entries).save(local_path(run.folder.address("state/matcher")))
+            tables = local_path(run.folder.address("state/matcher"))
+            Matcher(metadata.entries, rule=rule).save(tables)
         return [
-            MatchTask(run.folder, position, unit, metadata.fingerprint)
+            MatchTask(run.folder, position, unit, metadata.fingerprint, rule)
             for position, unit in enumerate(pool.units)
         ]
 
@@ -58,16 +64,16 @@ def match(run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata) -> 
 
 
 @lru_cache(maxsize=1)
-def _matcher(folder: Folder, metadata: str) -> Matcher:
+def _matcher(folder: Folder, metadata: str, rule: str) -> Matcher:
     """The run's matcher: mapped (so that this machine's workers share it), or built anew."""
     if is_local(folder.url):
         return Matcher.load(local_path(folder.address("state/matcher")))
-    return Matcher(load_metadata(folder.address(METADATA_FILE)).entries)
+    return Matcher(load_metadata(folder.address(METADATA_FILE)).entries, rule=rule)
 
 
 def match_shard(task: MatchTask) -> Statistics:
     """Match one unit; writes its index shard."""
-    matcher = _matcher(task.folder, task.metadata)
+    matcher = _matcher(task.folder, task.metadata, task.rule)
     totals = dict.fromkeys(("pairs", "texts", "texts_matched", "pairs_matched", "match_counts"), 0)
     skipped: Counter[str] = Counter()
 

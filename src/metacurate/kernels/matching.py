@@ -10,11 +10,14 @@ Two open-addressing tables make up the matcher:
   than 16 bytes: its hash), ``length << 32 | token id + 1``, and ``node << 32 | entry id + 1`` of
   the trie's first level. A token of up to 16 bytes is thus compared whole within one cache line; a
   longer one is compared with its bytes in ``blob`` too. No hash collision can yield a wrong match.
-* the edges, ``uint64[rows, 2]``: ``node << 32 | token id + 1`` and ``child << 32 | entry id + 1``.
-  A bitmap in front of them turns most misses away without touching them.
+* the edges from there on, by token id (see ``matching_tables``).
 
-Zero means "none" in all packed fields. Texts are cut into blocks of tokens; hashing a whole block
-before looking any of it up lets the tables' cache lines arrive in the meantime.
+Texts are cut into blocks of tokens; hashing a whole block before looking any of it up lets the
+tables' cache lines arrive in the meantime.
+
+By the worldwide rules some entries start or end inside tokens: ``matching_wide`` finds those. The
+places where they may start are put into the blocks too, so that one pass finds all. Where its
+tables are None (the rule ``v1``) none of this is compiled.
 """
 
 from __future__ import annotations
@@ -25,19 +28,55 @@ from numba import types
 from numba.extending import intrinsic
 
 from metacurate.kernels.cache import njit
+from metacurate.kernels.matching_tables import (
+    K1,
+    K2,
+    LOW32,
+    NO_HASH_MASK,
+    RANKED,
+    U0,
+    U1,
+    U3,
+    U16,
+    U29,
+    U32,
+    aligned_zeros,
+    append_unique,
+    edge_filter,
+    edge_hash,
+    find_edge,
+    fit_edges,
+    grown,
+    load8,
+    load64,
+    may_have_edge,
+    prefetch,
+    trailing_zeros,
+    with_room,
+)
+from metacurate.kernels.matching_wide import (
+    AFTER,
+    AT_TOKEN,
+    BEFORE,
+    INSIDE,
+    decode,
+    has_inside,
+    may_start_at_token,
+    may_strip,
+    root_child,
+    run_automaton,
+    run_walks,
+    strip,
+)
+
+__all__ = ["NO_HASH_MASK", "build_tables", "match_texts"]
 
 BLOCK_TOKENS = 512
-NO_HASH_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 _SPACE = np.uint8(0x20)
-# Token lengths are at most 2**31; this one marks the end of a text in a block of tokens.
+# Token lengths are at most 2**31; these mark the end of a text and the start of a walk in a block.
 _TEXT_END = np.uint64(0xFFFFFFFF)
-_K1 = np.uint64(0x9E3779B97F4A7C15)
-_K2 = np.uint64(0xD6E8FEB86659FD93)
-_LOW32 = np.uint64(0xFFFFFFFF)
-_U0, _U1, _U3 = np.uint64(0), np.uint64(1), np.uint64(3)
-_U6, _U8, _U16, _U29, _U32 = (np.uint64(n) for n in (6, 8, 16, 29, 32))
-_U63, _U64 = np.uint64(63), np.uint64(64)
+_WALK = np.uint64(0xFFFFFFFE)
 
 # Which bits of the first (second) 8 bytes belong to a token of 0 to 16 bytes.
 _FIRST_WORD = np.array([2 ** (8 * min(n, 8)) - 1 for n in range(17)], dtype=np.uint64)
@@ -45,57 +84,9 @@ _SECOND_WORD = np.array([2 ** (8 * max(n - 8, 0)) - 1 for n in range(17)], dtype
 
 # Separators as (first byte, number of byte values), and which of them are isolated punctuation.
 _WHITE_RANGES = ((0x20, 1), (0x09, 2), (0x0D, 1))
+# The first bytes of wide characters: ASCII punctuation, and leads of three bytes and more.
+WIDE_START_RANGES = ((0x21, 15), (0x3A, 7), (0x5B, 6), (0x7B, 4), (0xE0, 0x15))
 _PUNCTUATION_RANGES = ((0x2C, 1), (0x2E, 1), (0x3A, 2), (0x3F, 1), (0x21, 1), (0x60, 1))
-
-
-@intrinsic
-def _load64(_typing, address):
-    """The 8 bytes at an address, unaligned."""
-
-    def codegen(_context, builder, _signature, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
-
-    return types.uint64(types.int64), codegen
-
-
-@intrinsic
-def _load8(_typing, address):
-    """The byte at an address."""
-
-    def codegen(_context, builder, _signature, args):
-        return builder.load(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
-
-    return types.uint8(types.int64), codegen
-
-
-@intrinsic
-def _prefetch(_typing, array, index):
-    """Ask for the cache line of element ``array[index]`` of a flat uint64 array."""
-
-    def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        i32 = ir.IntType(32)
-        function = builder.module.declare_intrinsic(
-            "llvm.prefetch",
-            [ir.IntType(8).as_pointer()],
-            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), i32, i32, i32]),
-        )
-        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64), codegen
-
-
-@intrinsic
-def _trailing_zeros(_typing, bits):
-    """The position of the lowest set bit."""
-
-    def codegen(_context, builder, _signature, args):
-        return builder.cttz(args[0], ir.IntType(1)(1))
-
-    return types.uint64(types.uint64), codegen
 
 
 def _range_mask_codegen(ranges):
@@ -127,13 +118,33 @@ def _punctuation_mask(_typing, address):
     return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
 
 
+@intrinsic
+def _wide_start_mask(_typing, address):
+    """Bit i is set iff byte i of the 64 at the address may be the first of a wide character."""
+    return types.uint64(types.int64), _range_mask_codegen(WIDE_START_RANGES)
+
+
+@njit(inline="always")
+def _wide_starts_near_end(address, count):
+    """That mask for fewer than 64 readable bytes."""
+    starts = U0
+    for i in range(count):
+        c = load8(address + i)
+        if (
+            0x21 <= c <= 0x2F or 0x3A <= c <= 0x40 or 0x5B <= c <= 0x60 or 0x7B <= c <= 0x7E
+            or 0xE0 <= c <= 0xF4
+        ):  # fmt: skip
+            starts |= U1 << np.uint64(i)
+    return starts
+
+
 @njit(inline="always")
 def _masks_near_end(address, count):
     """Both masks for fewer than 64 readable bytes."""
-    white, punctuation = _U0, _U0
+    white, punctuation = U0, U0
     for i in range(count):
-        c = _load8(address + i)
-        bit = _U1 << np.uint64(i)
+        c = load8(address + i)
+        bit = U1 << np.uint64(i)
         if c == 0x20 or c == 0x09 or c == 0x0A or c == 0x0D:
             white |= bit
         elif (
@@ -147,23 +158,23 @@ def _masks_near_end(address, count):
 def _word(address, length, readable):
     """Up to 8 bytes of a token as a little-endian number, zero beyond ``length``."""
     if length <= 0:
-        return _U0
+        return U0
     if readable >= 8:
-        word = _load64(address)
+        word = load64(address)
         if length < 8:
-            word &= (_U1 << np.uint64(length * 8)) - _U1
+            word &= (U1 << np.uint64(length * 8)) - U1
         return word
-    word = _U0
+    word = U0
     for i in range(min(length, 8)):
-        word |= np.uint64(_load8(address + i)) << np.uint64(i * 8)
+        word |= np.uint64(load8(address + i)) << np.uint64(i * 8)
     return word
 
 
 @njit(inline="always")
 def _mix(a, b, length):
-    h = (a ^ (np.uint64(length) * _K2)) * _K1
-    h = (h ^ (h >> _U32) ^ b) * _K2
-    return h ^ (h >> _U29)
+    h = (a ^ (np.uint64(length) * K2)) * K1
+    h = (h ^ (h >> U32) ^ b) * K2
+    return h ^ (h >> U29)
 
 
 @njit()
@@ -180,13 +191,13 @@ def _token_key(address, length, readable):
     """The two comparison words and the hash of a token."""
     if length <= 16:
         if readable >= 16:
-            first = _load64(address) & _FIRST_WORD[length]
-            second = _load64(address + 8) & _SECOND_WORD[length]
+            first = load64(address) & _FIRST_WORD[length]
+            second = load64(address + 8) & _SECOND_WORD[length]
         else:
             first = _word(address, length, readable)
             second = _word(address + 8, length - 8, readable - 8)
         return first, second, _mix(first, second, length)
-    first = _load64(address)
+    first = load64(address)
     h = _hash_long(address, length, readable)
     return first, h, h
 
@@ -194,15 +205,9 @@ def _token_key(address, length, readable):
 @njit()
 def _same_bytes(address, blob, start, length):
     for i in range(length):
-        if _load8(address + i) != blob[start + i]:
+        if load8(address + i) != blob[start + i]:
             return False
     return True
-
-
-@njit(inline="always")
-def _edge_hash(key):
-    h = key * _K1
-    return (h ^ (h >> _U32)) * _K2
 
 
 @njit()
@@ -213,16 +218,16 @@ def _find_token(vocabulary, blob, starts, first, second, h, address, length):
     while True:
         at = row * np.uint64(4)
         meta = vocabulary[at + np.uint64(2)]
-        if meta == _U0:
+        if meta == U0:
             return row
         if (
             vocabulary[at] == first
-            and vocabulary[at + _U1] == second
-            and meta >> _U32 == np.uint64(length)
-            and (length <= 16 or _same_bytes(address, blob, starts[(meta & _LOW32) - _U1], length))
+            and vocabulary[at + U1] == second
+            and meta >> U32 == np.uint64(length)
+            and (length <= 16 or _same_bytes(address, blob, starts[(meta & LOW32) - U1], length))
         ):
             return row
-        row = (row + _U1) & last_row
+        row = (row + U1) & last_row
 
 
 @njit()
@@ -232,41 +237,21 @@ def _grow_vocabulary(vocabulary, hashes, size):
     last_row = np.uint64(size - 1)
     for old in range(vocabulary.size // 4):
         meta = vocabulary[old * 4 + 2]
-        if meta != _U0:
-            row = hashes[(meta & _LOW32) - _U1] & last_row
-            while grown[row * np.uint64(4) + np.uint64(2)] != _U0:
-                row = (row + _U1) & last_row
+        if meta != U0:
+            row = hashes[(meta & LOW32) - U1] & last_row
+            while grown[row * np.uint64(4) + np.uint64(2)] != U0:
+                row = (row + U1) & last_row
             for k in range(4):
                 grown[row * np.uint64(4) + np.uint64(k)] = vocabulary[old * 4 + k]
     return grown
 
 
 @njit()
-def aligned_zeros(size):
-    """uint64 zeros that start at a cache line."""
-    padded = np.zeros(size + 8, dtype=np.uint64)
-    skip = (8 - np.int64(padded.ctypes.data) // 8 % 8) % 8
-    return padded[skip : skip + size]
-
-
-@njit()
-def _find_edge(edges, key, hash_mask):
-    """The row that holds an edge, or the empty row where it would go."""
-    last_row = np.uint64(edges.size // 2 - 1)
-    row = (_edge_hash(key) & hash_mask) & last_row
-    while True:
-        there = edges[row * np.uint64(2)]
-        if there == key or there == _U0:
-            return row
-        row = (row + _U1) & last_row
-
-
-@njit()
-def build_tables(data, offsets, hash_mask):
+def build_tables(data, offsets, ids, hash_mask):
     """Build the trie of the entries given as UTF-8 ``data`` (uint8) and ``offsets`` (int64[n+1]).
 
-    ``hash_mask`` is all ones; tests weaken the hash with it. Returns (vocabulary, edges, filter
-    bits, blob of long tokens, their starts by token id).
+    ``ids`` (uint32[n]) are the entries'. ``hash_mask`` is all ones; tests weaken the hash with it.
+    Returns (vocabulary, edges, filter bits, blob of long tokens, their starts by token id).
     """
     base = data.ctypes.data
     entries = offsets.size - 1
@@ -284,7 +269,7 @@ def build_tables(data, offsets, hash_mask):
     for entry in range(entries):
         end = offsets[entry + 1]
         start = offsets[entry]
-        node = _U0
+        node = U0
         # Where the entry's path so far ends: a row of the vocabulary (depth 1) or of the edges.
         while True:
             stop = start
@@ -295,7 +280,7 @@ def build_tables(data, offsets, hash_mask):
             h &= hash_mask
             row = _find_token(vocabulary, data, starts, first, second, h, base + start, length)
             at = row * np.uint64(4)
-            if vocabulary[at + np.uint64(2)] == _U0:
+            if vocabulary[at + np.uint64(2)] == U0:
                 if (tokens + 1) * 3 > vocabulary.size // 4 * 2:
                     vocabulary = _grow_vocabulary(vocabulary, hashes, vocabulary.size // 2)
                     row = _find_token(
@@ -306,63 +291,35 @@ def build_tables(data, offsets, hash_mask):
                 starts[tokens] = start
                 tokens += 1
                 vocabulary[at] = first
-                vocabulary[at + _U1] = second
-                vocabulary[at + np.uint64(2)] = np.uint64(length) << _U32 | np.uint64(tokens)
+                vocabulary[at + U1] = second
+                vocabulary[at + np.uint64(2)] = np.uint64(length) << U32 | np.uint64(tokens)
             last = stop >= end
-            if node == _U0:
-                packed = vocabulary[at + _U3]
+            if node == U0:
+                packed = vocabulary[at + U3]
             else:
-                key = node << _U32 | (vocabulary[at + np.uint64(2)] & _LOW32)
-                edge = _find_edge(edges, key, hash_mask) * np.uint64(2)
-                if edges[edge] == _U0:
+                key = node << U32 | (vocabulary[at + np.uint64(2)] & LOW32)
+                edge = find_edge(edges, key, hash_mask) * np.uint64(2)
+                if edges[edge] == U0:
                     edges[edge] = key
                     edge_count += 1
-                packed = edges[edge + _U1]
+                packed = edges[edge + U1]
             if last:
-                packed |= np.uint64(entry + 1)
-            elif packed >> _U32 == _U0:
+                packed |= np.uint64(ids[entry]) + U1
+            elif packed >> U32 == U0:
                 nodes += 1
-                packed |= np.uint64(nodes) << _U32
-            if node == _U0:
-                vocabulary[at + _U3] = packed
+                packed |= np.uint64(nodes) << U32
+            if node == U0:
+                vocabulary[at + U3] = packed
             else:
-                edges[edge + _U1] = packed
+                edges[edge + U1] = packed
             if last:
                 break
-            node = packed >> _U32
+            node = packed >> U32
             start = stop + 1
-    edges = _fit_edges(edges, edge_count, hash_mask)
-    bits = _edge_filter(edges, edge_count, hash_mask)
+    edges = fit_edges(edges, edge_count, hash_mask)
+    bits = edge_filter(edges, edge_count, hash_mask)
     blob, starts = _long_tokens(vocabulary, data, starts[:tokens])
     return vocabulary, edges, bits, blob, starts
-
-
-@njit()
-def _fit_edges(edges, count, hash_mask):
-    rows = 16
-    while rows * 2 < count * 3:
-        rows *= 2
-    fitted = aligned_zeros(2 * rows)
-    for old in range(edges.size // 2):
-        if edges[2 * old] != _U0:
-            row = _find_edge(fitted, edges[2 * old], hash_mask) * np.uint64(2)
-            fitted[row] = edges[2 * old]
-            fitted[row + _U1] = edges[2 * old + 1]
-    return fitted
-
-
-@njit()
-def _edge_filter(edges, count, hash_mask):
-    """A bitmap of 16 to 32 bits an edge, indexed by the hash's upper half."""
-    words = 8
-    while words * 64 < count * 16:
-        words *= 2
-    bits = aligned_zeros(words)
-    for row in range(edges.size // 2):
-        if edges[2 * row] != _U0:
-            bit = (_edge_hash(edges[2 * row]) & hash_mask) >> _U16
-            bits[bit >> _U6 & np.uint64(words - 1)] |= _U1 << (bit & _U63)
-    return bits
 
 
 @njit()
@@ -370,16 +327,16 @@ def _long_tokens(vocabulary, data, starts):
     """The bytes of the tokens that need them, and where each starts (by token id)."""
     size = 0
     for row in range(vocabulary.size // 4):
-        length = np.int64(vocabulary[4 * row + 2] >> _U32)
+        length = np.int64(vocabulary[4 * row + 2] >> U32)
         size += length if length > 16 else 0
     blob = np.empty(size, dtype=np.uint8)
     moved = np.zeros(starts.size, dtype=np.int64)
     size = 0
     for row in range(vocabulary.size // 4):
         meta = vocabulary[4 * row + 2]
-        length = np.int64(meta >> _U32)
+        length = np.int64(meta >> U32)
         if length > 16:
-            token = (meta & _LOW32) - _U1
+            token = (meta & LOW32) - U1
             moved[token] = size
             for i in range(length):
                 blob[size + i] = data[starts[token] + i]
@@ -389,11 +346,12 @@ def _long_tokens(vocabulary, data, starts):
 
 @njit()
 def match_texts(
-    address, size, offsets, valid, vocabulary, edges, bits, blob, starts, hash_mask, max_depth
+    address, size, offsets, valid, vocabulary, edges, bits, blob, starts, wide, hash_mask, max_depth
 ):
     """Match the texts at ``address`` (``size`` readable bytes; ``offsets`` int64[n+1] into them).
 
-    ``valid`` is uint8[n], or empty if all texts are valid; other texts match nothing. Returns
+    ``valid`` is uint8[n], or empty if all texts are valid; other texts match nothing. ``wide`` are
+    the tables of ``matching_wide``, or None for the rule ``v1``. Returns
     (``counts`` int64[n+1] with the CSR offsets, ``entry_ids`` uint32[nnz] sorted and unique per
     text).
     """
@@ -403,13 +361,24 @@ def match_texts(
     found = np.empty(256, dtype=np.uint32)
     active = np.empty(max_depth + 1, dtype=np.uint64)
     # The block of tokens: comparison words, hash, length, address; and the running state
-    # (tokens in the block, texts done, output size, matches of this text, active nodes).
+    # (texts done, output size, matches of this text, active nodes, credit of its walks).
+    # Of a walk: the first node, end of the text, phase, the mark, address.
     firsts = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     seconds = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     hashes = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     lengths = np.empty(BLOCK_TOKENS, dtype=np.uint64)
     addresses = np.empty(BLOCK_TOKENS, dtype=np.int64)
-    state = np.zeros(4, dtype=np.int64)
+    state = np.zeros(5, dtype=np.int64)
+    scratch = (
+        np.empty(RANKED, dtype=np.uint32),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+        np.empty(BLOCK_TOKENS, dtype=np.int64),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+    )
+    if wide is not None:
+        pages, roots, heads, head_bits, credit = wide[0], wide[1], wide[7], wide[8], wide[9]
+        state[4] = credit[0]
+        any_inside = has_inside(heads)
     last_row = np.uint64(vocabulary.size // 4 - 1)
     n = 0
     for text in range(texts):
@@ -417,31 +386,67 @@ def match_texts(
         end = offsets[text + 1]
         if valid.size > 0 and valid[text] == 0:
             end = start
+        if wide is not None:
+            first_byte, last_byte = address + start, address + end
+            if may_strip(first_byte, last_byte):
+                first_byte, last_byte = strip(first_byte, last_byte)
+                start, end = first_byte - address, last_byte - address
         base = start
         while True:
-            white, punctuation = _U0, _U0
+            white, punctuation = U0, U0
             count = end - base
             if count > 0:
                 if base + 64 <= size:
                     white = _white_mask(address + base)
                     punctuation = _punctuation_mask(address + base)
                     if count < 64:
-                        inside = (_U1 << np.uint64(count)) - _U1
+                        inside = (U1 << np.uint64(count)) - U1
                         white &= inside
                         punctuation &= inside
                 else:
                     white, punctuation = _masks_near_end(address + base, min(count, 64))
             separators = white | punctuation
+            if wide is not None and any_inside and count > 0:
+                if base + 64 <= size:
+                    wide_starts = _wide_start_mask(address + base)
+                    if count < 64:
+                        wide_starts &= (U1 << np.uint64(count)) - U1
+                else:
+                    wide_starts = _wide_starts_near_end(address + base, min(count, 64))
+                while wide_starts != U0:
+                    at = address + base + np.int64(trailing_zeros(wide_starts))
+                    wide_starts &= wide_starts - U1
+                    if not heads[load8(at)] & INSIDE:
+                        continue
+                    character, following = decode(at, address + end)
+                    node = root_child(pages, roots, character)
+                    if node == 0:
+                        continue
+                    if n == BLOCK_TOKENS:
+                        out, found = _match_block(
+                            n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
+                            blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+                            found,
+                        )  # fmt: skip
+                        n = 0
+                    isolated = punctuation >> np.uint64(at - address - base) & U1
+                    firsts[n] = np.uint64(node)
+                    seconds[n] = np.uint64(address + end)
+                    hashes[n] = np.uint64(AFTER if isolated else BEFORE)
+                    lengths[n] = _WALK
+                    addresses[n] = at if isolated else following
+                    n += 1
             while True:
-                # Room for a token, a punctuation character and the end of the text.
-                if n > BLOCK_TOKENS - 3:
+                # Room for a walk, a token, a punctuation character and the end of the text.
+                if n > BLOCK_TOKENS - 4:
                     out, found = _match_block(
                         n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-                        blob, starts, hash_mask, active, state, row_offsets, out, found,
+                        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+                        found,
                     )  # fmt: skip
                     n = 0
-                if separators != _U0:
-                    bit = _trailing_zeros(separators)
+                if separators != U0:
+                    bit = trailing_zeros(separators)
                     stop = base + np.int64(bit)
                 elif count <= 64:
                     stop = end
@@ -449,132 +454,157 @@ def match_texts(
                     break
                 length = stop - start
                 first, second, h = _token_key(address + start, length, size - start)
+                if wide is not None and may_start_at_token(heads, head_bits, first, length):
+                    firsts[n] = AT_TOKEN
+                    seconds[n] = np.uint64(address + end)
+                    hashes[n] = np.uint64(BEFORE)
+                    lengths[n] = _WALK
+                    addresses[n] = address + start
+                    n += 1
                 h &= hash_mask
-                _prefetch(vocabulary, (h & last_row) << np.uint64(2))
+                prefetch(vocabulary, (h & last_row) << np.uint64(2))
                 firsts[n] = first
                 seconds[n] = second
                 hashes[n] = h
                 lengths[n] = np.uint64(length)
                 addresses[n] = address + start
                 n += 1
-                if separators == _U0:
+                if separators == U0:
                     lengths[n] = _TEXT_END
+                    if wide is not None:
+                        addresses[n] = first_byte
+                        seconds[n] = np.uint64(last_byte)
                     n += 1
                     break
-                if punctuation >> bit & _U1:
-                    first = np.uint64(_load8(address + stop))
-                    h = _mix(first, _U0, 1) & hash_mask
+                if punctuation >> bit & U1:
+                    first = np.uint64(load8(address + stop))
+                    h = _mix(first, U0, 1) & hash_mask
                     firsts[n] = first
-                    seconds[n] = _U0
+                    seconds[n] = U0
                     hashes[n] = h
-                    lengths[n] = _U1
+                    lengths[n] = U1
                     n += 1
-                separators &= separators - _U1
+                separators &= separators - U1
                 start = stop + 1
             if count <= 64:
                 break
             base += 64
     out, found = _match_block(
         n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-        blob, starts, hash_mask, active, state, row_offsets, out, found,
+        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+        found,
     )  # fmt: skip
     return row_offsets, out[: state[1]]
 
 
 @njit()
+def _finish_walks(count, end, nodes, places, keys, wide, hash_mask, state, found, matches):
+    """Take the walks of a text that are in the block to their ends, if it has credit left."""
+    if state[4] >= 0:
+        _, _, steps, edges, bits, _, _, _, _, credit = wide
+        state[4], found, matches = run_walks(
+            count, end, nodes, places, keys, steps, edges, bits, hash_mask,
+            state[4] + count * credit[1], found, matches,
+        )  # fmt: skip
+        if state[4] == 0:
+            state[4] = -1
+    return found, matches
+
+
+@njit()
 def _match_block(
     tokens, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-    blob, starts, hash_mask, active, state, row_offsets, out, found,
+    blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
+    found,
 ):  # fmt: skip
     """Look a block of tokens up and walk the trie; returns the (perhaps grown) output arrays."""
     text, written, matches, alive = state[0], state[1], state[2], state[3]
-    last_word = np.uint64(bits.size - 1)
+    ranked, walk_nodes, walk_places, walk_keys = scratch
+    if wide is not None:
+        pages, roots, steps, wide_edges, wide_bits, fails, links, _, _, credit = wide
+        walks, last_walk = 0, 0
     last_row = np.uint64(vocabulary.size // 4 - 1)
     for i in range(tokens):
         length = lengths[i]
-        if length == _TEXT_END:
+        if length >= _WALK:
+            if wide is not None:
+                if length == _WALK:
+                    walk_nodes[walks] = firsts[i]
+                    walk_places[walks] = addresses[i] << 2 | np.int64(hashes[i])
+                    walks += 1
+                    last_walk = i
+                    continue
+                if walks:
+                    found, matches = _finish_walks(
+                        walks, np.int64(seconds[i]), walk_nodes, walk_places, walk_keys, wide,
+                        hash_mask, state, found, matches,
+                    )  # fmt: skip
+                    walks = 0
+                if state[4] < 0:
+                    found, matches = run_automaton(
+                        addresses[i], np.int64(seconds[i]), pages, roots, steps, wide_edges,
+                        wide_bits, fails, links, hash_mask, found, matches,
+                    )  # fmt: skip
+                state[4] = credit[0]
             if written + matches > out.size:
-                out = _grown(out, written + matches)
-            written = _append_unique(found, matches, out, written)
+                out = grown(out, written + matches)
+            written = append_unique(found, matches, out, written, ranked)
             text += 1
             row_offsets[text] = written
             matches, alive = 0, 0
             continue
         # The vocabulary look-up, inlined: _find_token's work without its insertion point.
         row = hashes[i] & last_row
-        packed, token = _U0, _U0
+        packed, token = U0, U0
         while True:
             at = row << np.uint64(2)
             meta = vocabulary[at + np.uint64(2)]
-            if meta == _U0:
+            if meta == U0:
                 break
             if (
                 vocabulary[at] == firsts[i]
-                and vocabulary[at + _U1] == seconds[i]
-                and meta >> _U32 == length
+                and vocabulary[at + U1] == seconds[i]
+                and meta >> U32 == length
                 and (
-                    length <= _U16
+                    length <= U16
                     or _same_bytes(
-                        addresses[i], blob, starts[(meta & _LOW32) - _U1], np.int64(length)
+                        addresses[i], blob, starts[(meta & LOW32) - U1], np.int64(length)
                     )
                 )
             ):
-                token = meta & _LOW32
-                packed = vocabulary[at + _U3]
+                token = meta & LOW32
+                packed = vocabulary[at + U3]
                 break
-            row = (row + _U1) & last_row
-        if token == _U0:
+            row = (row + U1) & last_row
+        if token == U0:
             alive = 0
             continue
         if matches + alive + 1 > found.size:
-            found = _grown(found, matches + alive + 1)
+            found, matches = with_room(found, matches, alive + 1)
         still = 0
         for k in range(alive):
-            key = active[k] << _U32 | token
-            bit = (_edge_hash(key) & hash_mask) >> _U16
-            if bits[bit >> _U6 & last_word] >> (bit & _U63) & _U1:
-                edge = _find_edge(edges, key, hash_mask) * np.uint64(2)
+            key = active[k] << U32 | token
+            if may_have_edge(bits, edge_hash(key) & hash_mask):
+                edge = find_edge(edges, key, hash_mask) * np.uint64(2)
                 if edges[edge] == key:
-                    child = edges[edge + _U1]
-                    if child & _LOW32:
-                        found[matches] = np.uint32((child & _LOW32) - _U1)
+                    child = edges[edge + U1]
+                    if child & LOW32:
+                        found[matches] = np.uint32((child & LOW32) - U1)
                         matches += 1
-                    if child >> _U32:
-                        active[still] = child >> _U32
+                    if child >> U32:
+                        active[still] = child >> U32
                         still += 1
-        if packed & _LOW32:
-            found[matches] = np.uint32((packed & _LOW32) - _U1)
+        if packed & LOW32:
+            found[matches] = np.uint32((packed & LOW32) - U1)
             matches += 1
-        if packed >> _U32:
-            active[still] = packed >> _U32
+        if packed >> U32:
+            active[still] = packed >> U32
             still += 1
         alive = still
+    if wide is not None and walks:
+        found, matches = _finish_walks(
+            walks, np.int64(seconds[last_walk]), walk_nodes, walk_places, walk_keys, wide,
+            hash_mask, state, found, matches,
+        )  # fmt: skip
     state[0], state[1], state[2], state[3] = text, written, matches, alive
     return out, found
-
-
-@njit()
-def _grown(array, size):
-    grown = np.empty(max(size, 2 * array.size), dtype=array.dtype)
-    grown[: array.size] = array
-    return grown
-
-
-@njit()
-def _append_unique(found, matches, out, written):
-    """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size."""
-    if matches <= 32:
-        for i in range(1, matches):
-            value = found[i]
-            j = i
-            while j > 0 and found[j - 1] > value:
-                found[j] = found[j - 1]
-                j -= 1
-            found[j] = value
-    else:
-        found[:matches] = np.sort(found[:matches])
-    for i in range(matches):
-        if i == 0 or found[i] != found[i - 1]:
-            out[written] = found[i]
-            written += 1
-    return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arguments import listed, whole
+from metacurate.curation.matching.spacing import V1, check_rule, is_wide
 from metacurate.kernels import matching as kernel
+from metacurate.kernels import matching_wide as wide_kernel
 from metacurate.kernels.cache import is_stored
 
 Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
 Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
+_WIDE_NAMES = (
+    "wide_pages", "wide_roots", "wide_steps", "wide_edges", "wide_filter", "wide_fails",
+    "wide_links", "wide_heads", "wide_head_filter", "wide_credit",
+)  # fmt: skip
+SAVED_FILE = "matcher.json"
+"""What ``Matcher.save`` writes last: the rule and the sizes."""
+
 # Below this many bytes a text batch is not worth a thread of its own.
 _MIN_BYTES_PER_THREAD = 65_536
 
@@ -28,9 +38,11 @@ _MIN_BYTES_PER_THREAD = 65_536
 class Matcher:
     """Finds the metadata entries that occur in texts.
 
-    Entry ``e`` matches iff ``" " + e + " "`` is a sub-string of the spaced text (see
-    ``spacing.spaced`` and docs/semantics.md): case sensitive, all matches, overlapping ones too. A
-    walk over a token trie does it, with exactly the results of ``reference.match_text``.
+    By the rule ``v1`` entry ``e`` matches iff ``" " + e + " "`` is a sub-string of the spaced text
+    (see ``spacing.spaced`` and docs/semantics.md): case sensitive, all matches, overlapping ones
+    too. By the rule ``worldwide`` (Meta CLIP 2) a side of an entry that ends in a character of a
+    script without spaces, or in punctuation, needs no space; ``worldwide+kana`` counts kana among
+    these. The results are exactly those of ``reference.match_text``.
 
     A matcher is immutable: threads may share it.
     """
@@ -39,7 +51,9 @@ class Matcher:
         self,
         entries: Sequence[str] | pa.Array | pa.ChunkedArray,
         *,
+        rule: str = V1,
         _hash_mask: np.uint64 = kernel.NO_HASH_MASK,
+        _credit: tuple[int, int] = wide_kernel.CREDIT,
     ) -> None:
         """Build the tables.
 
@@ -59,8 +73,19 @@ class Matcher:
             raise ValueError(f"entry {empty[0]} is empty")
         if len(array.unique()) != len(array):
             raise ValueError("an entry is there twice")
-        self._tables: Tables = kernel.build_tables(data.copy(), offsets, _hash_mask)
+        self._rule = check_rule(rule)
         self._entries = len(array)
+        ids = np.arange(len(array), dtype=np.uint32)
+        self._wide: Tables | None = None
+        if self._rule != V1:
+            lefts, rights = _needs_space(array, 0, rule), _needs_space(array, -1, rule)
+            inside = ~(lefts & rights)
+            self._wide = _wide_tables(
+                array, lefts, rights, np.flatnonzero(inside), _hash_mask, _credit
+            )
+            array, ids = array.filter(pa.array(~inside)), ids[~inside]
+            offsets, _, data = _parts(array)
+        self._tables: Tables = kernel.build_tables(data.copy(), offsets, ids, _hash_mask)
         self._max_depth = _max_depth(array)
         # Tests weaken the hash with a mask to force collisions.
         self._hash_mask = _hash_mask
@@ -70,18 +95,25 @@ class Matcher:
         return self._entries
 
     @property
+    def rule(self) -> str:
+        """The matching rule."""
+        return self._rule
+
+    @property
     def nbytes(self) -> int:
         """The size of the tables in bytes."""
-        return sum(table.nbytes for table in self._tables)
+        return sum(table.nbytes for table in (*self._tables, *(self._wide or ())))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the tables as ``.npy`` files for ``load``; the folder is made if need be."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in zip(_TABLE_NAMES, self._tables, strict=True):
+        for name, table in zip(
+            (*_TABLE_NAMES, *_WIDE_NAMES), (*self._tables, *(self._wide or ())), strict=False
+        ):
             np.save(folder / f"{name}.npy", table, allow_pickle=False)
-        sizes = np.array([self._entries, self._max_depth], dtype=np.int64)
-        np.save(folder / "sizes.npy", sizes, allow_pickle=False)
+        sizes = {"rule": self._rule, "entries": self._entries, "max_depth": self._max_depth}
+        (folder / SAVED_FILE).write_text(json.dumps(sizes), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Matcher:
@@ -90,13 +122,17 @@ class Matcher:
         The files must be those that ``save`` wrote; OSError or ValueError if they cannot be read.
         """
         matcher, folder = cls.__new__(cls), Path(folder)
-        tables = [
-            np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-            for name in _TABLE_NAMES
-        ]
-        entries, max_depth = np.load(folder / "sizes.npy", allow_pickle=False)
-        matcher._tables = tuple(np.asarray(table) for table in tables)
-        matcher._entries, matcher._max_depth = int(entries), int(max_depth)
+        sizes = json.loads((folder / SAVED_FILE).read_text(encoding="utf-8"))
+
+        def load(names: Sequence[str]) -> Tables:
+            paths = [folder / f"{name}.npy" for name in names]
+            mapped = (np.load(path, mmap_mode="c", allow_pickle=False) for path in paths)
+            return tuple(np.asarray(table) for table in mapped)
+
+        matcher._rule = check_rule(sizes["rule"])
+        matcher._tables = load(_TABLE_NAMES)
+        matcher._wide = None if matcher._rule == V1 else load(_WIDE_NAMES)
+        matcher._entries, matcher._max_depth = int(sizes["entries"]), int(sizes["max_depth"])
         matcher._hash_mask = kernel.NO_HASH_MASK
         return matcher
 
@@ -134,6 +170,7 @@ class Matcher:
                 offsets[start : stop + 1],
                 valid[start:stop],
                 *self._tables,
+                self._wide,
                 self._hash_mask,
                 self._max_depth,
             )
@@ -206,6 +243,36 @@ def _parts(array: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if array.null_count:
         valid = np.array(array.is_valid().cast(pa.uint8()))
     return offsets, valid, np.frombuffer(data_buffer or b"", np.uint8)
+
+
+def _needs_space(array: pa.LargeStringArray, place: int, rule: str) -> npt.NDArray[np.bool_]:
+    """Whether each entry needs a space beside its first (``place`` 0) or last (-1) character."""
+    stop = 1 if place == 0 else None
+    ends = pc.utf8_slice_codeunits(array, place, stop).dictionary_encode()
+    needed = np.array([not is_wide(end, rule) for end in ends.dictionary.to_pylist()], np.bool_)
+    return needed[np.asarray(ends.indices)]
+
+
+def _wide_tables(
+    array: pa.LargeStringArray,
+    lefts: npt.NDArray[np.bool_],
+    rights: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.intp],
+    hash_mask: np.uint64,
+    credit: tuple[int, int],
+) -> Tables:
+    """The tables of the chosen entries, which need spaces where ``lefts`` and ``rights`` say so."""
+    spaces = pa.array(["", " "], pa.large_string())
+    left, right = (spaces.take(pa.array(side[chosen].astype(np.int8))) for side in (lefts, rights))
+    sided = pc.binary_join_element_wise(
+        left, array.take(pa.array(chosen)), right, pa.scalar("", pa.large_string())
+    )
+    order = pc.sort_indices(sided)
+    offsets, _, data = _parts(sided.take(order))
+    ids = chosen[np.asarray(order)].astype(np.uint32)
+    return wide_kernel.build_wide_tables(
+        data.copy(), offsets, ids, hash_mask, np.array(credit, dtype=np.int64)
+    )
 
 
 def _max_depth(array: pa.LargeStringArray) -> int:

@@ -1,0 +1,205 @@
+"""What the compiled loops of matching share: bytes by address, trie edges, lists of found ids.
+
+A trie's edges are an open-addressing table, ``uint64[rows, 2]`` laid flat: ``node << 32 | label +
+1`` and ``child << 32 | entry id + 1``; zero means "none" in all packed fields. A label is a token's
+number (``matching``) or a character (``matching_wide``). A bitmap in front of the table turns most
+misses away without touching it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from metacurate.kernels.cache import njit
+
+NO_HASH_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
+LOW32 = np.uint64(0xFFFFFFFF)
+K1 = np.uint64(0x9E3779B97F4A7C15)
+K2 = np.uint64(0xD6E8FEB86659FD93)
+U0, U1, U3 = np.uint64(0), np.uint64(1), np.uint64(3)
+U6, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 16, 22, 29, 32))
+U63 = np.uint64(63)
+
+# So many ids are sorted by counting for each how many are smaller. No id is the last number.
+RANKED = 256
+_EMPTY = np.uint32(0xFFFFFFFF)
+# A list of found ids of this size is rid of repeats before it is made longer.
+_LONG_LIST = 4096
+
+
+@intrinsic
+def load64(_typing, address):
+    """The 8 bytes at an address, unaligned."""
+
+    def codegen(_context, builder, _signature, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), codegen
+
+
+@intrinsic
+def load8(_typing, address):
+    """The byte at an address."""
+
+    def codegen(_context, builder, _signature, args):
+        return builder.load(builder.inttoptr(args[0], ir.IntType(8).as_pointer()))
+
+    return types.uint8(types.int64), codegen
+
+
+@intrinsic
+def prefetch(_typing, array, index):
+    """Ask for the cache line of element ``array[index]`` of a flat uint64 array."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        i32 = ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch",
+            [ir.IntType(8).as_pointer()],
+            ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), i32, i32, i32]),
+        )
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), codegen
+
+
+@intrinsic
+def trailing_zeros(_typing, bits):
+    """The position of the lowest set bit."""
+
+    def codegen(_context, builder, _signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.uint64(types.uint64), codegen
+
+
+@njit(inline="always")
+def edge_hash(key):
+    h = key * K1
+    return (h ^ (h >> U32)) * K2
+
+
+@njit()
+def aligned_zeros(size):
+    """uint64 zeros that start at a cache line."""
+    padded = np.zeros(size + 8, dtype=np.uint64)
+    skip = (8 - np.int64(padded.ctypes.data) // 8 % 8) % 8
+    return padded[skip : skip + size]
+
+
+@njit()
+def find_edge(edges, key, hash_mask):
+    """The row that holds an edge, or the empty row where it would go."""
+    last_row = np.uint64(edges.size // 2 - 1)
+    row = (edge_hash(key) & hash_mask) & last_row
+    while True:
+        there = edges[row * np.uint64(2)]
+        if there == key or there == U0:
+            return row
+        row = (row + U1) & last_row
+
+
+@njit()
+def fit_edges(edges, count, hash_mask):
+    rows = 16
+    while rows * 2 < count * 3:
+        rows *= 2
+    fitted = aligned_zeros(2 * rows)
+    for old in range(edges.size // 2):
+        if edges[2 * old] != U0:
+            row = find_edge(fitted, edges[2 * old], hash_mask) * np.uint64(2)
+            fitted[row] = edges[2 * old]
+            fitted[row + U1] = edges[2 * old + 1]
+    return fitted
+
+
+@njit(inline="always")
+def filter_word(bits, key_hash):
+    """Where the bitmap has a key's bit, by its (masked) hash."""
+    return key_hash >> U22 & np.uint64(bits.size - 1)
+
+
+@njit(inline="always")
+def may_have_edge(bits, key_hash):
+    """Whether the bitmap lets a key's (masked) hash through."""
+    return bits[filter_word(bits, key_hash)] >> (key_hash >> U16 & U63) & U1 != U0
+
+
+@njit()
+def edge_filter(edges, count, hash_mask):
+    """A bitmap of 16 to 32 bits an edge, indexed by the hash's upper half."""
+    words = 8
+    while words * 64 < count * 16:
+        words *= 2
+    bits = aligned_zeros(words)
+    for row in range(edges.size // 2):
+        if edges[2 * row] != U0:
+            key_hash = edge_hash(edges[2 * row]) & hash_mask
+            bits[filter_word(bits, key_hash)] |= U1 << (key_hash >> U16 & U63)
+    return bits
+
+
+@njit()
+def grown(array, size):
+    """A copy with room for at least ``size`` elements, and for twice as many as before."""
+    larger = np.empty(max(size, 2 * array.size), dtype=array.dtype)
+    larger[: array.size] = array
+    return larger
+
+
+@njit()
+def with_room(found, matches, more):
+    """``found`` with room for ``more`` ids after its first ``matches``, and how many it now has.
+
+    Repeats are removed from long lists first: memory is bounded by the different ids of a text.
+    """
+    if matches >= _LONG_LIST:
+        matches = sort_unique(found, matches)
+    if 2 * (matches + more) > found.size:
+        found = grown(found, 2 * (matches + more))
+    return found, matches
+
+
+@njit()
+def sort_unique(found, matches):
+    """Sort ``found[:matches]`` in place and drop its repeats; how many are left."""
+    found[:matches] = np.sort(found[:matches])
+    left = 0
+    for i in range(matches):
+        if left == 0 or found[i] != found[left - 1]:
+            found[left] = found[i]
+            left += 1
+    return left
+
+
+@njit()
+def append_unique(found, matches, out, written, ranked):
+    """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size.
+
+    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in.
+    """
+    if matches > RANKED:
+        matches = sort_unique(found, matches)
+        for i in range(matches):
+            out[written + i] = found[i]
+        return written + matches
+    # An id's place is the number of smaller ones; repeats leave places empty. The loops are free of
+    # branches to guess, and compile to vector code.
+    for i in range(matches):
+        ranked[i] = _EMPTY
+    for i in range(matches):
+        smaller = np.uint32(0)
+        for j in range(matches):
+            smaller += np.uint32(found[j] < found[i])
+        ranked[smaller] = found[i]
+    for i in range(matches):
+        out[written] = ranked[i]
+        written += ranked[i] != _EMPTY
+    return written
