@@ -53,8 +53,9 @@ class MetadataFacts(TypedDict):
 
 
 class MatchedFacts(TypedDict):
-    """What matched: pairs, texts, and counts per (text, entry)."""
+    """What matched, by which rule: pairs, texts, and counts per (text, entry)."""
 
+    rule: str
     pairs: int
     texts: int
     match_counts: int
