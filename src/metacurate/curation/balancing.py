@@ -168,9 +168,9 @@ def tail_proportion(counts: Counts, t: float) -> float:
 def solve_threshold(counts: Counts, p: float) -> float:
     """The largest ``t`` whose tail holds at most the share ``p`` of all counts.
 
-    This is Meta CLIP 2's rule (arXiv 2507.22062). The tail proportion is a step function of t, so
-    the share reached (see ``tail_proportion``) may lie below ``p``; for a ``p`` that
-    ``tail_proportion`` gives for some count, that count is returned.
+    Meta CLIP 2 (arXiv 2507.22062) has another rule: the count whose share is nearest. The tail
+    proportion is a step function of t, so the share reached (see ``tail_proportion``) may lie below
+    ``p``; for a ``p`` that ``tail_proportion`` gives for some count, that count is returned.
 
     Args:
         counts: uint64[entries], the entry counts of the pool.
