@@ -427,7 +427,7 @@ def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "damaged.parquet").read_bytes())
     data[4:200] = bytes(196)
     (tmp_path / "damaged.parquet").write_bytes(data)
-    with pytest.raises(UserError, match="is damaged: row 0"):
+    with pytest.raises(UserError, match=r"is damaged: row \d+"):
         download(str(tmp_path / "damaged.parquet"), out, CONFIG)
 
 
