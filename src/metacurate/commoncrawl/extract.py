@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from metacurate.arrays import offsets_of
 from metacurate.commoncrawl.page_rows import (
     FOUND,
     ROWS_PER_GROUP,
@@ -415,8 +416,7 @@ def _pool_table(
         counts.languages[count["values"]] += count["counts"]
     counts.texts += len(texts)
     counts.pairs += found.num_rows
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
+    offsets = offsets_of(sizes).astype(np.int32)
     struct = pa.StructArray.from_arrays(
         [texts.field("source"), texts.field("text"), languages],
         fields=list(TEXTS_TYPE.value_type),

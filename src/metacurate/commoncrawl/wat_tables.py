@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metacurate.arrays import offsets_of
 from metacurate.commoncrawl import wat
 from metacurate.commoncrawl.page_rows import (
     BAD_PAGE_URL,
@@ -391,7 +392,7 @@ def _escaped_addresses(
     bounds = links[:, kernel.ADDRESS : kernel.ADDRESS_END + 1]
     url_kernel.have_escapes(raw, bounds, escaped)
     if entities:
-        references = np.concatenate([[0], np.cumsum(raw == ord("&"))])
+        references = offsets_of(raw == ord("&"))
         escaped |= references[bounds[:, 1]] > references[bounds[:, 0]]
     addresses: dict[int, str] = {}
     places = np.flatnonzero(escaped)
@@ -472,8 +473,7 @@ def _text_lists(alt: pa.StringArray, title: pa.StringArray) -> pa.ListArray:
     """A list of (source, text) for each row, of the texts that are not null."""
     given = np.stack([_valid(alt), _valid(title)], axis=1)
     row, column = np.nonzero(given)
-    offsets = np.zeros(len(alt) + 1, np.int32)
-    np.cumsum(given.sum(axis=1), out=offsets[1:])
+    offsets = offsets_of(given.sum(axis=1)).astype(np.int32)
     sources = pa.array(["alt", "title"], pa.string()).take(pa.array(column))
     texts = pa.concat_arrays([alt, title]).take(pa.array(column * len(alt) + row))
     kind = FOUND.field("texts").type
@@ -489,8 +489,7 @@ def _string_array(offsets: np.ndarray, data: np.ndarray, given: np.ndarray) -> p
 
 def _copied(raw: np.ndarray, spans: np.ndarray) -> pa.StringArray:
     """The strings (ASCII) at the spans."""
-    offsets = np.zeros(len(spans) + 1, np.int32)
-    np.cumsum(spans[:, 1] - spans[:, 0], out=offsets[1:])
+    offsets = offsets_of(spans[:, 1] - spans[:, 0]).astype(np.int32)
     out = np.empty(offsets[-1], np.uint8)
     text_kernel.copy_spans(raw, spans, out)
     return pa.StringArray.from_buffers(len(spans), pa.py_buffer(offsets), pa.py_buffer(out))

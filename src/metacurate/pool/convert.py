@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from metacurate.arrays import offsets_of
 from metacurate.formats import reasons
 from metacurate.formats.types import is_bytes, is_list, is_string
 
@@ -40,12 +41,9 @@ def stored(array: pa.Array) -> pa.Array:
             return array
 
 
-def list_offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
+def flat_offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
     """int64[n + 1] into what ``flatten()`` gives of a list array; a null list has none."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return offsets_of(pc.fill_null(pc.list_value_length(lists), 0))
 
 
 def converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
@@ -78,7 +76,7 @@ def converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.A
 def _lists(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
     large = pat.is_large_list(kind)
     return (pa.LargeListArray if large else pa.ListArray).from_arrays(
-        pa.array(list_offsets(array), pa.int64() if large else pa.int32()),
+        pa.array(flat_offsets(array), pa.int64() if large else pa.int32()),
         converted(array.flatten(), kind.value_type, skipped),
         kind,
         mask=array.is_null(),
@@ -105,14 +103,13 @@ def _maps(array: pa.MapArray, kind: pa.DataType, skipped: Counter[str]) -> pa.Ar
     entries = lists.flatten()
     keys = converted(pc.struct_field(entries, "key"), kind.key_type, skipped)
     items = converted(pc.struct_field(entries, "value"), kind.item_type, skipped)
-    offsets = list_offsets(lists)
+    offsets = flat_offsets(lists)
     null = lists.is_null().to_numpy(zero_copy_only=False)
     if keys.null_count:  # a map without one of its keys is another map
-        lost = np.zeros(len(keys) + 1, np.int64)
-        np.cumsum(keys.is_null().to_numpy(zero_copy_only=False), out=lost[1:])
+        lost = offsets_of(keys.is_null())
         null = null | (np.diff(lost[offsets]) > 0)
         kept = pa.array(np.repeat(~null, np.diff(offsets)))
-        offsets = np.concatenate([[0], np.cumsum(np.where(null, 0, np.diff(offsets)))])
+        offsets = offsets_of(np.where(null, 0, np.diff(offsets)))
         keys, items = keys.filter(kept), items.filter(kept)
     marked = pa.array(offsets, pa.int32(), mask=np.append(null, False))
     return pa.MapArray.from_arrays(marked, keys, items, type=kind)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from metacurate.arrays import offsets_of
 from metacurate.errors import UserError
 from metacurate.formats import reasons
 from metacurate.formats.files import open_source
@@ -18,7 +19,7 @@ from metacurate.formats.protocol import Request, Rows
 from metacurate.formats.table import format_of, formats
 from metacurate.formats.types import is_list
 from metacurate.pool.columns import SUCCESS, ResolvedColumns
-from metacurate.pool.convert import converted, list_offsets, stored, valid_strings
+from metacurate.pool.convert import converted, flat_offsets, stored, valid_strings
 from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
 from metacurate.pool.uid import key_uids, url_uids
@@ -153,19 +154,13 @@ def _flat_texts(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     flat = stored(column.flatten())
     if pat.is_struct(flat.type):
         flat = pc.struct_field(flat, "text")
-    return flat, list_offsets(column)
-
-
-def _offsets(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return flat, flat_offsets(column)
 
 
 def _interleave(parts: list[Texts]) -> Texts:
     """Row by row, first the first part's texts, then the second's, and so on."""
     lengths = [np.diff(offsets) for _, offsets in parts]
-    offsets = _offsets(np.sum(lengths, axis=0))
+    offsets = offsets_of(np.sum(lengths, axis=0))
     order = np.empty(offsets[-1], np.int64)
     start = offsets[:-1].copy()  # where the row's next text goes
     base = 0
@@ -198,7 +193,7 @@ def _as_large_string(array: pa.Array) -> pa.LargeStringArray:
 
 def _rows_without_text(texts: pa.LargeStringArray, offsets: npt.NDArray[np.int64]) -> int:
     filled = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
-    before = _offsets(filled.to_numpy(zero_copy_only=False))
+    before = offsets_of(filled)
     return int(np.count_nonzero(before[offsets[1:]] == before[offsets[:-1]]))
 
 
