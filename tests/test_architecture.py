@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
+import tomllib
 from collections import Counter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,38 @@ def test_files_that_the_page_names_exist() -> None:
 
 
 # The checks above see what they are to see.
+
+
+def test_what_is_imported_is_a_dependency() -> None:
+    """Another package's dependency is there today, and not on the next machine."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(r for name in ("ray", "s3", "safety", "train")
+                                          for r in extras[name])]  # fmt: skip
+    declared = {canonical(re.split(r"[<>=~!;\[ ]", line)[0]) for line in wanted}
+    homes = packages_distributions()
+    missing = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in (name.partition(".")[0] for name in names):
+                known = {canonical(home) for home in homes.get(name, ())}
+                if name in sys.stdlib_module_names or name == "metacurate" or known & declared:
+                    continue
+                missing.add(name)
+    assert missing == {*ON_REQUEST, *PARTS}
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+# Imported where a user asks for them by name; a message then says what to install.
+ON_REQUEST = ("nltk", "wandb", "wn")
+# What declared packages give out as their own: Numba, jinja2, open_clip, aiohttp.
+PARTS = ("llvmlite", "markupsafe", "torchvision", "yarl")
 
 
 @pytest.fixture
