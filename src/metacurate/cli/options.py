@@ -51,11 +51,10 @@ def _defaults_from_file(context: typer.Context, address: str | None) -> str | No
 
 
 def _read_toml(address: str) -> dict[str, Any]:
-    from metacurate.runtime.storage import Folder, split_address
+    from metacurate.runtime.storage import open_file
 
-    folder, name = split_address(address)
     try:
-        with Folder(folder).open(name) as file:
+        with open_file(address) as file:
             return tomllib.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no configuration file {address}") from None

@@ -48,7 +48,7 @@ from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
-from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.runtime.storage import Folder, is_local, local_path, open_file
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
 from metacurate.texts.page_language import with_pages
 from metacurate.texts.rules import TextRules
@@ -252,7 +252,7 @@ def extract_shard(task: ExtractTask) -> Statistics:
     """Extract one source file to its shard; its statistics."""
     counts = Counts()
     with (
-        open_input(task.source) as file,
+        open_file(task.source) as file,
         task.folder.create(task.shard) as out,
         pq.ParquetWriter(out, pool_schema(task.config), compression="zstd") as writer,
     ):
@@ -260,14 +260,6 @@ def extract_shard(task: ExtractTask) -> Statistics:
         for table in tables(found, task.config, counts):
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     return counts.statistics()
-
-
-def open_input(source: str) -> IO[bytes]:
-    """Open a source file for reading."""
-    if is_local(source):
-        return local_path(source).open("rb")
-    filesystem, path = fsspec.core.url_to_fs(source)
-    return filesystem.open(path, "rb")
 
 
 def read_tables(

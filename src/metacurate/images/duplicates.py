@@ -77,7 +77,7 @@ def mark_duplicates(
                 f"{run.folder.address(missing[0])}.parquet is missing: no hashes to compare"
             )
         recorded = {
-            "input": {s: _size(run.folder, f"{s}.parquet") for s in stems},
+            "input": {s: run.folder.size(f"{s}.parquet") for s in stems},
             "max_distance": max_distance,
         }
         task = _MarkTask(run.folder, tuple(stems), max_distance, run.show_progress)
@@ -90,11 +90,6 @@ class _MarkTask:
     stems: tuple[str, ...]
     max_distance: int
     show_progress: bool
-
-
-def _size(folder: Folder, name: str) -> int:
-    with folder.open(name) as file:
-        return file.seek(0, 2)
 
 
 def _mark(task: _MarkTask) -> Statistics:

@@ -134,7 +134,7 @@ def filter_images(
         if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
             raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
         recorded = {
-            "input": {stem: _size(source, name) for stem, name in shards_in.items()},
+            "input": {stem: source.size(name) for stem, name in shards_in.items()},
             "scorers": list(config.scorers),
             "keep": [str(rule) for rule in config.keep],
             "blur": config.blur,
@@ -152,11 +152,6 @@ def filter_images(
 
 def _sorted_tables(totals: Statistics) -> Statistics:
     return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in totals.items()}
-
-
-def _size(folder: Folder, name: str) -> int:
-    with folder.open(name) as file:
-        return file.seek(0, 2)
 
 
 def _filter_shard(task: _FilterTask) -> Statistics:

@@ -13,7 +13,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 from metacurate.arguments import address_of, listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.runtime.storage import Folder, resolve
+from metacurate.runtime.storage import create_file, resolve
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
@@ -343,7 +342,7 @@ def _from_parquet(content: bytes, source: str) -> Metadata:
 def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     """Write the entries as a JSON array in UTF-8, one entry a line; the other columns are lost."""
     text = json.dumps(metadata.entries.to_pylist(), ensure_ascii=False, separators=(",\n", ":"))
-    with _create(address) as file:
+    with create_file(address_of("address", address)) as file:
         file.write(text.encode() + b"\n")
 
 
@@ -353,10 +352,5 @@ def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     for name in OPTIONAL_COLUMNS:
         if (values := getattr(metadata, name)) is not None:
             columns[name] = values
-    with _create(address) as file:
+    with create_file(address_of("address", address)) as file:
         pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=ROWS_PER_GROUP)
-
-
-def _create(address: str | os.PathLike[str]) -> AbstractContextManager[IO[bytes]]:
-    folder, name = os.path.split(address_of("address", address))
-    return Folder(folder or ".").create(name)

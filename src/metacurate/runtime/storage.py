@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,15 @@ def resolve(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:  # a package not installed, a protocol unknown
         extra = "; pip install 'metacurate[s3]'" if address.startswith("s3://") else ""
         raise UserError(f"{address}: {' '.join(str(error).split())}{extra}") from None
+
+
+def open_file(address: Address) -> IO[bytes]:
+    """Open a file by its address for reading (FileNotFoundError if there is none)."""
+    address = as_address(address)
+    if is_local(address):
+        return Path(address).open("rb")
+    filesystem, path = resolve(address)
+    return filesystem.open(path, "rb")
 
 
 def storage_failure(error: BaseException) -> str | None:
@@ -210,11 +219,12 @@ class Folder:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for reading (FileNotFoundError if there is none)."""
-        address = self.address(name)
-        if is_local(address):
-            return local_path(address).open("rb")
-        filesystem, path = resolve(address)
-        return filesystem.open(path, "rb")
+        return open_file(self.address(name))
+
+    def size(self, name: str) -> int:
+        """The size of a file (FileNotFoundError if there is none)."""
+        filesystem, path = resolve(self.address(name))
+        return int(filesystem.size(path))
 
     def exists(self, name: str) -> bool:
         """Whether a file of that name is there."""
@@ -269,3 +279,9 @@ class Folder:
         filesystem, remote = resolve(address)
         if filesystem.exists(remote):
             filesystem.rm(remote, recursive=True)
+
+
+def create_file(address: Address) -> AbstractContextManager[IO[bytes]]:
+    """A file to write by its address, as ``Folder.create``."""
+    folder, name = split_address(address)
+    return Folder(folder).create(name)
