@@ -9,6 +9,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from metacurate.errors import UserError
 from metacurate.formats import delimited, files, jsontext
 from metacurate.formats.types import carried_type
 from metacurate.pool import read as tabular
+from metacurate.pool.columns import ResolvedColumns
 from metacurate.pool.convert import converted
 from metacurate.pool.find import find
 from metacurate.pool.open import Pool, open_pool
@@ -222,10 +224,51 @@ def test_interleaving_equals_the_obvious(rows: list[tuple[Any, Any, Any]], skip:
             "c": pa.array([r[2] for r in rows], pa.large_list(pa.large_string())),
         }
     )[skip:]
-    texts, offsets = tabular._texts(batch, ("a", "b", "c"), Counter())
+    columns = ResolvedColumns(None, None, ("a", "b", "c"), batch.schema, batch.schema)
+    texts, offsets, langs = tabular._texts(batch, columns, Counter())
     flat = texts.to_pylist()
     got = [flat[offsets[i] : offsets[i + 1]] for i in range(batch.num_rows)]
     assert got == [[a, *(b or []), *(c or [])] for a, b, c in rows[skip:]]
+    assert langs is None
+
+
+LANG = st.none() | st.sampled_from(["en", "zh-Hant", ""])
+TOLD = st.fixed_dictionaries({"lang": LANG, "text": st.none() | st.text(max_size=2)})
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.none() | st.lists(TOLD, max_size=3), st.text(max_size=2), LANG,
+                  st.none() | st.lists(LANG, max_size=3)),
+        max_size=8,
+    ),
+    st.integers(0, 3),
+)  # fmt: skip
+def test_each_text_has_its_language(rows: list[tuple[Any, Any, Any, Any]], skip: int) -> None:
+    told = pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string())]))
+    kinds = {"told": told, "plain": pa.string(), "row": pa.string(), "each": pa.list_(pa.string())}
+    batch = pa.record_batch(
+        {name: pa.array([r[i] for r in rows], kind) for i, (name, kind) in enumerate(kinds.items())}
+    )[skip:]
+    texts = [[*(t["text"] for t in told or []), plain] for told, plain, _, _ in rows[skip:]]
+    want = {
+        None: [[*(t["lang"] for t in told or []), None] for told, _, _, _ in rows[skip:]],
+        "row": [[row] * len(own) for own, (_, _, row, _) in zip(texts, rows[skip:], strict=True)],
+        "each": [
+            each if each is not None and len(each) == len(own) else [None] * len(own)
+            for own, (_, _, _, each) in zip(texts, rows[skip:], strict=True)
+        ],
+    }
+    for lang, langs_wanted in want.items():
+        columns = ResolvedColumns(
+            None, None, ("told", "plain"), batch.schema, batch.schema, lang=lang, with_langs=True
+        )
+        flat, offsets, langs = tabular._texts(batch, columns, Counter())
+        assert langs is not None
+        for found, wanted in ((flat, texts), (langs, langs_wanted)):
+            values = found.to_pylist()
+            assert [values[a:b] for a, b in pairwise(offsets.tolist())] == wanted
 
 
 @pytest.mark.parametrize(

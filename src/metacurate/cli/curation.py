@@ -114,7 +114,7 @@ def _pool_config(
 ) -> PoolConfig:
     from metacurate.pool.schema import PoolConfig
 
-    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
+    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit=rows_per_unit)
 
 
 def _balance_settings(

@@ -111,7 +111,7 @@ def dedup_command(
         keep_repeats=keep_repeats,
         shard_rows=shard_rows,
     )
-    pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
+    pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit=rows_per_unit)
     totals = dedup(pool, out, settings, pool_config, **options)
     rows = [
         ("rows read", f"{totals['rows']:,}"),

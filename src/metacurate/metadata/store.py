@@ -1,7 +1,12 @@
 """Metadata: the ordered entries to match texts with, loaded, checked and saved.
 
-An entry's position is its id (uint32). Files are a JSON array of strings (the public format) or
-Parquet with the column ``entry`` and, as far as known, ``source``, ``score`` and ``lang``.
+An entry's position is its id (uint32). Files are a JSON array of strings (the public format), a
+JSON object ``{entry: source}``, or Parquet with the column ``entry`` and, as far as known,
+``source``, ``score`` and ``lang``; a folder has such a file for each language.
+
+Metadata of several languages (Meta CLIP 2, arXiv 2507.22062) hold an entry once a language, and the
+entries of a language stand together: its *block* of ids. A text is matched with the block of its
+own language alone.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any
@@ -25,7 +30,7 @@ import pyarrow.parquet as pq
 from metacurate.arguments import address_of, listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.runtime.storage import create_file, resolve
+from metacurate.runtime.storage import Folder, create_file, resolve
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
@@ -34,10 +39,28 @@ PIECE_BYTES = 16 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 ENTRY = "entry"
+OTHER = "other"
+"""The language of entries and texts that no other is known of."""
+LANGUAGE_SUFFIXES = ("json", "json.gz", "parquet")
 OPTIONAL_COLUMNS = {"source": pa.string(), "score": pa.float64(), "lang": pa.string()}
 ROWS_PER_GROUP = 262_144
 _SHOWN = 5
 _SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class Block:
+    """The ids of one language's entries: from ``first`` up to ``stop``.
+
+    ``language`` is None where the metadata are one list for all texts.
+    """
+
+    language: str | None
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,28 +73,48 @@ class Metadata:
         score: Arrow float64[n], what its source ranks it by (a count, mutual information, page
             views), null where unknown; or None.
         lang: Arrow string[n], the entry's language, null where unknown; or None.
+        blocks: Where each language's entries stand, in their order; one block without a language
+            if the metadata are one list (``lang`` names one language at most).
     """
 
     entries: pa.LargeStringArray
     source: pa.StringArray | None = None
     score: pa.DoubleArray | None = None
     lang: pa.StringArray | None = None
+    blocks: tuple[Block, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            object.__setattr__(self, "blocks", (Block(None, 0, len(self.entries)),))
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages, in the order of their blocks; none if the metadata are one list."""
+        return tuple(block.language for block in self.blocks if block.language is not None)
+
+    def block_of(self, language: str) -> Block | None:
+        """The block of a language, if it has one."""
+        return next((block for block in self.blocks if block.language == language), None)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hex BLAKE2b (128 bits) of the number of entries, their lengths and their UTF-8 bytes.
 
         Numbers are little-endian uint64. It depends on nothing else: not on the file's format, nor
-        on the other columns.
+        on the other columns; with several languages also on each one's name and number of entries.
         """
         offsets, data = _buffers(self.entries)
         digest = hashlib.blake2b(digest_size=16)
         digest.update(len(self.entries).to_bytes(8, "little"))
         digest.update(np.diff(offsets).astype("<u8").tobytes())
         digest.update(data)
+        for block in self.blocks:
+            if block.language is not None:
+                digest.update(len(block).to_bytes(8, "little"))
+                digest.update(json.dumps(block.language).encode())
         return digest.hexdigest()
 
 
@@ -99,7 +142,9 @@ def make_metadata(
         entries: 1 to 2**32 - 1 strings, or an Arrow string array.
         source: As many strings or None, in a sequence or an Arrow array.
         score: As many numbers or None, in a sequence or an Arrow array.
-        lang: As many strings or None, in a sequence or an Arrow array.
+        lang: As many strings or None, in a sequence or an Arrow array. With two languages or more
+            the entries are ordered by language (in the order in which each first appears), an
+            entry may be there once a language, and those without a language are ``other``.
         origin: What the entries are called in messages.
 
     Raises:
@@ -114,7 +159,9 @@ def make_metadata(
     else:
         array = _from_sequence(entries, problems)
     _find_empty(array, problems)
-    _find_repeated(array, problems)
+    lang = _optional("lang", lang, len(array), origin)
+    lang, blocks, order = _by_language(lang)
+    _find_repeated(array, blocks, order, problems)
     if problems.found:
         raise UserError(
             f"{origin} is not usable: {'; '.join(problems.found)} (positions count from 0); "
@@ -122,12 +169,39 @@ def make_metadata(
         )
     if not 0 < len(array) <= MAX_ENTRIES:
         raise UserError(f"{origin} has {len(array):,} entries; it must have 1 to {MAX_ENTRIES:,}")
-    return Metadata(
-        array,
-        source=_optional("source", source, len(array), origin),
-        score=_optional("score", score, len(array), origin),
-        lang=_optional("lang", lang, len(array), origin),
+    source = _optional("source", source, len(array), origin)
+    score = _optional("score", score, len(array), origin)
+    if order is not None:
+        array, source, score = (_in_order(column, order) for column in (array, source, score))
+    return Metadata(array, source, score, lang, blocks)
+
+
+def _by_language(
+    lang: pa.StringArray | None,
+) -> tuple[pa.StringArray | None, tuple[Block, ...], np.ndarray | None]:
+    """The languages with each one's entries together, their blocks, and the order if it changed.
+
+    Fewer than two languages make one list: no blocks, the column as it is.
+    """
+    if lang is None or len(pc.unique(lang.drop_null())) < 2:
+        return lang, (), None
+    encoded = lang.fill_null(OTHER).dictionary_encode()
+    codes = np.asarray(encoded.indices)
+    stops = np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary))).tolist()
+    blocks = tuple(
+        Block(name, first, stop)
+        for name, first, stop in zip(
+            encoded.dictionary.to_pylist(), [0, *stops], stops, strict=False
+        )
     )
+    if np.all(codes[1:] >= codes[:-1]):
+        return encoded.dictionary_decode(), blocks, None
+    order = np.argsort(codes, kind="stable")
+    return encoded.take(pa.array(order)).dictionary_decode(), blocks, order
+
+
+def _in_order(column: Any, order: np.ndarray) -> Any:
+    return None if column is None else column.take(pa.array(order))
 
 
 class _Problems:
@@ -216,18 +290,37 @@ def _find_empty(array: pa.LargeStringArray, problems: _Problems) -> None:
     problems.note("empty", _positions(empty), lambda p: '""')
 
 
-def _find_repeated(array: pa.LargeStringArray, problems: _Problems) -> None:
+def _find_repeated(
+    array: pa.LargeStringArray,
+    blocks: Sequence[Block],
+    order: np.ndarray | None,
+    problems: _Problems,
+) -> None:
+    """Note what is there twice in a language (``order``: where the blocks' entries stand)."""
+    ordered = array if order is None else array.take(pa.array(order))
+    original: dict[int, int] = {}
+    for block in blocks or [Block(None, 0, len(array))]:
+        for place, first in _repeated(ordered.slice(block.first, len(block))):
+            there, before = place + block.first, first + block.first
+            original[int(there if order is None else order[there])] = int(
+                before if order is None else order[before]
+            )
+    problems.note(
+        "repeated", sorted(original), lambda p: f"{_short(array[p].as_py())}, as at {original[p]}"
+    )
+
+
+def _repeated(array: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
+    """The positions of what is there again, each with that of its first appearance."""
     encoded = array.dictionary_encode()
     if len(encoded.dictionary) + array.null_count == len(array):
         return
     # Values are numbered in the order of their first appearance; -1 stands for null.
     number = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
-    original = first[inverse]
-    repeated = np.flatnonzero((original != np.arange(len(array))) & (number >= 0))
-    problems.note(
-        "repeated", repeated, lambda p: f"{_short(array[p].as_py())}, as at {original[p]}"
-    )
+    before = first[inverse]
+    places = np.flatnonzero((before != np.arange(len(array))) & (number >= 0))
+    yield from zip(places.tolist(), before[places].tolist(), strict=True)
 
 
 def _optional(name: str, values: Any, length: int, origin: str) -> Any:
@@ -255,9 +348,12 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
 
     Args:
         source: ``"wordnet"`` (86,554 synset names that come with the package), or the path or
-            fsspec address of a JSON array of strings (plain or gzip) or of a Parquet file with the
-            column ``entry`` and, where known, ``source``, ``score`` and ``lang``. Gzip and Parquet
-            are known by their content, not by their names.
+            fsspec address of a JSON array of strings or object ``{entry: source}`` (plain or gzip),
+            or of a Parquet file with the column ``entry`` and, where known, ``source``, ``score``
+            and ``lang``. Gzip and Parquet are known by their content, not by their names. Or a
+            folder with such a file for each language, named by its code (``zh.json``,
+            ``th.parquet``); files of one group (``zh_yue.json``: the code up to the first ``_``)
+            are joined in the order of their names, and what is there already is left out.
 
     Raises:
         UserError: There is no such file, it has another form or is larger than 4 GiB, or its
@@ -266,16 +362,34 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
     source = address_of("source", source)
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
+    return _load_folder(source) if _is_folder(source) else _load_file(source)
+
+
+def _is_folder(source: str) -> bool:
+    filesystem, path = resolve(source)
+    try:
+        return bool(filesystem.isdir(path))
+    except (OSError, ValueError, ImportError):
+        return False  # reading it as a file says what is wrong
+
+
+def _load_file(source: str) -> Metadata:
     content = _read(source)
     if content[:4] == PARQUET_MAGIC:
         return _from_parquet(content, source)
     try:
         # RecursionError: a deeply nested file; the limit on integers' digits is a ValueError too.
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{source} is neither a JSON array of strings nor Parquet: {error}"
+            f"{source} is neither JSON (an array of strings, or an object of entries and their "
+            f"sources) nor Parquet: {error}"
         ) from None
+    if isinstance(values, _Pairs):
+        # Pairs, not a dict: an entry that is there twice is to be noticed.
+        return make_metadata(
+            [entry for entry, _ in values], source=[said for _, said in values], origin=source
+        )
     if not isinstance(values, list):
         raise UserError(
             f"{source} must hold a JSON array of strings, but holds {_JSON_KINDS[type(values)]}"
@@ -283,8 +397,77 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
     return make_metadata(values, origin=source)
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object, in its order."""
+
+
+def language_files(source: str) -> dict[str, list[str]]:
+    """The addresses of a folder's files by language group, all in order of their names.
+
+    A file's language is its name up to the first ``.``, its group the code up to the first ``_``
+    (Wikipedia's ``zh_yue`` and ``zh_classical`` are of ``zh``). UserError if there are none.
+    """
+    folder = Folder(source)
+    groups: dict[str, list[str]] = {}
+    for name in folder.list():
+        stem, _, suffix = name.partition(".")
+        if suffix in LANGUAGE_SUFFIXES and stem:
+            groups.setdefault(stem.partition("_")[0], []).append(folder.address(name))
+    if not groups:
+        raise UserError(
+            f"the folder {source} has no file of a language's metadata (such as en.json, "
+            "zh.parquet)"
+        )
+    return groups
+
+
+def _load_folder(source: str) -> Metadata:
+    parts: list[pa.Table] = []
+    for language, files in language_files(source).items():
+        parts.append(join_metadata([_load_file(file) for file in files], language))
+    table = pa.concat_tables(parts)
+    columns = {name: table[name] for name in OPTIONAL_COLUMNS}
+    return make_metadata(table[ENTRY], **columns, origin=source)
+
+
+def join_metadata(parts: Sequence[Metadata], language: str) -> pa.Table:
+    """One language's entries with all columns: those of the first part, then what is new."""
+    tables = [
+        pa.table(
+            {
+                ENTRY: part.entries,
+                **{
+                    name: pa.nulls(len(part), kind) if (had := getattr(part, name)) is None else had
+                    for name, kind in OPTIONAL_COLUMNS.items()
+                },
+            }
+        ).set_column(3, "lang", pa.repeat(pa.scalar(language, pa.string()), len(part)))
+        for part in parts
+    ]
+    table = pa.concat_tables(tables)
+    if len(parts) > 1:
+        codes = table[ENTRY].combine_chunks().dictionary_encode().indices
+        _, first = np.unique(np.asarray(codes), return_index=True)
+        table = table.take(pa.array(np.sort(first)))
+    return table
+
+
+def load_language(address: str, language: str | None) -> pa.LargeStringArray:
+    """The entries of one language of metadata that ``save_parquet`` wrote, without the others'.
+
+    None: all entries.
+    """
+    filesystem, path = resolve(address)
+    try:
+        with filesystem.open(path, "rb") as file:
+            wanted = None if language is None else [("lang", "=", language)]
+            table = pq.read_table(file, columns=[ENTRY], filters=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{address} is damaged: {error}; start again") from None
+    return table[ENTRY].cast(pa.large_string()).combine_chunks()
+
+
 _JSON_KINDS = {
-    dict: "an object",
     str: "a string",
     int: "a number",
     float: "a number",
@@ -347,10 +530,18 @@ def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:
 
 
 def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
-    """Write the entries and the other columns that there are as Parquet."""
+    """Write the entries and the other columns that there are as Parquet.
+
+    A language begins with a new row group, so that it can be read alone.
+    """
     columns: dict[str, Any] = {ENTRY: metadata.entries}
     for name in OPTIONAL_COLUMNS:
         if (values := getattr(metadata, name)) is not None:
             columns[name] = values
-    with create_file(address_of("address", address)) as file:
-        pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    table = pa.table(columns)
+    with (
+        create_file(address_of("address", address)) as file,
+        pq.ParquetWriter(file, table.schema, compression="zstd") as writer,
+    ):
+        for block in metadata.blocks:
+            writer.write_table(table.slice(block.first, len(block)), ROWS_PER_GROUP)

@@ -1,4 +1,4 @@
-"""Which of a file's columns hold the URL, the key and the texts."""
+"""Which of a file's columns hold the URL, the key, the texts and their languages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.types as pat
 
 from metacurate.errors import UserError
 from metacurate.formats.files import UnusableFile
 from metacurate.formats.protocol import Look
-from metacurate.formats.types import carried_type, is_key, is_text, is_texts, storage
+from metacurate.formats.types import (
+    carried_type,
+    is_key,
+    is_list,
+    is_text,
+    is_texts,
+    storage,
+)
 from metacurate.pool.schema import UID_TYPE, PoolConfig
 
 URL_NAMES = ("url", "image_url", "img_url", "imageurl", "image_link", "link", "src")
@@ -24,7 +32,8 @@ TEXT_NAMES = (
 UID_NAME = "uid"
 KEY_NAMES = ("key", "__key__", "id")
 TEXTS_NAME = "texts"
-KNOWN_NAMES = frozenset([*URL_NAMES, *TEXT_NAMES, UID_NAME, *KEY_NAMES, TEXTS_NAME])
+LANG_NAMES = ("lang", "language")
+KNOWN_NAMES = frozenset([*URL_NAMES, *TEXT_NAMES, UID_NAME, *KEY_NAMES, TEXTS_NAME, *LANG_NAMES])
 # Of img2dataset's tables, and those that this package's download writes.
 STATUS_NAME, ERROR_NAME, SUCCESS = "status", "error_message", "success"
 COLUMNS_KEY = b"metacurate.columns"
@@ -38,9 +47,11 @@ class ResolvedColumns:
 
     ``file``: all columns as the format gives them. ``carried``: the columns of
     ``PoolBatch.columns``, the same for all files of a pool. ``settings``: what the format must know
-    to read the file. ``status``: the column that says whether there is an image (``SUCCESS``).
-    ``own``: the file's names of columns that are carried under others; ``constants``: what the
-    names of folders say of all rows; ``left_out``: columns whose name occurs several times.
+    to read the file. ``lang``: the column with the texts' languages, None if these stand within the
+    texts or were not asked for (``with_langs``). ``status``: the column that says whether there is
+    an image (``SUCCESS``). ``own``: the file's names of columns that are carried under others;
+    ``constants``: what the names of folders say of all rows; ``left_out``: columns whose name
+    occurs several times.
     """
 
     url: str | None
@@ -49,6 +60,8 @@ class ResolvedColumns:
     file: pa.Schema
     carried: pa.Schema
     settings: dict[str, Any] = field(default_factory=dict)
+    lang: str | None = None
+    with_langs: bool = False
     status: str | None = None
     own: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str | None] = field(default_factory=dict)
@@ -57,7 +70,7 @@ class ResolvedColumns:
     @property
     def needed(self) -> tuple[str, ...]:
         """The columns that matching needs, in the file's order."""
-        wanted = {self.url, self.key, self.status, *self.texts}
+        wanted = {self.url, self.key, self.lang, self.status, *self.texts}
         return tuple(name for name in self.file.names if name in wanted)
 
     @property
@@ -81,6 +94,8 @@ class ResolvedColumns:
             f"{what} from {name!r}" for what, name in (("key", self.key), ("URL", self.url)) if name
         ]
         found = [*identity, f"text from {texts}"] if texts else identity
+        if self.with_langs:
+            found.append(f"language from {self.lang!r}" if self.lang else "language with each text")
         found += [f"own {old!r} carried as {new!r}" for new, old in self.own.items()]
         found += [f"{name!r} from the folder's name" for name in self.constants]
         found += [f"columns {name!r} left out (several have this name)" for name in self.left_out]
@@ -131,16 +146,19 @@ Need = Literal["required", "optional", "unused"]
 class Needs:
     """Which columns a command needs.
 
-    ``name``: a key or a URL; ``url``: the URL itself; ``texts``; ``others``: columns by name.
+    ``name``: a key or a URL; ``url``: the URL itself; ``texts``; ``langs``: the texts' languages;
+    ``others``: columns by name.
     """
 
     name: Need = "required"
     url: Need = "optional"
     texts: Need = "required"
+    langs: Need = "unused"
     others: tuple[str, ...] = ()
 
 
 PAIRS = Needs()
+PAIRS_WITH_LANGS = Needs(langs="required")
 
 
 def resolve(
@@ -163,7 +181,10 @@ def resolve(
         left_out = tuple(sorted(twice))
         schema = pa.schema([field for field in schema if field.name not in twice])
         names = schema.names
-    for name in (config.url_col, config.key_col, *config.text_cols, *needs.others):
+    folders = _folder_values(address) if needs.langs != "unused" else {}
+    lang_col = config.lang_col if needs.langs != "unused" else None
+    lang_col = None if lang_col in folders else lang_col
+    for name in (config.url_col, config.key_col, *config.text_cols, lang_col, *needs.others):
         if name is not None and name not in names:
             raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})")
     url, key = config.url_col, config.key_col
@@ -191,8 +212,17 @@ def resolve(
                 f"has no text column known by name (it has {_listed(names)}); "
                 "name one with --text-col"
             )
+    lang = None
+    if needs.langs != "unused":
+        lang = _lang(address, schema, texts, config, folders)
+    if lang is None and needs.langs == "required" and not _has_lang(schema, texts):
+        raise UnusableFile(
+            f"has no languages of its texts (it has {_listed(names)}); name their column with "
+            "--lang-col, or let metacurate pool language find them"
+        )
     for wanted, fits, what in (
         *((name, is_texts, "text") for name in texts),
+        (None if lang in folders and lang not in names else lang, _is_lang, "text"),
         (url, is_text, "text"),
         (key, is_key, "text or integers"),
     ):
@@ -203,7 +233,43 @@ def resolve(
     if status is not None and not is_text(schema.field(status).type):
         status = None
     return ResolvedColumns(
-        url, key, texts, schema.remove_metadata(), carried, status=status, left_out=left_out
+        url, key, texts, schema.remove_metadata(), carried, lang=lang,
+        with_langs=needs.langs != "unused", status=status, left_out=left_out,
+    )  # fmt: skip
+
+
+def _lang(
+    address: str,
+    schema: pa.Schema,
+    texts: tuple[str, ...],
+    config: PoolConfig,
+    folders: Collection[str],
+) -> str | None:
+    """The column of the texts' languages; None if they stand within the texts, or nowhere."""
+    if config.lang_col is not None or _has_lang(schema, texts):
+        return config.lang_col
+    names = [*schema.names, *(name for name in folders if name not in schema.names)]
+    return _by_name(address, names, LANG_NAMES, "language", "--lang-col")
+
+
+def _has_lang(schema: pa.Schema, texts: tuple[str, ...]) -> bool:
+    """Whether the texts of a column have their languages with them."""
+    return any(has_lang(schema.field(name).type) for name in texts)
+
+
+def _is_lang(kind: pa.DataType) -> bool:
+    kind = storage(kind)
+    return is_text(kind) or (is_list(kind) and is_text(kind.value_type))
+
+
+def has_lang(kind: pa.DataType) -> bool:
+    """Whether a column's type is that of texts with a language each."""
+    kind = storage(kind)
+    inner = storage(kind.value_type) if is_list(kind) else kind
+    return (
+        pat.is_struct(inner)
+        and (place := inner.get_field_index("lang")) >= 0
+        and is_text(inner.field(place).type)
     )
 
 

@@ -18,7 +18,7 @@ from metacurate.formats.files import open_source
 from metacurate.formats.protocol import Request, Rows
 from metacurate.formats.table import format_of, formats
 from metacurate.formats.types import is_list
-from metacurate.pool.columns import SUCCESS, ResolvedColumns
+from metacurate.pool.columns import SUCCESS, ResolvedColumns, has_lang
 from metacurate.pool.convert import converted, flat_offsets, stored, valid_strings
 from metacurate.pool.open import Unit
 from metacurate.pool.schema import UID_TYPE, PoolBatch
@@ -100,11 +100,11 @@ def _batch(
     skipped: Counter[str],
 ) -> PoolBatch:
     uids = _uids(rows, resolved, skipped)
-    texts, offsets = _texts(rows, resolved.texts, skipped)
+    texts, offsets, langs = _texts(rows, resolved, skipped)
     if without_text := _rows_without_text(texts, offsets):
         skipped[reasons.NO_TEXT] += without_text
     columns = _carried(rows, resolved, skipped) if all_columns else None
-    return PoolBatch(first_row, uids, texts, offsets, columns)
+    return PoolBatch(first_row, uids, texts, offsets, columns, langs)
 
 
 def _uids(
@@ -137,40 +137,94 @@ def _as_bytes(array: pa.Array) -> pa.LargeBinaryArray:
     return array.cast(pa.large_binary())
 
 
-Texts = tuple[pa.LargeStringArray, npt.NDArray[np.int64]]
+Offsets = npt.NDArray[np.int64]
 
 
-def _texts(rows: pa.RecordBatch, names: tuple[str, ...], skipped: Counter[str]) -> Texts:
-    parts = [_flat_texts(rows.column(name)) for name in names]
-    checked = [(_checked_texts(flat, skipped), offsets) for flat, offsets in parts]
-    return checked[0] if len(checked) == 1 else _interleave(checked)
+def _texts(
+    rows: pa.RecordBatch, resolved: ResolvedColumns, skipped: Counter[str]
+) -> tuple[pa.LargeStringArray, Offsets, pa.DictionaryArray | None]:
+    """All rows' texts, their offsets, and their languages if these are asked for."""
+    columns = [_flat_texts(rows.column(name)) for name in resolved.texts]
+    parts = [_checked_texts(_text_of(flat), skipped) for flat, _ in columns]
+    offsets, order = _interleaved([offsets for _, offsets in columns])
+    langs = None
+    if resolved.lang is not None:
+        langs = _langs_of_rows(rows, resolved, resolved.lang, offsets)
+    elif resolved.with_langs:
+        langs = _in_order([_lang_of(flat) for flat, _ in columns], order).dictionary_encode()
+    return _in_order(parts, order), offsets, langs
 
 
-def _flat_texts(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """All texts of a column and int64[n + 1] offsets of the rows' texts; a null list has none."""
+def _flat_texts(column: pa.Array) -> tuple[pa.Array, Offsets]:
+    """What a column holds of texts, and int64[n + 1] offsets of the rows'; a null list has none."""
     column = stored(column)
     if not is_list(column.type):
         return column, np.arange(len(column) + 1, dtype=np.int64)
-    flat = stored(column.flatten())
-    if pat.is_struct(flat.type):
-        flat = pc.struct_field(flat, "text")
-    return flat, flat_offsets(column)
+    return stored(column.flatten()), flat_offsets(column)
 
 
-def _interleave(parts: list[Texts]) -> Texts:
-    """Row by row, first the first part's texts, then the second's, and so on."""
-    lengths = [np.diff(offsets) for _, offsets in parts]
+def _text_of(flat: pa.Array) -> pa.Array:
+    return pc.struct_field(flat, "text") if pat.is_struct(flat.type) else flat
+
+
+def _lang_of(flat: pa.Array) -> pa.LargeStringArray:
+    """The languages that stand with the texts; null where none does."""
+    if not has_lang(flat.type):
+        return pa.nulls(len(flat), pa.large_string())
+    return _labels(pc.struct_field(flat, "lang"))
+
+
+def _labels(array: pa.Array) -> pa.LargeStringArray:
+    """Labels of languages as strings; those that are no UTF-8 are null, as what says nothing."""
+    return valid_strings(_as_large_string(array), Counter(), reasons.UNDECODABLE_VALUE)
+
+
+def _langs_of_rows(
+    rows: pa.RecordBatch, resolved: ResolvedColumns, name: str, offsets: Offsets
+) -> pa.DictionaryArray:
+    """The languages that a column names: one for all texts of a row, or a list of one for each.
+
+    A list of another length than the row's texts says nothing of them: null.
+    """
+    if name not in rows.schema.names:
+        value = pa.scalar(resolved.constants.get(name), pa.large_string())
+        return pa.repeat(value, int(offsets[-1])).dictionary_encode()
+    flat, own = _flat_texts(rows.column(name))
+    lengths = np.diff(offsets)
+    if is_list(stored(rows.column(name)).type):
+        fits = np.repeat(np.diff(own) == lengths, lengths)
+        within = np.arange(fits.size) - np.repeat(offsets[:-1] - own[:-1], lengths)
+        place = pa.array(within, pa.int64(), mask=~fits)
+    else:
+        place = pa.array(np.repeat(np.arange(rows.num_rows), lengths))
+    return _labels(flat).dictionary_encode().take(place)
+
+
+def _interleaved(parts: list[Offsets]) -> tuple[Offsets, npt.NDArray[np.int64] | None]:
+    """Row by row, first the first part's texts, then the second's, and so on.
+
+    Returns the offsets of the rows' texts, and which of all parts' texts comes where; None for the
+    texts of one part as they are.
+    """
+    if len(parts) == 1:
+        return parts[0], None
+    lengths = [np.diff(offsets) for offsets in parts]
     offsets = offsets_of(np.sum(lengths, axis=0))
     order = np.empty(offsets[-1], np.int64)
     start = offsets[:-1].copy()  # where the row's next text goes
     base = 0
-    for (flat, own), length in zip(parts, lengths, strict=True):
-        order[np.arange(len(flat)) + np.repeat(start - own[:-1], length)] = base + np.arange(
-            len(flat)
-        )
+    for own, length in zip(parts, lengths, strict=True):
+        number = np.arange(own[-1])
+        order[number + np.repeat(start - own[:-1], length)] = base + number
         start += length
-        base += len(flat)
-    return pa.concat_arrays([flat for flat, _ in parts]).take(pa.array(order)), offsets
+        base += own[-1]
+    return offsets, order
+
+
+def _in_order(
+    parts: list[pa.LargeStringArray], order: npt.NDArray[np.int64] | None
+) -> pa.LargeStringArray:
+    return parts[0] if order is None else pa.concat_arrays(parts).take(pa.array(order))
 
 
 def _checked_texts(array: pa.Array, skipped: Counter[str]) -> pa.LargeStringArray:

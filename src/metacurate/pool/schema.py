@@ -31,6 +31,8 @@ class PoolConfig:
         key_col: The column that names a pair instead of its URL.
         text_cols: The columns with texts (or one column's name); their order gives the text
             positions.
+        lang_col: The column with the language of a row's texts: of all of them, or a list with one
+            for each; before the ``lang`` within texts. It is looked for only where languages count.
         rows_per_unit: About how many rows of a Parquet file make one unit of work (whole row groups
             only); a text file is always one unit.
     """
@@ -38,6 +40,7 @@ class PoolConfig:
     url_col: str | None = None
     key_col: str | None = None
     text_cols: tuple[str, ...] = ()
+    lang_col: str | None = None
     rows_per_unit: int = 500_000
 
     def __post_init__(self) -> None:
@@ -62,6 +65,8 @@ class PoolBatch:
     ``texts``: ``large_string``; the texts of all rows one after another, valid UTF-8; null where a
     text is null, undecodable or oversized.
     ``text_offsets``: int64[n + 1] into ``texts``; a text's place in its row is its text position.
+    ``langs``: the language of each of ``texts``, ``dictionary<int32, large_string>``, null where it
+    is not known; None when it was not asked for.
     ``columns``: the rows' own columns, in the pool's schema; None when only matching was asked for.
     """
 
@@ -70,6 +75,7 @@ class PoolBatch:
     texts: pa.LargeStringArray
     text_offsets: npt.NDArray[np.int64]
     columns: pa.RecordBatch | None
+    langs: pa.DictionaryArray | None = None
 
     @property
     def rows(self) -> int:

@@ -90,7 +90,7 @@ def reshard(
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
         names = tuple(find_tars(tars).names)
-        pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", COLUMNS))
+        pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", others=COLUMNS))
         pool.require_all()
         units = pool.units
         # Both stages have one configuration: the places are gone when the tars are written, so that
