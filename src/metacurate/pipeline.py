@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Unpack
 
@@ -11,10 +11,10 @@ from metacurate.curation.balance import balance
 from metacurate.curation.count import count
 from metacurate.curation.datacard import DataCard, write_datacard
 from metacurate.curation.layout import REPORT
-from metacurate.curation.match import match
+from metacurate.curation.match import match, needs_of
 from metacurate.curation.matching.matcher import is_compiled
-from metacurate.curation.matching.spacing import V1, check_rule
-from metacurate.curation.settings import Balance
+from metacurate.curation.matching.spacing import check_rule
+from metacurate.curation.settings import ANY, REFERENCE, Balance
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pool.open import open_pool
@@ -23,6 +23,7 @@ from metacurate.report.build import write_report
 from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.texts.languages import LanguageMap, load_language_map
 
 
 def curate(
@@ -33,9 +34,14 @@ def curate(
     t: float | None = None,
     p: float | None = None,
     target_size: int | None = None,
-    rule: str = V1,
+    rule: str | None = None,
     seed: int = 0,
     expect_survival: float = 1.0,
+    p_rule: str | None = None,
+    reference: str = REFERENCE,
+    t_of: Mapping[str, float] | None = None,
+    choose_text: str = ANY,
+    language_map: str | PathLike[str] | LanguageMap | None = None,
     pool_config: PoolConfig | None = None,
     report: bool = True,
     **options: Unpack[RunOptions],
@@ -46,19 +52,32 @@ def curate(
     ``target_size``. The same input, settings and seed give the same files, whatever the number of
     workers and however often the run was stopped.
 
+    With metadata of several languages each text is matched with those of its own, and each language
+    has its own threshold (Meta CLIP 2, arXiv 2507.22062; docs/worldwide.md).
+
     Args:
         pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
-        metadata: ``"wordnet"``, a JSON or Parquet file of entries, a list of entries, or loaded
-            ``Metadata``.
+        metadata: ``"wordnet"``, a JSON or Parquet file of entries, a folder with one for each
+            language, a list of entries, or loaded ``Metadata``.
         out: The output folder; the subset is ``out/curated/*.parquet``.
-        t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair.
-        p: The tail proportion, in [0, 1], that the threshold is solved from.
+        t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair. With several
+            languages that of the reference language, from which those of the others follow.
+        p: The tail proportion, in [0, 1], that the threshold (of each language) is solved from.
         target_size: The expected number of kept pairs that the threshold is solved from.
         rule: How entries match: ``v1`` (between spaces), ``worldwide`` (Meta CLIP 2's, for all
-            languages) or ``worldwide+kana`` (docs/semantics.md).
+            languages) or ``worldwide+kana`` (docs/semantics.md). ``worldwide`` if the metadata have
+            several languages and ``v1`` if not, unless given.
         seed: The seed of the draws, in [0, 2**64).
         expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
             survive the download; the threshold is raised to make up for the others.
+        p_rule: How a threshold follows from a tail proportion: ``nearest`` (Meta CLIP 2's, unless
+            given with several languages) or ``below`` (see ``solve_threshold``).
+        reference: The language that has ``t`` itself.
+        t_of: Languages with thresholds of their own, which follow from nothing.
+        choose_text: ``any``: each text of a pair may keep it (MetaCLIP); ``one``: one of them,
+            chosen at random first, as its later data loaders do.
+        language_map: Which metadata language a label of a text means: a JSON file
+            ``{label: language}`` that changes the shipped table, or a loaded one.
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
         report: Whether to write the page ``out/report.html`` too.
         options: How it runs (``RunOptions``): ``engine``, ``address``, ``workers``, ``overwrite``,
@@ -71,8 +90,15 @@ def curate(
         UserError: What the caller can mend: settings, the pool, the metadata, an output folder that
             holds another run or is in use. The message says what, where and what to do.
     """
-    settings = Balance(t, p, target_size, seed, expect_survival)
-    check_rule(rule)
+    settings = Balance(
+        t, p, target_size, seed, expect_survival,
+        p_rule=p_rule, reference=reference, t_of=tuple((t_of or {}).items()),
+        choose_text=choose_text,
+    )  # fmt: skip
+    if rule is not None:
+        check_rule(rule)
+    if not isinstance(language_map, LanguageMap):
+        language_map = load_language_map(language_map)
     inputs = addresses_of("pool", pool)
     if isinstance(metadata, str | PathLike):
         metadata = load_metadata(metadata)
@@ -86,6 +112,7 @@ def curate(
             pool_config or PoolConfig(),
             settings,
             rule=rule,
+            language_map=language_map,
             report=report,
         )
 
@@ -107,18 +134,19 @@ def curate_run(
     pool_config: PoolConfig,
     settings: Balance,
     *,
-    rule: str,
+    rule: str | None,
+    language_map: LanguageMap,
     report: bool,
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
-    pool = open_pool(inputs, pool_config)
+    pool = open_pool(inputs, pool_config, needs_of(metadata))
     if run.show_progress:
         note(pool.describe())
         if not is_compiled():
             note("compiling the kernels: once after an installation, some 20 seconds of work")
     if not pool.units:
         raise UserError("the pool has no rows; check the input files")
-    matched = match(run, pool, pool_config, metadata, rule)
+    matched = match(run, pool, pool_config, metadata, rule, language_map)
     if not matched["pairs_matched"]:
         raise _nothing_matched(matched)
     count(run)

@@ -21,6 +21,7 @@ from metacurate.cli.options import (
     totals_rows,
 )
 from metacurate.cli.root import app
+from metacurate.errors import UserError
 
 if TYPE_CHECKING:
     from metacurate.curation.datacard import DataCard
@@ -44,7 +45,8 @@ MetadataSource = Annotated[
         "--metadata",
         "-m",
         metavar="M",
-        help="'wordnet' (built in), or a JSON array or Parquet file of entries.",
+        help="'wordnet' (built in), a JSON or Parquet file of entries, or a folder with one for "
+        "each language (en.json, zh.parquet).",
     ),
 ]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
@@ -61,6 +63,21 @@ TextCol = Annotated[
 KeyCol = Annotated[
     str | None,
     typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
+]
+LangCol = Annotated[
+    str | None,
+    typer.Option(
+        help="Column with the language of a row's texts (with metadata of several languages).",
+        show_default="within texts, else found by its name",
+    ),
+]
+LanguageMapFile = Annotated[
+    str | None,
+    typer.Option(
+        "--language-map",
+        metavar="FILE",
+        help="JSON {label: language} that changes which metadata language a label means.",
+    ),
 ]
 RowsPerUnit = Annotated[
     int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
@@ -99,31 +116,78 @@ ExpectSurvival = Annotated[
         "the target is met after it."
     ),
 ]
-Rule = Annotated[
+PRule = Annotated[
+    str | None,
+    typer.Option(
+        help="How t follows from a tail proportion: nearest (Meta CLIP 2's) or below.",
+        show_default="nearest with several languages, else below",
+    ),
+]
+Reference = Annotated[
+    str,
+    typer.Option(help="The language that has --t; the others' thresholds follow from its tail."),
+]
+ThresholdOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--t-of", metavar="LANG=NUMBER", help="A language's own threshold (ja=5000); repeatable."
+    ),
+]
+ChooseText = Annotated[
     str,
     typer.Option(
+        help="any: each text of a pair may keep it (MetaCLIP). one: one of them, chosen first, as "
+        "its later data loaders do."
+    ),
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(
         help="How entries match: v1 (between spaces), worldwide (Meta CLIP 2's, all languages) or "
-        "worldwide+kana."
+        "worldwide+kana.",
+        show_default="worldwide with several languages, else v1",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
 def _pool_config(
-    url_col: str | None, text_col: list[str] | None, key_col: str | None, rows_per_unit: int
+    url_col: str | None,
+    text_col: list[str] | None,
+    key_col: str | None,
+    lang_col: str | None,
+    rows_per_unit: int,
 ) -> PoolConfig:
     from metacurate.pool.schema import PoolConfig
 
-    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit=rows_per_unit)
+    return PoolConfig(url_col, key_col, tuple(text_col or ()), lang_col, rows_per_unit)
 
 
 def _balance_settings(
-    t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
+    t: float | None,
+    p: float | None,
+    target_size: int | None,
+    seed: int,
+    expect_survival: float,
+    p_rule: str | None,
+    reference: str,
+    t_of: list[str] | None,
+    choose_text: str,
 ) -> Balance:
     from metacurate.curation.settings import Balance
 
     aim = only_given({"t": t, "p": p, "target_size": target_size})
-    return Balance(**aim, seed=seed, expect_survival=expect_survival)
+    return Balance(
+        **aim, seed=seed, expect_survival=expect_survival, p_rule=p_rule, reference=reference,
+        t_of=tuple(_named_amount(value) for value in t_of or ()), choose_text=choose_text,
+    )  # fmt: skip
+
+
+def _named_amount(value: str) -> tuple[str, float]:
+    name, mark, number = value.rpartition("=")
+    if not (name and mark):
+        raise UserError(f"--t-of takes a language and its threshold, as ja=5000, not {value!r}")
+    return name, amount(number)
 
 
 @app.command("curate")
@@ -135,12 +199,18 @@ def curate_command(
     t: Threshold = None,
     p: TailProportion = None,
     target_size: TargetSize = None,
-    rule: Rule = "v1",
+    rule: Rule = None,
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
+    p_rule: PRule = None,
+    reference: Reference = "en",
+    t_of: ThresholdOf = None,
+    choose_text: ChooseText = "any",
+    language_map: LanguageMapFile = None,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
+    lang_col: LangCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
     report: Annotated[
         bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
@@ -158,16 +228,23 @@ def curate_command(
     """
     from metacurate.curation.matching.spacing import check_rule
 
-    settings = _balance_settings(t, p, target_size, seed, expect_survival)
+    settings = _balance_settings(
+        t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
+    )
     start = time.monotonic()
-    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    check_rule(rule)
+    pool_config = _pool_config(url_col, text_col, key_col, lang_col, rows_per_unit)
+    if rule is not None:
+        check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run
+        from metacurate.texts.languages import load_language_map
 
-        entries = load_metadata(metadata)
-        card = curate_run(run, pool, entries, pool_config, settings, rule=rule, report=report)
+        entries, table = load_metadata(metadata), load_language_map(language_map)
+        card = curate_run(
+            run, pool, entries, pool_config, settings,
+            rule=rule, language_map=table, report=report,
+        )  # fmt: skip
     _show_card(card, out, time.monotonic() - start, as_json, report)
 
 
@@ -177,10 +254,12 @@ def match_command(
     pool: PoolInputs,
     out: Out,
     metadata: MetadataSource = "wordnet",
-    rule: Rule = "v1",
+    rule: Rule = None,
+    language_map: LanguageMapFile = None,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,
+    lang_col: LangCol = None,
     rows_per_unit: RowsPerUnit = 500_000,
     *,
     options: Options,
@@ -193,15 +272,18 @@ def match_command(
     """
     from metacurate.curation.matching.spacing import check_rule
 
-    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
-    check_rule(rule)
+    pool_config = _pool_config(url_col, text_col, key_col, lang_col, rows_per_unit)
+    if rule is not None:
+        check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
-        from metacurate.curation.match import match
+        from metacurate.curation.match import match, needs_of
         from metacurate.metadata.store import load_metadata
         from metacurate.pool.open import open_pool
+        from metacurate.texts.languages import load_language_map
 
-        entries = load_metadata(metadata)
-        totals = match(run, open_pool(pool, pool_config), pool_config, entries, rule)
+        entries, table = load_metadata(metadata), load_language_map(language_map)
+        opened = open_pool(pool, pool_config, needs_of(entries))
+        totals = match(run, opened, pool_config, entries, rule, table)
     show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 
 
@@ -235,6 +317,10 @@ def balance_command(
     target_size: TargetSize = None,
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
+    p_rule: PRule = None,
+    reference: Reference = "en",
+    t_of: ThresholdOf = None,
+    choose_text: ChooseText = "any",
     *,
     options: Options,
     as_json: AsJson = False,
@@ -246,7 +332,9 @@ def balance_command(
     from metacurate.curation.balance import balance
     from metacurate.curation.datacard import write_datacard
 
-    settings = _balance_settings(t, p, target_size, seed, expect_survival)
+    settings = _balance_settings(
+        t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
+    )
     start = time.monotonic()
     with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
         balance(run, settings)
@@ -297,6 +385,26 @@ def status_command(
         raise typer.Exit(1)
 
 
+SHOWN_LANGUAGES = 12
+
+
+def _language_rows(card: DataCard) -> list[tuple[str, str]]:
+    """The languages with most matches, and what they keep."""
+    facts = sorted(card["languages"].items(), key=lambda item: -item[1]["match_counts"])
+    matched = [(name, own) for name, own in facts if own["match_counts"]]
+    rows = [("languages", f"{len(matched):,} with matches, of {len(facts):,} with metadata")]
+    for name, own in matched[:SHOWN_LANGUAGES]:
+        t = own["t"] if isinstance(own["t"], str) else f"{own['t']:,.6g}"
+        rows.append((
+            f"language {name}",
+            f"t {t}, p {own['tail_proportion']:.2%}, keeps {own['kept_texts']:,} of "
+            f"{own['texts']:,} texts",
+        ))  # fmt: skip
+    if len(matched) > SHOWN_LANGUAGES:
+        rows.append(("", f"and {len(matched) - SHOWN_LANGUAGES:,} more in the data card"))
+    return rows
+
+
 def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: bool) -> None:
     pool, matched, kept = card["pool"], card["matched"], card["kept"]
     balancing, entries = card["balancing"], card["metadata"]
@@ -317,8 +425,12 @@ def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: 
         ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
         ("seed", str(balancing["seed"])),
     ]
+    if "languages" in card:
+        rows += _language_rows(card)
     if matched["rule"] != "v1":
         rows.append(("matching rule", matched["rule"]))
+    told = card.get("not_in_own_language", {})
+    rows += [(f"texts of {reason.replace('_', ' ')}", f"{n:,}") for reason, n in told.items()]
     rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
     rows += [(f"values lost: {reason}", f"{n:,}") for reason, n in kept["values_lost"].items()]
     rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]

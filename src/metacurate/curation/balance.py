@@ -24,11 +24,14 @@ from metacurate.curation.layout import (
     finished_section,
     index_file_name,
     load_counts,
+    run_blocks,
 )
 from metacurate.curation.match_index import MATCHED_TYPE, read_index
 from metacurate.curation.settings import Balance, json_number
-from metacurate.errors import ArgumentError, UserError
+from metacurate.curation.thresholds import Thresholds, solve_thresholds
+from metacurate.errors import UserError
 from metacurate.formats import reasons
+from metacurate.metadata.store import Block
 from metacurate.pool.columns import WrittenColumns
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
@@ -54,11 +57,12 @@ CURATED_FIELDS = (
 
 @dataclass(frozen=True)
 class SizeTask:
-    """An index shard whose expected size at a threshold is asked for."""
+    """An index shard whose expected size at some thresholds is asked for."""
 
     folder: Folder
     position: int
-    t: float
+    t: tuple[float, ...]  # a block of entries
+    choose_text: str
     counts: str  # names what was counted
 
 
@@ -69,7 +73,8 @@ class BalanceTask:
     folder: Folder
     position: int
     unit: Unit
-    t: float
+    t: tuple[float, ...]  # a block of entries
+    choose_text: str
     seed: int
     counts: str  # names what was counted
 
@@ -90,21 +95,26 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     counted = digest(matched["config"])
     units = pool.units
 
+    blocks = run_blocks(run.folder)
+
     def tasks() -> list[BalanceTask]:
         solved = run.folder.read_json(THRESHOLD_FILE)
-        t = _solve(run, settings, counts, len(units), counted) if solved is None else solved["t"]
+        if solved is None:
+            thresholds = _solve(run, settings, counts, blocks, len(units), counted)
+            solved = {"t": [json_number(t) for t in thresholds.t], "place": thresholds.reference}
         # Written again too: a resumed run records the same files.
-        run.folder.write_json(THRESHOLD_FILE, {"t": json_number(float(t))})
+        run.folder.write_json(THRESHOLD_FILE, solved)
+        t = tuple(map(float, solved["t"]))
         return [
-            BalanceTask(run.folder, position, unit, float(t), settings.seed, counted)
+            BalanceTask(run.folder, position, unit, t, settings.choose_text, settings.seed, counted)
             for position, unit in enumerate(units)
         ]
 
     def totals(shards: list[Statistics]) -> Statistics:
-        t = float(run.folder.read_json(THRESHOLD_FILE)["t"])
+        solved = run.folder.read_json(THRESHOLD_FILE)
+        thresholds = Thresholds(blocks, tuple(map(float, solved["t"])), solved["place"])
         return {
-            "t": json_number(t),
-            "p": balancing.tail_proportion(counts, t),
+            **thresholds.as_json(counts),
             "seed": settings.seed,
             **add_statistics(shards),
             # Summed exactly, whatever the order of the shards.
@@ -117,37 +127,40 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     )  # fmt: skip
 
 
-def _solve(run: Run, settings: Balance, counts: Counts, shards: int, counted: str) -> float:
-    # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
-    if settings.t is not None:
-        return settings.t / settings.expect_survival
-    if settings.p is not None:
-        return balancing.solve_threshold(counts, settings.p) / settings.expect_survival
-    assert settings.target_size is not None
+def _solve(
+    run: Run,
+    settings: Balance,
+    counts: Counts,
+    blocks: tuple[Block, ...],
+    shards: int,
+    counted: str,
+) -> Thresholds:
     passes = 0
 
-    def expected_size(t: float) -> float:
+    def expected_size(thresholds: Thresholds) -> float:
         nonlocal passes
         passes += 1
-        tasks = [SizeTask(run.folder, position, t, counted) for position in range(shards)]
+        tasks = [
+            SizeTask(run.folder, position, thresholds.t, settings.choose_text, counted)
+            for position in range(shards)
+        ]
         sizes = dict(run.engine.map_shards(expected_shard_size, tasks))
         size = math.fsum(sizes.values())
         if run.show_progress:
-            note(f"solve: pass {passes}, t = {t:,.1f} keeps {size:,.0f} pairs")
+            note(
+                f"solve: pass {passes}, t = {thresholds.of_reference:,.1f} keeps {size:,.0f} pairs"
+            )
         return size
 
-    try:
-        wanted = settings.target_size / settings.expect_survival
-        return balancing.solve_threshold_for_size(counts, expected_size, wanted)
-    except ArgumentError as error:
-        raise ArgumentError(
-            "{target_size}: {said}; use {t} inf to keep all", said=str(error)
-        ) from None
+    return solve_thresholds(settings, counts, blocks, expected_size)
 
 
 @lru_cache(maxsize=2)
-def _keep_probabilities(folder: Folder, counts: str, t: float) -> Probabilities:
-    return balancing.keep_probabilities(load_counts(folder), t)
+def _keep_probabilities(folder: Folder, counts: str, t: tuple[float, ...]) -> Probabilities:
+    del counts  # of the key
+    return balancing.keep_probabilities(
+        load_counts(folder), Thresholds(run_blocks(folder), t).by_entry
+    )
 
 
 def expected_shard_size(task: SizeTask) -> float:
@@ -156,9 +169,11 @@ def expected_shard_size(task: SizeTask) -> float:
     sizes = []
     with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
-            offsets = batch.text_offsets[batch.pair_offsets]
-            probabilities = balancing.pair_keep_probabilities(offsets, batch.entry_ids, keep_probs)
-            sizes.append(float(probabilities.sum()))
+            pairs, _ = balancing.expected_sizes(
+                batch.pair_offsets, batch.text_offsets, batch.entry_ids, keep_probs,
+                task.choose_text,
+            )  # fmt: skip
+            sizes.append(pairs)
     return math.fsum(sizes)
 
 
@@ -230,7 +245,7 @@ def _kept_batches(
         pair_offsets = index.pair_offsets
         result = balancing.balance(
             index.uids, pair_offsets, index.text_offsets, index.entry_ids, keep_probs,
-            seed=task.seed,
+            seed=task.seed, choose_text=task.choose_text,
         )  # fmt: skip
         totals["pairs_matched"] += index.batch.num_rows
         totals["pairs_kept"] += int(np.count_nonzero(result.pairs))

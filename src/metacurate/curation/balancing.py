@@ -17,6 +17,11 @@ Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 
 * the first output word's upper 53 bits times 2**-53 are a number in [0, 1); the draw succeeds iff
   it is less than ``p``.
 
+Where one text of a pair is chosen first (as MetaCLIP's loaders do since v1.2), it is number
+``floor(u * n)`` of the n texts that match an entry, with u the draw for text position 2**32 - 1 and
+entry 2**32 - 2, which no real text has; only this text can be kept, by the same draws as always.
+The pair's probability is then the mean over these texts of each one's.
+
 So a draw does not depend on workers, order, engine or restarts, and ``numpy.random.Philox`` gives
 the same numbers.
 
@@ -36,7 +41,18 @@ import numpy as np
 import numpy.typing as npt
 
 from metacurate.arguments import number, shown, whole
-from metacurate.curation.settings import check_p, check_t
+from metacurate.arrays import offsets_of
+from metacurate.curation.settings import (
+    ANY,
+    BELOW,
+    NEAREST,
+    ONE,
+    P_RULES,
+    TEXT_CHOICES,
+    check_choice,
+    check_p,
+    check_t,
+)
 from metacurate.errors import ArgumentError
 from metacurate.kernels import balancing as kernel
 
@@ -129,14 +145,15 @@ def _probabilities(values: Any) -> Probabilities:
     return np.ascontiguousarray(array, np.float64)
 
 
-def keep_probabilities(counts: Counts, t: float) -> Probabilities:
+def keep_probabilities(counts: Counts, t: float | npt.NDArray[np.float64]) -> Probabilities:
     """The probability with which each entry keeps a pair: ``min(1, t / count)``.
 
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1.
 
     Args:
         counts: uint64[entries], the entry counts of the pool.
-        t: The threshold, in matches; ``math.inf`` keeps everything.
+        t: The threshold, in matches; ``math.inf`` keeps everything. Or float64[entries], each
+            entry's own (that of its language).
 
     Returns:
         float64[entries] in (0, 1]; 1 for tail entries and for entries that match nothing.
@@ -144,7 +161,14 @@ def keep_probabilities(counts: Counts, t: float) -> Probabilities:
     Raises:
         ValueError: ``t`` is not positive (or no number), or a count is negative or no whole number.
     """
-    values, t = _counts(counts).astype(np.float64), check_t(t)
+    values = _counts(counts).astype(np.float64)
+    if not isinstance(t, np.ndarray) or not t.ndim:
+        t = check_t(float(t) if isinstance(t, np.ndarray) else t)
+    elif t.shape != values.shape or t.dtype.kind not in "iuf" or not np.all(t > 0):
+        raise ArgumentError(
+            "{t} must be a positive number, or one for each of the {entries} entries",
+            entries=values.size,
+        )
     return np.divide(t, values, out=np.ones(values.size), where=values > t)
 
 
@@ -165,24 +189,29 @@ def tail_proportion(counts: Counts, t: float) -> float:
     return int(counts[counts < t].sum()) / total if total else 0.0
 
 
-def solve_threshold(counts: Counts, p: float) -> float:
-    """The largest ``t`` whose tail holds at most the share ``p`` of all counts.
+def solve_threshold(counts: Counts, p: float, *, rule: str = BELOW) -> float:
+    """The ``t`` whose tail holds about the share ``p`` of all counts.
 
-    Meta CLIP 2 (arXiv 2507.22062) has another rule: the count whose share is nearest. The tail
-    proportion is a step function of t, so the share reached (see ``tail_proportion``) may lie below
-    ``p``; for a ``p`` that ``tail_proportion`` gives for some count, that count is returned.
+    The tail proportion is a step function of t, so ``p`` is seldom met. The rule ``below`` takes
+    the largest t whose tail holds at most ``p``; for a ``p`` that ``tail_proportion`` gives for
+    some count, that count is returned. The rule ``nearest`` is Meta CLIP 2's (arXiv 2507.22062):
+    the counts above 0 in ascending order have running shares, each with its own count in it, and t
+    is the first count whose share is nearest to ``p``.
 
     Args:
-        counts: uint64[entries], the entry counts of the pool.
+        counts: uint64[entries], the entry counts of the pool (of one language).
         p: The tail proportion, in [0, 1]: 0.06 is what t = 20,000 gives on MetaCLIP's own pool.
+        rule: ``below`` or ``nearest``.
 
     Returns:
-        One of the counts, or infinity if the tail may hold everything.
+        One of the counts, or infinity if the tail may hold everything (``below``) or all are 0.
 
     Raises:
-        ValueError: ``p`` lies outside of [0, 1].
+        ValueError: ``p`` lies outside of [0, 1], or the rule is none.
     """
     counts, p = _counts(counts), check_p(p)
+    if check_choice("rule", rule, P_RULES) == NEAREST:
+        return _nearest_threshold(counts, p)
     values, entries = np.unique(counts[counts > 0], return_counts=True)
     sums = np.cumsum(values * entries.astype(np.uint64))
     if not sums.size:
@@ -191,6 +220,14 @@ def solve_threshold(counts: Counts, p: float) -> float:
     total = int(sums[-1])
     first_over = bisect_right(sums, p, key=lambda below: int(below) / total)
     return float(values[first_over]) if first_over < values.size else math.inf
+
+
+def _nearest_threshold(counts: Counts, p: float) -> float:
+    values = np.sort(counts[counts > 0])
+    if not values.size:
+        return math.inf
+    sums = np.cumsum(values)
+    return float(values[int(np.argmin(np.abs(sums / sums[-1] - p)))])
 
 
 def solve_threshold_for_size(
@@ -284,6 +321,7 @@ def balance(
     *,
     seed: int,
     epoch: int = 0,
+    choose_text: str = ANY,
 ) -> Balanced:
     """Draw which texts and pairs are kept, and give each pair's keep probability in closed form.
 
@@ -300,12 +338,15 @@ def balance(
         keep_probs: float64[entries], as ``keep_probabilities`` gives them.
         seed: The seed of all draws, in [0, 2**64).
         epoch: Counted up by a data loader that draws anew for each epoch, in [0, 2**64).
+        choose_text: ``any``: each of a pair's texts may keep it; ``one``: one of them, chosen
+            first by a draw of its own.
 
     Raises:
         ValueError: The arrays do not fit together: an id beyond ``keep_probs``, offsets out of
             order or range, not a uid for each pair, a probability outside of [0, 1]; or the seed or
-            epoch is out of range.
+            epoch is out of range, or ``choose_text`` is neither.
     """
+    check_choice("choose_text", choose_text, TEXT_CHOICES)
     keys = [np.uint64(whole(n, v, 0, 2**64)) for n, v in (("seed", seed), ("epoch", epoch))]
     keep_probs = _probabilities(keep_probs)
     entry_ids = _entry_ids(entry_ids, keep_probs.size)
@@ -313,12 +354,52 @@ def balance(
     texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
     pair_offsets = _offsets("pair_offsets", pair_offsets, texts.size, "texts")
     pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
-    keep_prob = _pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
+    keep_prob = _kept(pair_offsets, text_offsets, entry_ids, keep_probs, choose_text)
+    uids = _uids(uids, pairs.size)
     kernel.draw(
-        *keys, _uids(uids, pairs.size), pair_offsets, text_offsets, entry_ids, keep_probs, texts,
-        pairs,
+        *keys, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
     )  # fmt: skip
+    if choose_text == ONE:
+        chosen = np.zeros(texts.size, dtype=np.bool_)
+        kernel.choose_texts(*keys, uids, pair_offsets, text_offsets, chosen)
+        texts &= chosen
+        pairs = np.diff(offsets_of(texts)[pair_offsets]) > 0
     return Balanced(texts, pairs, keep_prob)
+
+
+def expected_sizes(
+    pair_offsets: Offsets,
+    text_offsets: Offsets,
+    entry_ids: EntryIds,
+    keep_probs: Probabilities,
+    choose_text: str = ANY,
+) -> tuple[float, float]:
+    """The expected numbers of kept pairs and kept texts; arguments as of ``balance``."""
+    keep_probs = _probabilities(keep_probs)
+    pairs = _kept(pair_offsets, text_offsets, entry_ids, keep_probs, choose_text)
+    if choose_text == ONE:
+        return float(pairs.sum()), float(pairs.sum())  # of a kept pair one text is
+    texts = _pair_keep_probabilities(text_offsets, entry_ids, keep_probs)
+    return float(pairs.sum()), float(texts.sum())
+
+
+def _kept(
+    pair_offsets: Offsets,
+    text_offsets: Offsets,
+    entry_ids: EntryIds,
+    keep_probs: Probabilities,
+    choose_text: str,
+) -> Probabilities:
+    """Each pair's probability to be kept."""
+    if choose_text == ANY:
+        return _pair_keep_probabilities(text_offsets[pair_offsets], entry_ids, keep_probs)
+    texts = _pair_keep_probabilities(text_offsets, entry_ids, keep_probs)
+    matching = np.diff(text_offsets) > 0
+    pair_of_text = np.repeat(np.arange(pair_offsets.size - 1), np.diff(pair_offsets))
+    own = slice(pair_offsets[0], pair_offsets[-1])
+    number = np.bincount(pair_of_text, matching[own], pair_offsets.size - 1)
+    total = np.bincount(pair_of_text, texts[own], pair_offsets.size - 1)
+    return np.divide(total, number, out=np.zeros(total.size), where=number > 0)
 
 
 def _uids(values: Any, pairs: int) -> npt.NDArray[np.uint64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, cast
+import math
+from typing import Any, NotRequired, TypeAlias, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,12 @@ from metacurate.curation.layout import (
     finished_section,
     load_counts,
     matched_run,
+    run_blocks,
 )
-from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.curation.thresholds import run_thresholds
+from metacurate.metadata.store import Block, Metadata, load_metadata
 from metacurate.runtime.made import open_made, save_array
-from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.manifest import Statistics, add_statistics
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
@@ -80,8 +83,27 @@ class KeptFacts(TypedDict):
     values_lost: dict[str, int]
 
 
+class LanguageFacts(TypedDict):
+    """One language: its entries, texts, matches and threshold (null where nothing matched)."""
+
+    entries: int
+    matched_entries: int
+    texts: int
+    texts_matched: int
+    match_counts: int
+    t: float | str | None
+    tail_proportion: float
+    head_entries: int
+    kept_texts: int
+    kept_match_counts: int
+
+
 class DataCard(TypedDict):
-    """A curated subset in numbers; ``tables``: part (head, tail) or column, value, counts."""
+    """A curated subset in numbers; ``tables``: part (head, tail) or column, value, counts.
+
+    With metadata of several languages: ``languages``, and ``not_in_own_language`` (how many texts
+    were matched with ``other`` or with nothing, by reason).
+    """
 
     metacurate: str
     pool: PoolFacts
@@ -90,13 +112,21 @@ class DataCard(TypedDict):
     balancing: BalancingFacts
     kept: KeptFacts
     tables: dict[str, dict[str, dict[str, int]]]
+    languages: NotRequired[dict[str, LanguageFacts]]
+    not_in_own_language: NotRequired[dict[str, int]]
+
+
+EntryCounts: TypeAlias = dict[str, int] | dict[str, dict[str, int]]
 
 
 class FullDataCard(DataCard):
-    """As the file ``datacard.json`` has it: with the counts of the entries that match."""
+    """As the file ``datacard.json`` has it: with the counts of the entries that match.
 
-    entry_counts: dict[str, int]
-    entry_counts_kept: dict[str, int]
+    ``{entry: count}``, or ``{language: {entry: count}}`` with several languages.
+    """
+
+    entry_counts: EntryCounts
+    entry_counts_kept: EntryCounts
 
 
 def write_datacard(run: Run) -> DataCard:
@@ -105,10 +135,11 @@ def write_datacard(run: Run) -> DataCard:
     finished_section(run.folder, BALANCE)
     tasks = count_tasks(run.folder, shards, entries)
 
-    def totals(_: list[Statistics]) -> Statistics:
+    def totals(shards: list[Statistics]) -> Statistics:
         kept = sum_partials(tasks, "kept_counts")
         save_array(run.folder, KEPT_COUNTS_FILE, kept)
-        run.folder.write_json(DATACARD_FILE, make_datacard(run.folder, kept))
+        texts = add_statistics(shards).get("kept_texts", {})
+        run.folder.write_json(DATACARD_FILE, make_datacard(run.folder, kept, texts))
         return {"kept_match_counts": int(kept.sum())}
 
     run_stage(run, CARD, {}, tasks, count_curated_shards, unit="match_counts", totals=totals)
@@ -118,27 +149,51 @@ def write_datacard(run: Run) -> DataCard:
 
 
 def count_curated_shards(task: CountTask) -> Statistics:
-    """Count the entries of the kept texts of some curated shards into one partial."""
+    """Count the entries of the kept texts of some curated shards into one partial.
+
+    ``kept_texts`` of what is returned: the kept texts by language (that of their entries).
+    """
     counts = np.zeros(task.entries, np.uint64)
+    blocks = run_blocks(task.folder)
+    kept_texts = np.zeros(len(blocks), np.int64)
+    stops = np.array([block.stop for block in blocks])
     for position in task.shards:
         with open_made(task.folder, curated_file_name(position)) as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["matched", "text_kept"]):
                 texts = batch.column("matched").flatten()
                 kept = texts.filter(batch.column("text_kept").flatten())
                 balancing.add_counts(counts, np.asarray(kept.flatten()))
+                if len(blocks) > 1:
+                    # A kept text has an entry, and all of one language.
+                    first = np.asarray(pc.list_element(kept, 0))
+                    of_language = np.searchsorted(stops, first, side="right")
+                    kept_texts += np.bincount(of_language, minlength=len(blocks))
     save_array(task.folder, partial_file("kept_counts", task.position), counts)
-    return {"match_counts": int(counts.sum())}
+    found: Statistics = {"match_counts": int(counts.sum())}
+    if len(blocks) > 1:
+        found["kept_texts"] = {
+            str(block.language): number
+            for block, number in zip(blocks, kept_texts.tolist(), strict=True)
+            if number
+        }
+    return found
 
 
-def make_datacard(folder: Folder, kept_counts: Counts) -> FullDataCard:
-    """The data card of a balanced run; counts are per (text, entry)."""
+def make_datacard(
+    folder: Folder, kept_counts: Counts, kept_texts: dict[str, int] | None = None
+) -> FullDataCard:
+    """The data card of a balanced run; counts are per (text, entry).
+
+    ``kept_texts``: how many by language, with metadata of several.
+    """
     match = finished_section(folder, MATCH)
     balance = finished_section(folder, BALANCE)
     metadata = load_metadata(folder.address(METADATA_FILE))
     counts = load_counts(folder)
-    t = float(balance["totals"]["t"])
     totals, kept = match["totals"], balance["totals"]
-    return {
+    by_language = _by_language(metadata, totals, kept, counts, kept_counts, kept_texts or {})
+    thresholds = run_thresholds(folder).by_entry
+    card: FullDataCard = {
         "metacurate": __version__,
         "pool": {
             "fingerprints": match["config"]["pool"],
@@ -173,8 +228,8 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> FullDataCard:
         },
         "tables": {
             "part": {
-                "head": _table(counts >= t, counts, kept_counts),
-                "tail": _table(counts < t, counts, kept_counts),
+                "head": _table(counts >= thresholds, counts, kept_counts),
+                "tail": _table(counts < thresholds, counts, kept_counts),
             },
             "metadata_source": _tables(metadata.source, counts, kept_counts),
             "metadata_lang": _tables(metadata.lang, counts, kept_counts),
@@ -182,6 +237,41 @@ def make_datacard(folder: Folder, kept_counts: Counts) -> FullDataCard:
         "entry_counts": _by_entry(metadata, counts),
         "entry_counts_kept": _by_entry(metadata, kept_counts),
     }
+    if by_language:
+        card["languages"] = by_language
+        card["not_in_own_language"] = totals["not_in_own_language"]
+    return card
+
+
+def _by_language(
+    metadata: Metadata,
+    matched: Statistics,
+    balanced: Statistics,
+    counts: Counts,
+    kept_counts: Counts,
+    kept_texts: dict[str, int],
+) -> dict[str, LanguageFacts]:
+    """The facts of each language, in the metadata's order; none if they are one list."""
+    found: dict[str, LanguageFacts] = {}
+    for block in metadata.blocks if metadata.languages else ():
+        language = str(block.language)
+        own = counts[block.first : block.stop]
+        texts = matched["languages"].get(language, {})
+        solved = balanced["languages"][language]
+        t = math.inf if solved["t"] is None else float(solved["t"])
+        found[language] = {
+            "entries": len(block),
+            "matched_entries": int(np.count_nonzero(own)),
+            "texts": texts.get("texts", 0),
+            "texts_matched": texts.get("texts_matched", 0),
+            "match_counts": int(own.sum()),
+            "t": solved["t"],
+            "tail_proportion": solved["p"],
+            "head_entries": int(np.count_nonzero(own >= t)),
+            "kept_texts": kept_texts.get(language, 0),
+            "kept_match_counts": int(kept_counts[block.first : block.stop].sum()),
+        }
+    return found
 
 
 def _table(chosen: npt.NDArray[np.bool_], counts: Counts, kept_counts: Counts) -> dict[str, int]:
@@ -206,7 +296,14 @@ def _tables(
     }
 
 
-def _by_entry(metadata: Metadata, counts: Counts) -> dict[str, int]:
-    """``{entry: count}`` of the entries that match at all, in the metadata's order."""
-    there = np.flatnonzero(counts)
-    return dict(zip(metadata.entries.take(there).to_pylist(), counts[there].tolist(), strict=True))
+def _by_entry(metadata: Metadata, counts: Counts) -> EntryCounts:
+    """``{entry: count}`` of the entries that match at all, in the metadata's order; by language."""
+
+    def of_block(block: Block) -> dict[str, int]:
+        there = block.first + np.flatnonzero(counts[block.first : block.stop])
+        entries = metadata.entries.take(there).to_pylist()
+        return dict(zip(entries, counts[there].tolist(), strict=True))
+
+    if not metadata.languages:
+        return of_block(metadata.blocks[0])
+    return {str(block.language): of_block(block) for block in metadata.blocks}

@@ -7,10 +7,12 @@ plots in ``DIR/report/``, and ``DIR/manifest.json``.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from metacurate.curation.balancing import Counts
 from metacurate.errors import UserError
+from metacurate.metadata.store import Block
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.made import load_array
@@ -19,6 +21,8 @@ from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
 
 METADATA_FILE = "metadata.parquet"
+MATCHERS = "state/matcher"
+LANGUAGES_FILE = "state/matcher/languages.json"
 COUNTS_FILE = "counts.npy"
 KEPT_COUNTS_FILE = "kept_counts.npy"
 THRESHOLD_FILE = "threshold.json"
@@ -30,7 +34,7 @@ REPORT = Stage("report", (REPORT_FILE, "report"))
 CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE), (REPORT,))
 BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
 COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
-MATCH = Stage("match", ("index", METADATA_FILE, "state/matcher"), (COUNT,))
+MATCH = Stage("match", ("index", METADATA_FILE, MATCHERS), (COUNT,))
 
 
 def light_engine(run: Run) -> Engine:
@@ -42,6 +46,11 @@ def light_engine(run: Run) -> Engine:
 def index_file_name(position: int) -> str:
     """The name of an index shard."""
     return f"index/{shard_name(position)}.arrow"
+
+
+def matcher_address(folder: Folder, place: int) -> str:
+    """Where the tables of the matcher of a block of entries lie."""
+    return folder.address(f"{MATCHERS}/{shard_name(place)}")
 
 
 def curated_file_name(position: int) -> str:
@@ -67,6 +76,17 @@ def matched_run(folder: Folder) -> tuple[int, int]:
     """
     section = finished_section(folder, MATCH)
     return section["planned"], section["config"]["metadata"]["entries"]
+
+
+def run_blocks(folder: Folder) -> tuple[Block, ...]:
+    """The blocks of a matched run's metadata (see ``Metadata.blocks``)."""
+    metadata = finished_section(folder, MATCH)["config"]["metadata"]
+    sizes = metadata.get("languages", [[None, metadata["entries"]]])
+    stops = accumulate(size for _, size in sizes)
+    return tuple(
+        Block(language, stop - size, stop)
+        for (language, size), stop in zip(sizes, stops, strict=True)
+    )
 
 
 def load_counts(folder: Folder) -> Counts:

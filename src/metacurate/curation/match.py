@@ -1,27 +1,44 @@
-"""The match stage: every text of the pool against the metadata; writes the index."""
+"""The match stage: every text of the pool against the metadata; writes the index.
+
+With metadata of several languages a text is matched against those of its own (``languages``).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from metacurate.curation.layout import MATCH, METADATA_FILE, index_file_name
+from metacurate.curation.languages import Languages, Matches, TextsByLanguage, match_by_language
+from metacurate.curation.layout import (
+    LANGUAGES_FILE,
+    MATCH,
+    METADATA_FILE,
+    index_file_name,
+    matcher_address,
+)
 from metacurate.curation.match_index import select_matched, write_index
 from metacurate.curation.matching.matcher import Matcher
-from metacurate.curation.matching.spacing import V1, check_rule
-from metacurate.metadata.store import Metadata, load_metadata, save_parquet
+from metacurate.curation.matching.spacing import V1, WORLDWIDE, check_rule
+from metacurate.metadata.store import MAX_LANGUAGES, Metadata, load_language, save_parquet
+from metacurate.pool.columns import PAIRS, PAIRS_WITH_LANGS, Needs
 from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
-from metacurate.pool.schema import PoolConfig
+from metacurate.pool.schema import PoolBatch, PoolConfig
 from metacurate.runtime.manifest import Statistics, add_statistics
+from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.texts.languages import LanguageMap, load_language_map
+
+# A worker that cannot map tables from a disk that it shares holds those of so many languages.
+BUILT_MATCHERS = 64
 
 
 @dataclass(frozen=True)
@@ -33,27 +50,55 @@ class MatchTask:
     unit: Unit
     metadata: str  # its fingerprint
     rule: str
+    languages: str | None  # the fingerprint of their table, if the metadata have several
+
+
+def needs_of(metadata: Metadata) -> Needs:
+    """What a pool must have to be matched."""
+    return PAIRS_WITH_LANGS if metadata.languages else PAIRS
 
 
 def match(
-    run: Run, pool: Pool, pool_config: PoolConfig, metadata: Metadata, rule: str = V1
+    run: Run,
+    pool: Pool,
+    pool_config: PoolConfig,
+    metadata: Metadata,
+    rule: str | None = None,
+    language_map: LanguageMap | None = None,
 ) -> Statistics:
-    """Match all texts of the pool by a rule; writes the index. Returns the totals."""
-    config = {
+    """Match all texts of the pool by a rule; writes the index. Returns the totals.
+
+    ``rule``: ``worldwide`` if the metadata have several languages and ``v1`` if not, unless given.
+    ``language_map``: the shipped one if not given; it counts with several languages only.
+    """
+    rule = check_rule(rule or (WORLDWIDE if metadata.languages else V1))
+    config: dict[str, Any] = {
         "pool": pool.fingerprints,
         "columns": pool.describe(),
         "pool_config": asdict(pool_config),
         "metadata": {"entries": len(metadata), "fingerprint": metadata.fingerprint},
-        "rule": check_rule(rule),
+        "rule": rule,
     }
+    languages = None
+    if metadata.languages:
+        languages = Languages(metadata.blocks, language_map or load_language_map())
+        config["metadata"]["languages"] = [[b.language, len(b)] for b in metadata.blocks]
+        config["language_map"] = languages.table.fingerprint
+        if run.show_progress and (unreached := languages.unreached):
+            shown = ", ".join(unreached[:5]) + (", ..." if len(unreached) > 5 else "")
+            note(f"no label of a text leads to the metadata of {len(unreached)} languages: {shown}")
 
     def tasks() -> list[MatchTask]:
         save_parquet(metadata, run.folder.address(METADATA_FILE))
+        if languages is not None:
+            run.folder.write_json(LANGUAGES_FILE, languages.as_json())
         if is_local(run.folder.url):
-            tables = local_path(run.folder.address("state/matcher"))
-            Matcher(metadata.entries, rule=rule).save(tables)
+            for place, block in enumerate(metadata.blocks):
+                entries = metadata.entries.slice(block.first, len(block))
+                Matcher(entries, rule=rule).save(local_path(matcher_address(run.folder, place)))
+        table = languages.table.fingerprint if languages is not None else None
         return [
-            MatchTask(run.folder, position, unit, metadata.fingerprint, rule)
+            MatchTask(run.folder, position, unit, metadata.fingerprint, rule, table)
             for position, unit in enumerate(pool.units)
         ]
 
@@ -64,22 +109,61 @@ def match(
 
 
 @lru_cache(maxsize=1)
-def _matcher(folder: Folder, metadata: str, rule: str) -> Matcher:
-    """The run's matcher: mapped (so that this machine's workers share it), or built anew."""
-    if is_local(folder.url):
-        return Matcher.load(local_path(folder.address("state/matcher")))
-    return Matcher(load_metadata(folder.address(METADATA_FILE)).entries, rule=rule)
+def _languages(folder: Folder, metadata: str, table: str) -> Languages:
+    del metadata, table  # of the key
+    return Languages.from_json(folder.read_json(LANGUAGES_FILE))
+
+
+def _matcher_of(task: MatchTask) -> Callable[[int], Matcher]:
+    find = _mapped_matcher if is_local(task.folder.url) else _built_matcher
+    languages = task.languages and _languages(task.folder, task.metadata, task.languages)
+    if not languages:
+        return lambda place: find(task.folder, task.metadata, task.rule, place, None)
+    return lambda place: find(
+        task.folder, task.metadata, task.rule, place, languages.blocks[place].language
+    )
+
+
+@lru_cache(maxsize=MAX_LANGUAGES)
+def _mapped_matcher(
+    folder: Folder, metadata: str, rule: str, place: int, language: str | None
+) -> Matcher:
+    """A block's matcher, mapped, so that this machine's workers share its pages."""
+    del metadata, rule, language  # of the key, or not needed
+    return Matcher.load(local_path(matcher_address(folder, place)))
+
+
+@lru_cache(maxsize=BUILT_MATCHERS)
+def _built_matcher(
+    folder: Folder, metadata: str, rule: str, place: int, language: str | None
+) -> Matcher:
+    """A block's matcher, built in this worker's memory."""
+    del metadata, place  # of the key
+    return Matcher(load_language(folder.address(METADATA_FILE), language), rule=rule)
 
 
 def match_shard(task: MatchTask) -> Statistics:
     """Match one unit; writes its index shard."""
-    matcher = _matcher(task.folder, task.metadata, task.rule)
+    matcher_of = _matcher_of(task)
+    by_language = None
+    if task.languages is not None:
+        languages = _languages(task.folder, task.metadata, task.languages)
+        by_language = TextsByLanguage(languages)
     totals = dict.fromkeys(("pairs", "texts", "texts_matched", "pairs_matched", "match_counts"), 0)
     skipped: Counter[str] = Counter()
 
+    def matches(batch: PoolBatch) -> Matches:
+        if by_language is None:
+            return matcher_of(0).match(batch.texts)
+        assert batch.langs is not None
+        codes = by_language.codes(batch.texts, batch.langs)
+        found = match_by_language(batch.texts, codes, languages.blocks, matcher_of)
+        by_language.add(codes, batch.texts, found[0])
+        return found
+
     def index_batches() -> Iterator[pa.RecordBatch]:
         for batch in read_unit(task.unit, all_columns=False, skipped=skipped):
-            offsets, entry_ids = matcher.match(batch.texts)
+            offsets, entry_ids = matches(batch)
             index = select_matched(batch, offsets, entry_ids)
             totals["pairs"] += batch.rows
             totals["texts"] += len(batch.texts) - batch.texts.null_count
@@ -90,4 +174,5 @@ def match_shard(task: MatchTask) -> Statistics:
 
     with task.folder.create(index_file_name(task.position)) as file:
         write_index(file, index_batches())
-    return {**totals, "skipped": dict(sorted(skipped.items()))}
+    told = {} if by_language is None else by_language.totals()
+    return {**totals, "skipped": dict(sorted(skipped.items())), **told}

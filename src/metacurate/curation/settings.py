@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metacurate.arguments import number, whole
+from metacurate.arguments import number, shown, whole
 from metacurate.errors import ArgumentError
+
+BELOW, NEAREST = "below", "nearest"
+P_RULES = (BELOW, NEAREST)
+"""How a threshold follows from a tail proportion (``balancing.solve_threshold``)."""
+ANY, ONE = "any", "one"
+TEXT_CHOICES = (ANY, ONE)
+"""Which of a pair's texts may keep it: any, or one that is chosen first (``balancing.balance``)."""
+REFERENCE = "en"
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,12 @@ class Balance:
 
     ``expect_survival`` is the share of the kept pairs whose images are expected to survive the
     download: the threshold is then so much larger that the aim is met by those that do.
+
+    ``p_rule``: how t follows from p; ``nearest`` with several languages and ``below`` with one list
+    if not given. ``reference``: the language that has t as it is given, from which the thresholds
+    of the others follow; ``t_of``: languages and their thresholds, where they do not (both with
+    metadata of several languages). ``choose_text``: ``any`` text of a pair may keep it (MetaCLIP),
+    or ``one`` is chosen first (as MetaCLIP's later data loaders do).
     """
 
     t: float | None = None
@@ -23,6 +38,10 @@ class Balance:
     target_size: int | None = None
     seed: int = 0
     expect_survival: float = 1.0
+    p_rule: str | None = None
+    reference: str = REFERENCE
+    t_of: tuple[tuple[str, float], ...] = ()
+    choose_text: str = ANY
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.t, self.p, self.target_size)) != 1:
@@ -40,13 +59,33 @@ class Balance:
             )
         self._set("expect_survival", survival)
         self._set("seed", whole("seed", self.seed, 0, 2**64))
+        if self.p_rule is not None:
+            check_choice("p_rule", self.p_rule, P_RULES)
+        check_choice("choose_text", self.choose_text, TEXT_CHOICES)
+        given = self.t_of.items() if isinstance(self.t_of, Mapping) else self.t_of
+        try:
+            self._set("t_of", tuple((str(name), check_t(t)) for name, t in given))
+        except ValueError as error:
+            raise ArgumentError("{t_of}: {said}", said=str(error)) from None
 
-    def _set(self, name: str, value: float) -> None:
+    def for_one_list(self) -> None:
+        """ArgumentError if there is what only metadata of several languages give a meaning."""
+        for name, given in (("t_of", bool(self.t_of)), ("reference", self.reference != REFERENCE)):
+            if given:
+                raise ArgumentError(
+                    f"{{{name}}} needs metadata of several languages; these are one list"
+                )
+
+    def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; an infinite threshold is the string "inf"."""
         values = {k: v for k, v in asdict(self).items() if v is not None}
+        values["t_of"] = {name: json_number(t) for name, t in self.t_of}
+        for name, default in (("reference", REFERENCE), ("t_of", {}), ("choose_text", ANY)):
+            if values[name] == default:
+                del values[name]
         return {k: "inf" if v == math.inf else v for k, v in values.items()}
 
 
@@ -62,6 +101,17 @@ def check_p(p: float) -> float:
     if not 0 <= (value := number("p", p)) <= 1:
         raise ArgumentError("{p} must lie between 0 and 1, not {value:g}", value=value)
     return value
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of some words; ArgumentError if it is none."""
+    if isinstance(value, str) and value in choices:
+        return str(value)
+    raise ArgumentError(
+        f"{{{name}}} must be {{choices}}, not {{value}}",
+        choices=" or ".join(choices),
+        value=shown(value),
+    )
 
 
 def json_number(t: float) -> float | str:

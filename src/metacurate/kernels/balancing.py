@@ -13,6 +13,8 @@ _MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 _MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
 _WEYL_0 = np.uint64(0x9E3779B97F4A7C15)
 _WEYL_1 = np.uint64(0xBB67AE8584CAA73B)
+# Text position 2**32 - 1, entry 2**32 - 2.
+_CHOICE = np.uint64(0xFFFFFFFFFFFFFFFE)
 _U11, _U32 = np.uint64(11), np.uint64(32)
 
 
@@ -85,3 +87,19 @@ def draw(  # type: ignore[no-untyped-def]
                     texts[text] = True
                     pairs[pair] = True
                     break
+
+
+@njit()
+def choose_texts(seed, epoch, uids, pair_offsets, text_offsets, chosen):  # type: ignore[no-untyped-def]
+    for pair in range(pair_offsets.size - 1):
+        matching = 0
+        for text in range(pair_offsets[pair], pair_offsets[pair + 1]):
+            matching += text_offsets[text + 1] > text_offsets[text]
+        u = uniform(seed, epoch, uids[pair, 0], uids[pair, 1], _CHOICE)
+        number = int(u * matching)
+        for text in range(pair_offsets[pair], pair_offsets[pair + 1]):
+            if text_offsets[text + 1] > text_offsets[text]:
+                if number == 0:
+                    chosen[text] = True
+                    break
+                number -= 1

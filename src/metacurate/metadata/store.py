@@ -31,16 +31,16 @@ from metacurate.arguments import address_of, listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
 from metacurate.runtime.storage import Folder, create_file, resolve
+from metacurate.texts.languages import OTHER
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
+MAX_LANGUAGES = 1024
 MAX_FILE_BYTES = 4 * 2**30  # beyond, a file is hardly metadata; 2 million entries take 40 MB
 PIECE_BYTES = 16 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 ENTRY = "entry"
-OTHER = "other"
-"""The language of entries and texts that no other is known of."""
 LANGUAGE_SUFFIXES = ("json", "json.gz", "parquet")
 OPTIONAL_COLUMNS = {"source": pa.string(), "score": pa.float64(), "lang": pa.string()}
 ROWS_PER_GROUP = 262_144
@@ -160,7 +160,7 @@ def make_metadata(
         array = _from_sequence(entries, problems)
     _find_empty(array, problems)
     lang = _optional("lang", lang, len(array), origin)
-    lang, blocks, order = _by_language(lang)
+    lang, blocks, order = _by_language(lang, origin)
     _find_repeated(array, blocks, order, problems)
     if problems.found:
         raise UserError(
@@ -177,7 +177,7 @@ def make_metadata(
 
 
 def _by_language(
-    lang: pa.StringArray | None,
+    lang: pa.StringArray | None, origin: str
 ) -> tuple[pa.StringArray | None, tuple[Block, ...], np.ndarray | None]:
     """The languages with each one's entries together, their blocks, and the order if it changed.
 
@@ -186,6 +186,11 @@ def _by_language(
     if lang is None or len(pc.unique(lang.drop_null())) < 2:
         return lang, (), None
     encoded = lang.fill_null(OTHER).dictionary_encode()
+    if len(encoded.dictionary) > MAX_LANGUAGES:
+        raise UserError(
+            f"{origin} has entries in {len(encoded.dictionary):,} languages; it may have up to "
+            f"{MAX_LANGUAGES:,}: is the column lang a language?"
+        )
     codes = np.asarray(encoded.indices)
     stops = np.cumsum(np.bincount(codes, minlength=len(encoded.dictionary))).tolist()
     blocks = tuple(

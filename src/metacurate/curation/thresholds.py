@@ -1,0 +1,190 @@
+"""The threshold of each language, from that of the reference language or from a tail proportion.
+
+Source: Meta CLIP 2 (arXiv 2507.22062), section 3.3: the reference language (English) has t; its
+tail proportion p, the share of its counts that entries with counts below t hold, is that of all;
+and each other language has the t whose tail proportion is nearest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metacurate.curation import balancing
+from metacurate.curation.balancing import Counts
+from metacurate.curation.layout import BALANCE, THRESHOLD_FILE, finished_section, run_blocks
+from metacurate.curation.settings import BELOW, NEAREST, Balance, json_number
+from metacurate.errors import ArgumentError
+from metacurate.metadata.store import Block
+from metacurate.runtime.storage import Folder
+
+# Thresholds by language jump where a language's nearest count changes, so that a size may lie in a
+# gap: the search ends when it is closed in to this share of t.
+T_TOLERANCE = 1e-6
+LEAST_T = 1e-6
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The threshold of each block of entries, in the order of the blocks; one for one list."""
+
+    blocks: tuple[Block, ...]
+    t: tuple[float, ...]
+    reference: int = 0
+    """The place of the reference language's block."""
+
+    @property
+    def of_reference(self) -> float:
+        """The threshold of the reference language, or that of the one list."""
+        return self.t[self.reference]
+
+    @property
+    def by_entry(self) -> npt.NDArray[np.float64]:
+        """Each entry's threshold, float64[entries]."""
+        return np.repeat(np.array(self.t), [len(block) for block in self.blocks])
+
+    def with_survival(self, share: float) -> Thresholds:
+        """Thresholds at which so many more are kept that this share of them are as many."""
+        return replace(self, t=tuple(t / share for t in self.t))
+
+    def as_json(self, counts: Counts) -> dict[str, Any]:
+        """Plain JSON values: ``t`` and ``p`` (tail proportion), and those by language, if several.
+
+        A language without a match has none of either.
+        """
+        found: dict[str, Any] = {
+            "t": json_number(self.of_reference),
+            "p": tail_proportion_of(self.blocks[self.reference], counts, self.of_reference),
+        }
+        if self.blocks[0].language is not None:
+            found["languages"] = {
+                str(block.language): {
+                    "t": json_number(t) if counts[block.first : block.stop].any() else None,
+                    "p": tail_proportion_of(block, counts, t),
+                }
+                for block, t in zip(self.blocks, self.t, strict=True)
+            }
+        return found
+
+
+def run_thresholds(folder: Folder) -> Thresholds:
+    """The thresholds of a balanced run."""
+    finished_section(folder, BALANCE)
+    solved = folder.read_json(THRESHOLD_FILE)
+    return Thresholds(run_blocks(folder), tuple(map(float, solved["t"])), solved["place"])
+
+
+def tail_proportion_of(block: Block, counts: Counts, t: float) -> float:
+    """The share of a block's counts that its tail holds."""
+    return balancing.tail_proportion(counts[block.first : block.stop], t)
+
+
+def solve_thresholds(
+    settings: Balance,
+    counts: Counts,
+    blocks: Sequence[Block],
+    expected_size: Callable[[Thresholds], float],
+) -> Thresholds:
+    """The thresholds that the settings ask for, with the expected loss of images made up for.
+
+    ``counts`` uint64[entries] over all ``blocks``. ``expected_size`` gives the expected number of
+    kept pairs at some thresholds: each call is a pass over the index, needed for a target size.
+    """
+    aim = _aim(settings, counts, tuple(blocks))
+    if settings.target_size is None:
+        # Of t / R pairs kept for an entry, t are there after a share R of all images survived.
+        t = settings.t if settings.t is not None else settings.p
+        assert t is not None
+        return aim(t).with_survival(settings.expect_survival)
+    wanted = settings.target_size / settings.expect_survival
+    try:
+        if blocks[0].language is None:
+            t = balancing.solve_threshold_for_size(counts, lambda t: expected_size(aim(t)), wanted)
+            return aim(t)
+        return _at_size(aim, float(counts.max(initial=0)), expected_size, wanted)
+    except ArgumentError as error:
+        raise ArgumentError(
+            "{target_size}: {said}; use {t} inf to keep all", said=str(error)
+        ) from None
+
+
+def _aim(
+    settings: Balance, counts: Counts, blocks: tuple[Block, ...]
+) -> Callable[[float], Thresholds]:
+    """All thresholds as a function of the one number that is given or sought."""
+    if blocks[0].language is None:
+        settings.for_one_list()
+        if settings.p is not None:
+            rule = settings.p_rule or BELOW
+            return lambda p: Thresholds(blocks, (balancing.solve_threshold(counts, p, rule=rule),))
+        return lambda t: Thresholds(blocks, (t,))
+    own = [counts[block.first : block.stop] for block in blocks]
+    languages = [str(block.language) for block in blocks]
+    rule = settings.p_rule or NEAREST
+    fixed = dict(settings.t_of)
+    if unknown := sorted(fixed.keys() - set(languages)):
+        raise ArgumentError(
+            "{t_of}: the metadata has no language {unknown}; it has {languages}",
+            unknown=unknown[0],
+            languages=_listed(languages),
+        )
+    reference = languages.index(settings.reference) if settings.reference in languages else -1
+    by_reference = settings.p is None
+    if by_reference and (reference < 0 or not own[reference].any()):
+        what = "has no language" if reference < 0 else "matches nothing in the language"
+        raise ArgumentError(
+            "{reference}: the metadata {what} {language}, from which the thresholds of the others "
+            "follow; it has {languages}. Name another one, or give {p}",
+            what=what,
+            language=settings.reference,
+            languages=_listed(languages),
+        )
+
+    def aim(value: float) -> Thresholds:
+        p = balancing.tail_proportion(own[reference], value) if by_reference else value
+        thresholds = []
+        for place, language in enumerate(languages):
+            if language in fixed:
+                thresholds.append(fixed[language])
+            elif by_reference and (place == reference or math.isinf(value)):
+                thresholds.append(value)
+            else:
+                thresholds.append(balancing.solve_threshold(own[place], p, rule=rule))
+        return Thresholds(blocks, tuple(thresholds), max(reference, 0))
+
+    return aim
+
+
+def _listed(languages: Sequence[str]) -> str:
+    return ", ".join(languages[:20]) + (", ..." if len(languages) > 20 else "")
+
+
+def _at_size(
+    aim: Callable[[float], Thresholds],
+    highest: float,
+    expected_size: Callable[[Thresholds], float],
+    target: float,
+) -> Thresholds:
+    """The thresholds with the expected size nearest below or at a target, by halving log(t)."""
+    low, high = LEAST_T, highest
+    least, most = expected_size(aim(low)), expected_size(aim(high)) if high else 0.0
+    if not least <= target < most:
+        raise ArgumentError(
+            "{target} must be from {least:.0f} up to below the {most:.0f} matched pairs, not "
+            "{value:g}",
+            least=math.ceil(least),
+            most=most,
+            value=target,
+        )
+    while high > low * (1 + T_TOLERANCE):
+        middle = math.sqrt(low * high)
+        size = expected_size(aim(middle))
+        if abs(size / target - 1) <= balancing.SIZE_TOLERANCE:
+            return aim(middle)
+        low, high = (middle, high) if size < target else (low, middle)
+    return aim(low)
