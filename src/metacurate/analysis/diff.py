@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from metacurate.analysis.read_counts import Card
 from metacurate.curation.settings import json_number
+from metacurate.errors import UserError
 
 LISTED_ENTRIES = 20
 
@@ -31,6 +32,7 @@ def compare(first: Card, second: Card, listed: int = LISTED_ENTRIES) -> dict[str
     entries gained (matched only in the second) and lost, the Jensen-Shannon divergence, and the
     ``listed`` entries whose share of all counts changed most. ``parts`` has, if both thresholds are
     known, how many entries changed between head and tail and each side's tail proportion.
+    ``languages`` has, with several, each one's totals. UserError if one card has several alone.
     """
     found: dict[str, Any] = {
         "first": first.name,
@@ -41,8 +43,36 @@ def compare(first: Card, second: Card, listed: int = LISTED_ENTRIES) -> dict[str
     if first.kept is not None and second.kept is not None:
         found["after"] = _compare_counts(first.kept, second.kept, listed)
     if first.t is not None and second.t is not None:
-        found["parts"] = _compare_parts(first, first.t, second, second.t)
+        found["parts"] = _compare_parts(first, second)
+    if first.languages or second.languages:
+        found["languages"] = _compare_languages(first, second)
     return found
+
+
+def _compare_languages(first: Card, second: Card) -> dict[str, dict[str, Any]]:
+    """Each language's counts before balancing and thresholds, side by side."""
+    if not (first.languages and second.languages):
+        one, other = (first, second) if second.languages else (second, first)
+        raise UserError(
+            f"{one.name} counts the entries of one list, {other.name} those of several languages: "
+            "they cannot be compared"
+        )
+    nothing = Card("", {}, None, None)
+    found = {}
+    for language in dict.fromkeys([*first.languages, *second.languages]):
+        own = [card.languages.get(language, nothing) for card in (first, second)]
+        compared = _compare_counts(own[0].counts, own[1].counts, 0)
+        found[language] = {
+            "t": [None if card.t is None else json_number(card.t) for card in own],
+            **{k: compared[k] for k in _LANGUAGE_FACTS},
+        }
+    return found
+
+
+_LANGUAGE_FACTS = (
+    "match_counts", "entries_matched", "entries_gained", "entries_lost",
+    "jensen_shannon_divergence",
+)  # fmt: skip
 
 
 def _aligned(first: dict[str, int], second: dict[str, int]) -> _Aligned:
@@ -114,9 +144,10 @@ def jensen_shannon_divergence(
     return min(max(divergence, 0.0), 1.0)
 
 
-def _compare_parts(first: Card, t_first: float, second: Card, t_second: float) -> dict[str, Any]:
+def _compare_parts(first: Card, second: Card) -> dict[str, Any]:
     both = _aligned(first.counts, second.counts)
-    head_first, head_second = both.first >= t_first, both.second >= t_second
+    head_first = both.first >= _in_their_order(first.threshold_of, both.entries)
+    head_second = both.second >= _in_their_order(second.threshold_of, both.entries)
     kept = _aligned(first.balanced, second.balanced)
     return {
         "head_entries": [int(head_first.sum()), int(head_second.sum())],
@@ -137,6 +168,11 @@ def _in_order(
 ) -> npt.NDArray[np.float64]:
     values = dict(zip(aligned.entries, counts.tolist(), strict=True))
     return np.array([values.get(entry, 0.0) for entry in entries])
+
+
+def _in_their_order(thresholds: dict[str, float], entries: list[str]) -> npt.NDArray[np.float64]:
+    """The thresholds of entries; infinite for those that the side does not have (they are tail)."""
+    return np.array([thresholds.get(entry, math.inf) for entry in entries])
 
 
 def _tail_share(counts: npt.NDArray[np.float64], head: npt.NDArray[np.bool_]) -> float:

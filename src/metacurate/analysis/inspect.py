@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from metacurate.arrays import offsets_of
 from metacurate.curation import balancing
-from metacurate.curation.balancing import Counts
+from metacurate.curation.balancing import Counts, EntryIds, Probabilities
 from metacurate.curation.layout import (
     BALANCE,
     COUNT,
@@ -24,14 +27,15 @@ from metacurate.curation.layout import (
     matched_run,
 )
 from metacurate.curation.match_index import read_index
-from metacurate.curation.matching.matcher import SAVED_FILE, Matcher
-from metacurate.curation.settings import json_number
+from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.settings import ANY, json_number
 from metacurate.curation.subset import (
     PairSampler,
     merge_samples,
     read_curated,
     run_pool_config,
 )
+from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
@@ -41,7 +45,7 @@ from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.made import load_array, open_made
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
-from metacurate.runtime.storage import Folder, is_local, local_path
+from metacurate.runtime.storage import Folder
 
 MAX_PAIRS = 10
 """A pool may repeat a pair (its uid); so many are looked at."""
@@ -49,42 +53,67 @@ MAX_PAIRS = 10
 
 @dataclass(frozen=True)
 class Distribution:
-    """Entries with their counts and a threshold, uint64[entries]; ``matcher`` finds them."""
+    """Entries with their counts (uint64[entries]) and thresholds; ``rule`` is how they match."""
 
     metadata: Metadata
     counts: Counts
-    t: float
-    matcher: Matcher
+    thresholds: Thresholds
+    rule: str
+
+    @cached_property
+    def t(self) -> npt.NDArray[np.float64]:
+        """Each entry's threshold, float64[entries]."""
+        return self.thresholds.by_entry
+
+    @cached_property
+    def keep_probs(self) -> Probabilities:
+        """Each entry's keep probability, float64[entries]."""
+        return balancing.keep_probabilities(self.counts, self.t)
+
+    def match(self, text: str, language: str | None = None) -> EntryIds:
+        """The ids of the entries that a text matches: those of its language, if there are several.
+
+        UserError if the language has no metadata, none is given and there are several, or the text
+        is no valid Unicode.
+        """
+        block = next((b for b in self.metadata.blocks if b.language == language), None)
+        if block is None:
+            known = ", ".join(self.metadata.languages[:20]) or "they are one list"
+            said = "a language is needed" if language is None else f"{language!r} is none of them"
+            raise UserError(f"the metadata have languages ({known}): {said}; choose with --lang")
+        entries = self.metadata.entries.slice(block.first, len(block))
+        try:
+            _, ids = Matcher(entries, rule=self.rule).match([text])
+        except ValueError as error:
+            raise UserError(f"the text cannot be matched: {error}") from None
+        return ids + np.uint32(block.first)
 
 
 def run_distribution(folder: Folder) -> Distribution:
-    """The entries, counts and threshold of a balanced run."""
+    """The entries, counts and thresholds of a balanced run."""
     finished_section(folder, COUNT)
-    t = float(finished_section(folder, BALANCE)["totals"]["t"])
+    thresholds = run_thresholds(folder)
     metadata = load_metadata(folder.address(METADATA_FILE))
-    if is_local(folder.url) and folder.exists(f"state/matcher/{SAVED_FILE}"):
-        matcher = Matcher.load(local_path(folder.address("state/matcher")))
-    else:
-        rule = finished_section(folder, MATCH)["config"]["rule"]
-        matcher = Matcher(metadata.entries, rule=rule)
-    return Distribution(metadata, load_counts(folder), t, matcher)
+    rule = finished_section(folder, MATCH)["config"]["rule"]
+    return Distribution(metadata, load_counts(folder), thresholds, rule)
 
 
-def inspect_text(text: str, distribution: Distribution) -> dict[str, Any]:
+def inspect_text(
+    text: str, distribution: Distribution, language: str | None = None
+) -> dict[str, Any]:
     """The entries that a text matches, each with count and p, and its keep probability.
 
     Plain JSON values; ``keep_prob`` is that of a pair with no other text. Raises UserError if the
-    text is no valid Unicode.
+    text is no valid Unicode, or without its language where the metadata have several.
     """
-    try:
-        _, ids = distribution.matcher.match([text])
-    except ValueError as error:
-        raise UserError(f"the text cannot be matched: {error}") from None
-    keep_probs = balancing.keep_probabilities(distribution.counts, distribution.t)
+    ids = distribution.match(text, language)
+    keep_probs, thresholds = distribution.keep_probs, distribution.thresholds
+    place = [block.language for block in thresholds.blocks].index(language)
     offsets = np.array([0, ids.size], np.int64)
     return {
         "text": text,
-        "t": json_number(distribution.t),
+        **({} if language is None else {"lang": language}),
+        "t": json_number(thresholds.t[place]),
         "matches": [_match(distribution, int(i), float(keep_probs[i])) for i in ids],
         "keep_prob": float(balancing.pair_keep_probabilities(offsets, ids, keep_probs)[0]),
     }
@@ -97,7 +126,7 @@ def _match(distribution: Distribution, position: int, p: float) -> dict[str, Any
         "id": position,
         "count": count,
         "p": p,
-        "part": _part(count, distribution.t),
+        "part": _part(count, float(distribution.t[position])),
     }
 
 
@@ -128,17 +157,22 @@ def _sample_shard(task: _SampleTask) -> tuple[int, list[dict[str, Any]]]:
     return rows, sampler.samples()[task.entry]
 
 
-def inspect_entry(run: Run, name: str, samples: int = 5) -> dict[str, Any]:
+def inspect_entry(
+    run: Run, name: str, samples: int = 5, language: str | None = None
+) -> dict[str, Any]:
     """An entry's counts before and after balancing, its p, its part, and sample pairs.
 
     Plain JSON values. The samples are of kept texts (see :mod:`metacurate.curation.subset`). Raises
-    UserError, with entries spelled alike, if there is no such entry.
+    UserError, with entries spelled alike, if there is no such entry, and without its ``language``
+    if several languages have it.
     """
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
     metadata = load_metadata(run.folder.address(METADATA_FILE))
-    position = entry_id(metadata, name)
-    counts, t = load_counts(run.folder), _threshold(run.folder)
+    position = entry_id(metadata, name, language)
+    counts, thresholds = load_counts(run.folder), run_thresholds(run.folder)
+    place = next(i for i, b in enumerate(thresholds.blocks) if b.first <= position < b.stop)
+    block, t = thresholds.blocks[place], thresholds.t[place]
     if not run.folder.exists(KEPT_COUNTS_FILE):
         raise UserError(f"{run.folder.url} has no data card; run its command again")
     kept = load_array(run.folder, KEPT_COUNTS_FILE)
@@ -164,14 +198,10 @@ def inspect_entry(run: Run, name: str, samples: int = 5) -> dict[str, Any]:
         "count_kept": int(kept[position]),
         "p": float(balancing.keep_probabilities(counts[position : position + 1], t)[0]),
         "part": _part(count, t),
-        # How many entries are more common.
-        "rank": int(np.count_nonzero(counts > counts[position])) + 1,
+        # How many entries (of its language) are more common.
+        "rank": int(np.count_nonzero(counts[block.first : block.stop] > counts[position])) + 1,
         "samples": merge_samples(found, samples),
     }
-
-
-def _threshold(folder: Folder) -> float:
-    return float(finished_section(folder, BALANCE)["totals"]["t"])
 
 
 @dataclass(frozen=True)
@@ -223,10 +253,12 @@ def inspect_uid(run: Run, uid: str) -> dict[str, Any]:
         raise UserError(f"no matched pair has the uid {uid}: it is not in the pool, or no entry "
                         "matches its texts")  # fmt: skip
     hits = sorted(hits)[:MAX_PAIRS]
-    keep_probs = balancing.keep_probabilities(distribution.counts, distribution.t)
+    keep_probs, thresholds = distribution.keep_probs, distribution.thresholds
+    choose_text = finished_section(run.folder, BALANCE)["config"].get("choose_text", ANY)
     texts, note = _pool_rows(run.folder, [(shard, row) for shard, row, _ in hits])
     pairs = []
     for (shard, row, matched), content in zip(hits, texts, strict=True):
+        chosen = balancing.chosen_texts(seed, raw, [len(ids) for ids in matched], choose_text)
         made = []
         for place, ids in enumerate(matched):
             matches = []
@@ -235,22 +267,26 @@ def inspect_uid(run: Run, uid: str) -> dict[str, Any]:
                 match = _match(distribution, i, p)
                 matches.append({**match, "draw": draw, "success": bool(p >= 1 or draw < p)})
             text = content["texts"][place] if content is not None else None
-            kept = any(match["success"] for match in matches)
-            made.append({"text": text, "matches": matches, "kept": kept})
+            kept = bool(chosen[place]) and any(match["success"] for match in matches)
+            made.append({
+                "text": text, "chosen": bool(chosen[place]), "matches": matches, "kept": kept,
+            })  # fmt: skip
         everything = np.array([i for ids in matched for i in ids], np.uint32)
-        offsets = np.array([0, everything.size], np.int64)
-        probability = balancing.pair_keep_probabilities(offsets, everything, keep_probs)[0]
+        lengths = offsets_of([len(ids) for ids in matched])
+        probability, _ = balancing.expected_sizes(
+            np.array([0, len(matched)]), lengths, everything, keep_probs, choose_text
+        )
         pairs.append({
             "shard": shard,
             "row": row,
             "url": None if content is None else content["url"],
             "texts": made,
-            "keep_prob": float(probability),
+            "keep_prob": probability,
             "kept": any(text["kept"] for text in made),
         })  # fmt: skip
     return {
         "uid": raw.hex(),
-        "t": json_number(distribution.t),
+        "t": json_number(thresholds.of_reference),
         "seed": seed,
         "note": note,
         "pairs": pairs,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,10 +26,13 @@ from metacurate.curation.layout import (
     light_engine,
     load_counts,
     matched_run,
+    run_blocks,
 )
 from metacurate.curation.match_index import read_index
-from metacurate.curation.settings import check_p, check_t
+from metacurate.curation.settings import ANY, REFERENCE, Balance, check_p, check_t, json_number
+from metacurate.curation.thresholds import Thresholds, given_thresholds, solve_thresholds
 from metacurate.errors import ArgumentError
+from metacurate.metadata.store import Block
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.made import open_made
 from metacurate.runtime.progress import meter
@@ -43,11 +46,15 @@ PAPER_TAIL_PROPORTION = 0.06
 @dataclass(frozen=True)
 class Sweep:
     """The thresholds ``t`` to plan for, given or to be solved from tail proportions ``p`` or target
-    sizes; if there are none, a sweep by default."""
+    sizes; if there are none, a sweep by default. The rest is as of ``Balance``."""
 
     t: tuple[float, ...] = ()
     p: tuple[float, ...] = ()
     target_size: tuple[int, ...] = ()
+    p_rule: str | None = None
+    reference: str = REFERENCE
+    t_of: tuple[tuple[str, float], ...] = ()
+    choose_text: str = ANY
 
     def __post_init__(self) -> None:
         for t in self.t:
@@ -62,6 +69,33 @@ class Sweep:
         """Whether nothing is asked for."""
         return not (self.t or self.p or self.target_size)
 
+    def settings(self, **aim: float) -> Balance:
+        """The settings of one of the thresholds."""
+        return Balance(
+            p_rule=self.p_rule, reference=self.reference, t_of=self.t_of,
+            choose_text=self.choose_text, **aim,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def swept(self, counts: Counts) -> Sweep:
+        """Itself, or the sweep by default over some counts."""
+        if not self.empty:
+            return self
+        top = int(counts.max(initial=1))
+        decades = [float(10**k) for k in range(len(str(top)))]
+        return replace(self, t=(*decades, math.inf), p=(PAPER_TAIL_PROPORTION,))
+
+
+@dataclass(frozen=True)
+class LanguagePlan:
+    """A language's own threshold and tail proportion, its head and tail entries and its draws."""
+
+    language: str
+    t: float
+    p: float
+    head_entries: int
+    tail_entries: int
+    draws: float
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -69,7 +103,8 @@ class Plan:
 
     ``asked``: what it was solved for. ``p``: the tail proportion. ``draws``: the expected number
     of successful draws, ``sum(min(count, t))``. ``pairs`` and ``texts``: (least, most) expected to
-    be kept, equal where they are exact.
+    be kept, equal where they are exact. With several languages ``t`` and ``p`` are those of the
+    reference language, and ``languages`` has each one's own.
     """
 
     t: float
@@ -80,60 +115,71 @@ class Plan:
     draws: float
     pairs: tuple[float, float]
     texts: tuple[float, float]
+    languages: tuple[LanguagePlan, ...] = ()
 
 
 def plan_run(run: Run, sweep: Sweep) -> list[Plan]:
     """Plans with exact expected sizes, from a counted run's index."""
     shards, _ = matched_run(run.folder)
     finished_section(run.folder, COUNT)
-    counts = load_counts(run.folder)
+    counts, blocks = load_counts(run.folder), run_blocks(run.folder)
     engine = light_engine(run)
+    sweep = sweep.swept(counts)
 
-    def sizes(thresholds: Sequence[float]) -> list[tuple[float, float]]:
+    def sizes(thresholds: Sequence[Thresholds]) -> list[tuple[float, float]]:
+        t = tuple(t.t for t in thresholds)
         return _expected_sizes(
-            run.folder, engine, shards, tuple(thresholds), show=run.show_progress
+            run.folder, engine, shards, t, sweep.choose_text, show=run.show_progress
         )
 
-    asked = _thresholds(counts, sweep)
+    def size(thresholds: Thresholds) -> float:
+        return sizes([thresholds])[0][0]
+
+    asked = _thresholds(counts, blocks, sweep)
     for target in sweep.target_size:
-        try:
-            t = balancing.solve_threshold_for_size(counts, lambda t: sizes([t])[0][0], target)
-        except ArgumentError as error:
-            raise ArgumentError("{target_size}: {said}", said=str(error)) from None
-        asked.append((t, f"{target:,} pairs"))
+        settings = sweep.settings(target_size=target)
+        asked.append((solve_thresholds(settings, counts, blocks, size), f"{target:,} pairs"))
     plans = []
     for (t, reason), (pairs, texts) in zip(asked, sizes([t for t, _ in asked]), strict=True):
         plans.append(_plan(counts, t, reason, (pairs, pairs), (texts, texts)))
     return _sorted(plans)
 
 
-def plan_counts(counts: Counts, sweep: Sweep) -> list[Plan]:
+def plan_counts(
+    counts: Counts, sweep: Sweep, blocks: tuple[Block, ...] | None = None
+) -> list[Plan]:
     """Plans with bounds on the expected sizes, from entry counts alone.
 
-    A target size gives the least t that could reach it.
+    A target size gives the least t that could reach it: for one list, not for the ``blocks`` of
+    several languages.
     """
-    asked = _thresholds(counts, sweep)
+    sweep = sweep.swept(counts)
+    blocks = blocks or (Block(None, 0, counts.size),)
+    asked = _thresholds(counts, blocks, sweep)
     for target in sweep.target_size:
+        if blocks[0].language is not None:
+            raise ArgumentError(
+                "{target_size} needs a run's index where there are several languages"
+            )
         t = _least_threshold(counts, target)
-        asked.append((t, f"{target:,} pairs (t at least)"))
+        asked.append((Thresholds(blocks, (t,)), f"{target:,} pairs (t at least)"))
     plans = []
-    for t, reason in asked:
-        expected = np.minimum(counts.astype(np.float64), t)
+    for thresholds, reason in asked:
+        expected = np.minimum(counts.astype(np.float64), thresholds.by_entry)
         most = math.fsum(expected)
         # A pair may hold an entry's matches in many texts: there is no such bound below for pairs.
         texts = (float(expected.max(initial=0.0)), most)
-        plans.append(_plan(counts, t, reason, (0.0, most), texts))
+        plans.append(_plan(counts, thresholds, reason, (0.0, most), texts))
     return _sorted(plans)
 
 
-def _thresholds(counts: Counts, sweep: Sweep) -> list[tuple[float, str]]:
+def _thresholds(
+    counts: Counts, blocks: Sequence[Block], sweep: Sweep
+) -> list[tuple[Thresholds, str]]:
     """The thresholds that the counts alone give, with what was asked for."""
-    if sweep.empty:
-        top = int(counts.max(initial=1))
-        decades = [float(10**k) for k in range(len(str(top)))]
-        sweep = Sweep((*decades, math.inf), (PAPER_TAIL_PROPORTION,))
-    asked = [(t, "") for t in sweep.t]
-    asked += [(balancing.solve_threshold(counts, p), f"p = {p:g}") for p in sweep.p]
+    asked = [(given_thresholds(sweep.settings(t=t), counts, blocks), "") for t in sweep.t]
+    for p in sweep.p:
+        asked.append((given_thresholds(sweep.settings(p=p), counts, blocks), f"p = {p:g}"))
     return asked
 
 
@@ -151,20 +197,37 @@ def _least_threshold(counts: Counts, target: float) -> float:
 
 def _plan(
     counts: Counts,
-    t: float,
+    thresholds: Thresholds,
     asked: str,
     pairs: tuple[float, float],
     texts: tuple[float, float],
 ) -> Plan:
+    parts = [
+        _language_plan(block, counts[block.first : block.stop], t)
+        for block, t in zip(thresholds.blocks, thresholds.t, strict=True)
+    ]
+    reference = parts[thresholds.reference]
     return Plan(
-        t=t,
+        t=reference.t,
         asked=asked,
+        p=reference.p,
+        head_entries=sum(part.head_entries for part in parts),
+        tail_entries=sum(part.tail_entries for part in parts),
+        draws=math.fsum(part.draws for part in parts),
+        pairs=pairs,
+        texts=texts,
+        languages=tuple(parts) if thresholds.blocks[0].language is not None else (),
+    )
+
+
+def _language_plan(block: Block, counts: Counts, t: float) -> LanguagePlan:
+    return LanguagePlan(
+        language=block.language or "",
+        t=t,
         p=balancing.tail_proportion(counts, t),
         head_entries=int(np.count_nonzero(counts >= t)),
         tail_entries=int(np.count_nonzero((counts > 0) & (counts < t))),
         draws=math.fsum(np.minimum(counts.astype(np.float64), t)),
-        pairs=pairs,
-        texts=texts,
     )
 
 
@@ -178,16 +241,25 @@ class _SizeTask:
 
     folder: Folder
     position: int
-    thresholds: tuple[float, ...]
+    thresholds: tuple[tuple[float, ...], ...]  # of each the blocks' own
+    choose_text: str
     counts_digest: str  # so that a worker does not take another run's probabilities
 
 
 def _expected_sizes(
-    folder: Folder, engine: Engine, shards: int, thresholds: tuple[float, ...], *, show: bool
+    folder: Folder,
+    engine: Engine,
+    shards: int,
+    thresholds: tuple[tuple[float, ...], ...],
+    choose_text: str,
+    *,
+    show: bool,
 ) -> list[tuple[float, float]]:
     """The expected numbers of kept pairs and texts for each threshold, in one pass."""
     digest = hashlib.blake2b(load_counts(folder).tobytes(), digest_size=16).hexdigest()
-    tasks = [_SizeTask(folder, position, thresholds, digest) for position in range(shards)]
+    tasks = [
+        _SizeTask(folder, position, thresholds, choose_text, digest) for position in range(shards)
+    ]
     found: dict[int, list[tuple[float, float]]] = {}
     with meter("plan", shards, "pairs", show=show) as progress:
         for position, (rows, sizes) in engine.map_shards(_shard_sizes, tasks):
@@ -204,11 +276,13 @@ def _expected_sizes(
 
 @lru_cache(maxsize=2)
 def _probabilities(
-    folder: Folder, thresholds: tuple[float, ...], counts_digest: str
+    folder: Folder, thresholds: tuple[tuple[float, ...], ...], counts_digest: str
 ) -> list[Probabilities]:
     del counts_digest  # of the key
-    counts = load_counts(folder)
-    return [balancing.keep_probabilities(counts, t) for t in thresholds]
+    counts, blocks = load_counts(folder), run_blocks(folder)
+    return [
+        balancing.keep_probabilities(counts, Thresholds(blocks, t).by_entry) for t in thresholds
+    ]
 
 
 def _shard_sizes(task: _SizeTask) -> tuple[int, list[tuple[float, float]]]:
@@ -218,18 +292,29 @@ def _shard_sizes(task: _SizeTask) -> tuple[int, list[tuple[float, float]]]:
     with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
             rows += batch.batch.num_rows
-            texts, ids = batch.text_offsets, batch.entry_ids
-            pairs = texts[batch.pair_offsets]
+            offsets = batch.pair_offsets, batch.text_offsets
             for part, probs in zip(parts, keep_probs, strict=True):
-                part.append(
-                    (
-                        float(balancing.pair_keep_probabilities(pairs, ids, probs).sum()),
-                        float(balancing.pair_keep_probabilities(texts, ids, probs).sum()),
-                    )
-                )
+                sizes = balancing.expected_sizes(*offsets, batch.entry_ids, probs, task.choose_text)
+                part.append(sizes)
     return rows, [(math.fsum(p for p, _ in part), math.fsum(t for _, t in part)) for part in parts]
 
 
 def as_json(plans: Sequence[Plan]) -> list[dict[str, object]]:
-    """Plans as plain JSON values; an infinite threshold is the string "inf"."""
-    return [asdict(plan) | {"t": "inf" if math.isinf(plan.t) else plan.t} for plan in plans]
+    """Plans as plain JSON values; an infinite threshold is the string "inf".
+
+    ``languages``, by name, are there with metadata of several.
+    """
+    found = []
+    for plan in plans:
+        values = asdict(plan) | {"t": json_number(plan.t)}
+        del values["languages"]
+        if plan.languages:
+            values["languages"] = {
+                own.language: {
+                    k: v for k, v in (asdict(own) | {"t": json_number(own.t)}).items()
+                    if k != "language"
+                }
+                for own in plan.languages
+            }  # fmt: skip
+        found.append(values)
+    return found

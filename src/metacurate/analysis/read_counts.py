@@ -6,7 +6,9 @@ import io
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
 from metacurate.errors import UserError
-from metacurate.metadata.store import Metadata
+from metacurate.metadata.store import Block, Metadata
 from metacurate.runtime.storage import Folder
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -22,12 +24,28 @@ NPY_MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Card:
-    """Entry counts by name: before balancing, after it if known, and the threshold if known."""
+    """Entry counts by name: before balancing, after it if known, and the threshold if known.
+
+    With several languages an entry's name has its language before it (``zh: 猫``), ``t`` is that of
+    the reference language and ``languages`` has a card for each.
+    """
 
     name: str
     counts: dict[str, int]
     kept: dict[str, int] | None
     t: float | None
+    languages: dict[str, Card] = field(default_factory=dict)
+
+    @property
+    def threshold_of(self) -> dict[str, float]:
+        """The threshold of each entry that is there, by its name; none if it is not known."""
+        cards = {f"{language}: ": card for language, card in self.languages.items()} or {"": self}
+        return {
+            f"{before}{entry}": card.t
+            for before, card in cards.items()
+            if card.t is not None
+            for entry in card.counts
+        }
 
     @property
     def balanced(self) -> dict[str, int]:
@@ -52,8 +70,38 @@ def read_card(address: str) -> Card:
         t = math.nan
     if not t > 0:
         raise UserError(f"{address} is no data card: it has no threshold balancing.t")
+    languages = value.get("languages")
+    if isinstance(languages, dict):
+        return _by_language(address, value["entry_counts"], kept, languages, t)
     counts = _checked(value["entry_counts"], address)
     return Card(address, counts, None if kept is None else _checked(kept, address), t)
+
+
+def _by_language(address: str, counts: Any, kept: Any, languages: dict[str, Any], t: float) -> Card:
+    """A card of several languages: ``{language: {entry: count}}`` and each one's threshold."""
+    cards: dict[str, Card] = {}
+    try:
+        for language, facts in languages.items():
+            own = math.inf if facts["t"] is None else float(facts["t"])
+            had = None if kept is None else _checked(kept[language], address)
+            cards[language] = Card(language, _checked(counts[language], address), had, own)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{address} is no data card: its languages do not fit its counts") from None
+
+    def named(part: Callable[[Card], dict[str, int]]) -> dict[str, int]:
+        return {
+            f"{language}: {entry}": number
+            for language, card in cards.items()
+            for entry, number in part(card).items()
+        }
+
+    return Card(
+        address,
+        named(lambda card: card.counts),
+        None if kept is None else named(lambda card: card.kept or {}),
+        t,
+        cards,
+    )
 
 
 def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
@@ -76,17 +124,41 @@ def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
                 f"{found} counts {array.size:,} entries, but the metadata has {len(metadata):,}"
             )
         return array.astype(np.uint64)
-    named = read_card(address).counts
+    card = read_card(address)
     if metadata is None:
-        return np.array(list(named.values()), np.uint64)
-    places = {entry: place for place, entry in enumerate(metadata.entries.to_pylist())}
-    unknown = sum(entry not in places for entry in named)
-    if unknown:
-        raise UserError(f"{found} counts {unknown:,} entries that the metadata does not have")
+        return np.array(list(card.counts.values()), np.uint64)
+    if set(card.languages) != set(metadata.languages):
+        raise UserError(
+            f"{found} counts the languages {', '.join(card.languages) or '(one list)'}, but the "
+            f"metadata have {', '.join(metadata.languages) or '(one list)'}"
+        )
     counts = np.zeros(len(metadata), np.uint64)
-    for entry, count in named.items():
-        counts[places[entry]] = count
+    for block in metadata.blocks:
+        named = (card if block.language is None else card.languages[block.language]).counts
+        entries = metadata.entries.slice(block.first, len(block)).to_pylist()
+        places = {entry: block.first + place for place, entry in enumerate(entries)}
+        if unknown := sum(entry not in places for entry in named):
+            raise UserError(f"{found} counts {unknown:,} entries that the metadata does not have")
+        for entry, count in named.items():
+            counts[places[entry]] = count
     return counts
+
+
+def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
+    """The counts that a file has, with the blocks of its languages; one block for one list.
+
+    Otherwise as ``read_counts`` without metadata.
+    """
+    content, _ = _read(address)
+    languages = {} if content[:6] == NPY_MAGIC else read_card(address).languages
+    counts = read_counts(address)
+    if not languages:
+        return counts, (Block(None, 0, counts.size),)
+    stops = list(accumulate(len(card.counts) for card in languages.values()))
+    return counts, tuple(
+        Block(language, first, stop)
+        for language, first, stop in zip(languages, [0, *stops], stops, strict=False)
+    )
 
 
 def _read(address: str) -> tuple[bytes, str]:

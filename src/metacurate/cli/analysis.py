@@ -8,6 +8,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
+from metacurate.cli.curation import ChooseText, PRule, Reference, ThresholdOf, named_amounts
 from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
 from metacurate.cli.root import app
@@ -16,7 +17,7 @@ from metacurate.errors import UserError
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
-    pass
+    from metacurate.analysis.plan import Plan
 
 inspect_app = typer.Typer(help="Look closely at a text, an entry or a pair.", no_args_is_help=True)
 app.add_typer(inspect_app, name="inspect")
@@ -29,6 +30,11 @@ RunOption = Annotated[
 def _foreign(text: str | None, limit: int = 80) -> Text:
     """Text from a pool or a metadata file for the terminal: no control codes, no markup."""
     return Text("–" if text is None else printable(text, limit))
+
+
+Lang = Annotated[
+    str | None, typer.Option(help="The language, with metadata of several.", show_default=False)
+]
 
 
 @inspect_app.command("text")
@@ -54,9 +60,10 @@ def inspect_text_command(
         str | None,
         typer.Option(
             help="How entries match, without --run: v1, worldwide or worldwide+kana.",
-            show_default="v1",
+            show_default="worldwide with several languages, else v1",
         ),
     ] = None,
+    lang: Lang = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which entries a text matches, each entry's p, and the probability that it is kept.
@@ -65,26 +72,25 @@ def inspect_text_command(
     """
     from metacurate.analysis.inspect import Distribution, inspect_text, run_distribution
     from metacurate.analysis.read_counts import read_counts
-    from metacurate.curation.matching.matcher import Matcher
-    from metacurate.curation.matching.spacing import V1, check_rule
-    from metacurate.curation.settings import check_t
+    from metacurate.curation.match import rule_for
+    from metacurate.curation.settings import Balance
+    from metacurate.curation.thresholds import given_thresholds
     from metacurate.metadata.store import load_metadata
     from metacurate.runtime.storage import Folder
 
     if run is not None and metadata is None and counts is None and t is None and rule is None:
         distribution = run_distribution(Folder(run))
     elif run is None and metadata is not None and counts is not None and t is not None:
-        check_t(t)
-        rule = check_rule(rule or V1)
+        settings = Balance(t)
         entries = load_metadata(metadata)
-        distribution = Distribution(
-            entries, read_counts(counts, entries), t, Matcher(entries.entries, rule=rule)
-        )
+        numbers = read_counts(counts, entries)
+        thresholds = given_thresholds(settings, numbers, entries.blocks)
+        distribution = Distribution(entries, numbers, thresholds, rule_for(entries, rule))
     else:
         raise UserError(
             "give either --run alone, or all of --metadata, --counts and --t (and --rule)"
         )
-    found = inspect_text(text, distribution)
+    found = inspect_text(text, distribution, lang)
     table = Grid("", "entry", ">count", ">p", "part")
     for match in found["matches"]:
         table.add_row(
@@ -105,6 +111,7 @@ def inspect_entry_command(
     name: Annotated[str, typer.Argument(help="The entry as the metadata has it.")],
     run: RunOption,
     samples: Annotated[int, typer.Option(min=0, help="How many sample pairs.")] = 5,
+    lang: Lang = None,
     *,
     options: Options,
     as_json: AsJson = False,
@@ -116,7 +123,7 @@ def inspect_entry_command(
     from metacurate.analysis.inspect import inspect_entry
 
     with read_run(run, options) as opened:
-        found = inspect_entry(opened, name, samples)
+        found = inspect_entry(opened, name, samples, lang)
     rows: list[tuple[str, str | Text]] = [
         ("entry", _foreign(name)),
         ("id", f"{found['id']:,}"),
@@ -169,7 +176,7 @@ def inspect_uid_command(
         ]
         parts.append(summary_table("Pair", rows))
         for place, text in enumerate(pair["texts"]):
-            fate = "kept" if text["kept"] else "not kept"
+            fate = "kept" if text["kept"] else "not kept" if text["chosen"] else "not chosen"
             parts.append(Text(f"\nText {place}, {fate}: ") + _foreign(text["text"], 500))
             table = Grid("", "entry", ">count", ">p", ">draw", "draw < p")
             for match in text["matches"]:
@@ -233,6 +240,8 @@ def diff_command(
                 ),
             ]
     parts.append(summary_table("A to B", rows))
+    if "languages" in found:
+        parts.append(_compared_languages(found["languages"]))
     last = "after" if "after" in found else "before"
     movers = Grid(f"Largest changes of share ({last} balancing)", "entry", ">A", ">B", ">change")
     for mover in found[last]["movers"]:
@@ -274,6 +283,10 @@ def plan_command(
             parser=whole_amount, metavar="NUMBER", help="Expected pairs to be kept; repeatable."
         ),
     ] = None,
+    p_rule: PRule = None,
+    reference: Reference = "en",
+    t_of: ThresholdOf = None,
+    choose_text: ChooseText = "any",
     *,
     options: Options,
     as_json: AsJson = False,
@@ -286,9 +299,12 @@ def plan_command(
     Example: [bold]metacurate plan run/ --t 10000 --t 20000 --t 35000 --target-size 1000000[/bold]
     """
     from metacurate.analysis import plan as planning
-    from metacurate.analysis.read_counts import read_counts
+    from metacurate.analysis.read_counts import read_counted
 
-    sweep = planning.Sweep(tuple(t or ()), tuple(p or ()), tuple(target_size or ()))
+    sweep = planning.Sweep(
+        tuple(t or ()), tuple(p or ()), tuple(target_size or ()),
+        p_rule, reference, named_amounts(t_of), choose_text,
+    )  # fmt: skip
     if (run is None) == (counts is None):
         raise UserError("give either a run's folder or --counts")
     if run is not None:
@@ -297,7 +313,8 @@ def plan_command(
         sizes = (">pairs expected", ">texts expected")
     else:
         assert counts is not None
-        plans = planning.plan_counts(read_counts(counts), sweep)
+        numbers, blocks = read_counted(counts)
+        plans = planning.plan_counts(numbers, sweep, blocks)
         sizes = (">pairs, at most", ">texts expected between")
     asked = ["asked"] * any(plan.asked for plan in plans)
     table = Grid("Plan", ">t", *asked, ">p", ">head entries", ">tail entries", ">draws", *sizes)
@@ -309,7 +326,38 @@ def plan_command(
             f"{plan.head_entries:,}", f"{plan.tail_entries:,}", f"{plan.draws:,.0f}",
             f"{plan.pairs[1]:,.0f}", texts,
         )  # fmt: skip
-    show({"exact": run is not None, "plans": planning.as_json(plans)}, table, as_json=as_json)
+    parts = [table, *(_language_table(plan) for plan in plans if plan.languages)]
+    found = {"exact": run is not None, "plans": planning.as_json(plans)}
+    show(found, Group(*parts), as_json=as_json)
+
+
+def _compared_languages(languages: dict[str, Any]) -> Grid:
+    table = Grid("By language", "language", ">matches A", ">matches B", ">t A", ">t B",
+                 ">gained", ">lost", ">divergence")  # fmt: skip
+    ranked = sorted(languages.items(), key=lambda item: -sum(item[1]["match_counts"]))
+    for language, own in ranked:
+        if sum(own["match_counts"]):
+            divergence = own["jensen_shannon_divergence"]
+            table.add_row(
+                printable(language, 20), *(f"{n:,}" for n in own["match_counts"]),
+                *map(_number, own["t"]), f"{own['entries_gained']:,}", f"{own['entries_lost']:,}",
+                "–" if divergence is None else f"{divergence:.6f}",
+            )  # fmt: skip
+    return table
+
+
+def _language_table(plan: Plan) -> Grid:
+    asked = f" ({plan.asked})" if plan.asked else ""
+    title = f"By language at t = {_number(plan.t)}{asked}"
+    table = Grid(title, "language", ">t", ">p", ">head entries", ">tail entries", ">draws")
+    ranked = sorted(plan.languages, key=lambda own: (-own.draws, own.language))
+    for own in ranked:
+        if own.draws:
+            table.add_row(
+                printable(own.language, 20), _number(own.t), f"{own.p:.2%}",
+                f"{own.head_entries:,}", f"{own.tail_entries:,}", f"{own.draws:,.0f}",
+            )  # fmt: skip
+    return table
 
 
 def _number(t: float | str | None) -> str:

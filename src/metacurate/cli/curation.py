@@ -179,15 +179,19 @@ def _balance_settings(
     aim = only_given({"t": t, "p": p, "target_size": target_size})
     return Balance(
         **aim, seed=seed, expect_survival=expect_survival, p_rule=p_rule, reference=reference,
-        t_of=tuple(_named_amount(value) for value in t_of or ()), choose_text=choose_text,
+        t_of=named_amounts(t_of), choose_text=choose_text,
     )  # fmt: skip
 
 
-def _named_amount(value: str) -> tuple[str, float]:
-    name, mark, number = value.rpartition("=")
-    if not (name and mark):
-        raise UserError(f"--t-of takes a language and its threshold, as ja=5000, not {value!r}")
-    return name, amount(number)
+def named_amounts(values: list[str] | None) -> tuple[tuple[str, float], ...]:
+    """What ``--t-of`` is given: languages and their thresholds."""
+    found = []
+    for value in values or ():
+        name, mark, number = value.rpartition("=")
+        if not (name and mark):
+            raise UserError(f"--t-of takes a language and its threshold, as ja=5000, not {value!r}")
+        found.append((name, amount(number)))
+    return tuple(found)
 
 
 @app.command("curate")

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -433,6 +433,20 @@ def draw(seed: int, uid: bytes, text_position: int, entry_id: int, *, epoch: int
     first, second = np.frombuffer(uid, "<u8")
     word = text_position << 32 | entry_id
     return float(kernel.uniform(np.uint64(seed), np.uint64(epoch), first, second, np.uint64(word)))
+
+
+def chosen_texts(
+    seed: int, uid: bytes, matches: Sequence[int], choose_text: str, *, epoch: int = 0
+) -> list[bool]:
+    """Which of a pair's texts may keep it, as ``balance`` chooses.
+
+    ``matches``: how many entries each text matches; the other arguments as of ``draw``.
+    """
+    matching = [place for place, number in enumerate(matches) if number]
+    if check_choice("choose_text", choose_text, TEXT_CHOICES) == ONE and matching:
+        u = draw(seed, uid, 2**32 - 1, 2**32 - 2, epoch=epoch)
+        matching = [matching[int(u * len(matching))]]
+    return [place in matching for place in range(len(matches))]
 
 
 def pair_keep_probabilities(

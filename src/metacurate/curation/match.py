@@ -58,6 +58,11 @@ def needs_of(metadata: Metadata) -> Needs:
     return PAIRS_WITH_LANGS if metadata.languages else PAIRS
 
 
+def rule_for(metadata: Metadata, rule: str | None) -> str:
+    """The rule that is asked for; if none is, ``worldwide`` for several languages, else ``v1``."""
+    return check_rule(rule or (WORLDWIDE if metadata.languages else V1))
+
+
 def match(
     run: Run,
     pool: Pool,
@@ -71,7 +76,7 @@ def match(
     ``rule``: ``worldwide`` if the metadata have several languages and ``v1`` if not, unless given.
     ``language_map``: the shipped one if not given; it counts with several languages only.
     """
-    rule = check_rule(rule or (WORLDWIDE if metadata.languages else V1))
+    rule = rule_for(metadata, rule)
     config: dict[str, Any] = {
         "pool": pool.fingerprints,
         "columns": pool.describe(),

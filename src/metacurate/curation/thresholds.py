@@ -113,6 +113,15 @@ def solve_thresholds(
         ) from None
 
 
+def given_thresholds(settings: Balance, counts: Counts, blocks: Sequence[Block]) -> Thresholds:
+    """The thresholds of settings that need no pass over an index: t or p is given."""
+
+    def no_size(_: Thresholds) -> float:
+        raise AssertionError("a target size needs an index")
+
+    return solve_thresholds(settings, counts, blocks, no_size)
+
+
 def _aim(
     settings: Balance, counts: Counts, blocks: tuple[Block, ...]
 ) -> Callable[[float], Thresholds]:

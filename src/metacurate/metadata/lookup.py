@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
 from metacurate.errors import UserError
@@ -14,11 +14,29 @@ from metacurate.printable import printable
 MAX_COMPARED = 20_000
 
 
-def entry_id(metadata: Metadata, name: str) -> int:
-    """The id of an entry; UserError with similar entries if there is none of that name."""
-    place = metadata.entries.index(pa.scalar(name, pa.large_string())).as_py()
-    if place >= 0:
-        return int(place)
+def entry_id(metadata: Metadata, name: str, language: str | None = None) -> int:
+    """The id of an entry (of a language, which may be left out where one alone has it).
+
+    UserError with similar entries if there is none of that name, or with the languages that have
+    it.
+    """
+    if language is not None and metadata.block_of(language) is None:
+        known = ", ".join(metadata.languages[:20]) or "none: they are one list"
+        raise UserError(f"the metadata have no language {printable(language, 20)!r}; they have "
+                        f"{known}")  # fmt: skip
+    places = np.flatnonzero(pc.equal(metadata.entries, name).to_numpy(zero_copy_only=False))
+    found = [
+        (int(place), block.language)
+        for place in places
+        for block in metadata.blocks
+        if block.first <= place < block.stop and language in (None, block.language)
+    ]
+    if len(found) > 1:
+        having = ", ".join(str(other) for _, other in found[:20])
+        raise UserError(f"several languages have the entry {printable(name, 60)!r} ({having}); "
+                        "choose with --lang")  # fmt: skip
+    if found:
+        return found[0][0]
     near = similar_entries(metadata, name)
     hint = f"; did you mean {', '.join(repr(printable(n, 60)) for n in near)}?" if near else ""
     raise UserError(f"the metadata has no entry {printable(name, 60)!r}{hint}")
