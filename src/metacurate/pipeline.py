@@ -71,7 +71,8 @@ def curate(
         expect_survival: The share of the kept pairs, in (0, 1], whose images are expected to
             survive the download; the threshold is raised to make up for the others.
         p_rule: How a threshold follows from a tail proportion: ``nearest`` (Meta CLIP 2's, unless
-            given with several languages) or ``below`` (see ``solve_threshold``).
+            given with several languages) or ``below`` (see ``solve_threshold``); ``same``: every
+            language has ``t`` itself.
         reference: The language that has ``t`` itself.
         t_of: Languages with thresholds of their own, which follow from nothing.
         choose_text: ``any``: each text of a pair may keep it (MetaCLIP); ``one``: one of them,

@@ -119,7 +119,8 @@ ExpectSurvival = Annotated[
 PRule = Annotated[
     str | None,
     typer.Option(
-        help="How t follows from a tail proportion: nearest (Meta CLIP 2's) or below.",
+        help="How t follows from a tail proportion: nearest (Meta CLIP 2's) or below; same: every "
+        "language has --t itself.",
         show_default="nearest with several languages, else below",
     ),
 ]

@@ -13,6 +13,8 @@ from metacurate.errors import ArgumentError
 BELOW, NEAREST = "below", "nearest"
 P_RULES = (BELOW, NEAREST)
 """How a threshold follows from a tail proportion (``balancing.solve_threshold``)."""
+SAME = "same"
+"""Instead of these: every language has the threshold of the reference language, whatever its p."""
 ANY, ONE = "any", "one"
 TEXT_CHOICES = (ANY, ONE)
 """Which of a pair's texts may keep it: any, or one that is chosen first (``balancing.balance``)."""
@@ -27,10 +29,11 @@ class Balance:
     download: the threshold is then so much larger that the aim is met by those that do.
 
     ``p_rule``: how t follows from p; ``nearest`` with several languages and ``below`` with one list
-    if not given. ``reference``: the language that has t as it is given, from which the thresholds
-    of the others follow; ``t_of``: languages and their thresholds, where they do not (both with
-    metadata of several languages). ``choose_text``: ``any`` text of a pair may keep it (MetaCLIP),
-    or ``one`` is chosen first (as MetaCLIP's later data loaders do).
+    if not given; ``same``: it does not, every language has t itself. ``reference``: the language
+    that has t as it is given, from which the thresholds of the others follow; ``t_of``: languages
+    and their thresholds, where they do not (both with metadata of several languages).
+    ``choose_text``: ``any`` text of a pair may keep it (MetaCLIP), or ``one`` is chosen first (as
+    MetaCLIP's later data loaders do).
     """
 
     t: float | None = None
@@ -60,7 +63,9 @@ class Balance:
         self._set("expect_survival", survival)
         self._set("seed", whole("seed", self.seed, 0, 2**64))
         if self.p_rule is not None:
-            check_choice("p_rule", self.p_rule, P_RULES)
+            check_choice("p_rule", self.p_rule, (*P_RULES, SAME))
+            if self.p_rule == SAME and self.p is not None:
+                raise ArgumentError("{p_rule} same is for {t} and {target_size}, not for {p}")
         check_choice("choose_text", self.choose_text, TEXT_CHOICES)
         given = self.t_of.items() if isinstance(self.t_of, Mapping) else self.t_of
         try:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import BALANCE, THRESHOLD_FILE, finished_section, run_blocks
-from metacurate.curation.settings import BELOW, NEAREST, Balance, json_number
+from metacurate.curation.settings import BELOW, NEAREST, SAME, Balance, json_number
 from metacurate.errors import ArgumentError
 from metacurate.metadata.store import Block
 from metacurate.runtime.storage import Folder
@@ -144,7 +144,7 @@ def _aim(
         )
     reference = languages.index(settings.reference) if settings.reference in languages else -1
     by_reference = settings.p is None
-    if by_reference and (reference < 0 or not own[reference].any()):
+    if by_reference and rule != SAME and (reference < 0 or not own[reference].any()):
         what = "has no language" if reference < 0 else "matches nothing in the language"
         raise ArgumentError(
             "{reference}: the metadata {what} {language}, from which the thresholds of the others "
@@ -155,12 +155,13 @@ def _aim(
         )
 
     def aim(value: float) -> Thresholds:
-        p = balancing.tail_proportion(own[reference], value) if by_reference else value
+        follows = by_reference and rule != SAME
+        p = balancing.tail_proportion(own[reference], value) if follows else value
         thresholds = []
         for place, language in enumerate(languages):
             if language in fixed:
                 thresholds.append(fixed[language])
-            elif by_reference and (place == reference or math.isinf(value)):
+            elif by_reference and (place == reference or rule == SAME or math.isinf(value)):
                 thresholds.append(value)
             else:
                 thresholds.append(balancing.solve_threshold(own[place], p, rule=rule))

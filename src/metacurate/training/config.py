@@ -14,7 +14,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from metacurate.curation.layout import BALANCE, finished_section, load_counts
+from metacurate.curation.settings import ANY, TEXT_CHOICES, check_choice
+from metacurate.curation.thresholds import run_thresholds
 from metacurate.errors import UserError
+from metacurate.runtime.storage import Folder
 from metacurate.training.openclip import ModelConfig
 from metacurate.training.select import AllTexts, Curated, DataConfig, Online, Selection
 from metacurate.training.shards import ShardsConfig
@@ -29,8 +33,10 @@ SELECTIONS = ("curated", "online", "all")
 class DataSection:
     """``[data]``: which pairs, and how they are read.
 
-    ``selection``: "curated" (what curation kept), "online" (balanced anew in every epoch, with
-    ``counts``, the counts.npy of a run over the same pool, and ``t``) or "all" (no curation).
+    ``selection``: "curated" (what curation kept), "online" (balanced anew in every epoch: with the
+    counts and thresholds of ``run``, the folder of a curation of the same pool, or with ``counts``,
+    its counts.npy, and ``t``) or "all" (no curation). ``choose_text``: which of a pair's texts may
+    keep it online, "any" or "one"; that of ``run`` if not given.
     The rest: see :class:`metacurate.training.select.DataConfig` and
     :class:`metacurate.training.shards.ShardsConfig`. ``workers``: loader processes a rank.
     """
@@ -39,6 +45,8 @@ class DataSection:
     selection: str = "curated"
     counts: str | None = None
     t: float | None = None
+    run: str | None = None
+    choose_text: str | None = None
     fraction: float = 1.0
     url_col: str | None = None
     key_col: str | None = None
@@ -56,8 +64,17 @@ class DataSection:
             raise UserError(
                 f"selection must be one of {', '.join(SELECTIONS)}, not {self.selection!r}"
             )
-        if (self.selection == "online") != (self.counts is not None and self.t is not None):
-            raise UserError("selection = 'online' needs counts and t, and no other takes them")
+        both = self.counts is not None and self.t is not None
+        neither = self.counts is None and self.t is None
+        online = both if self.run is None else neither
+        given = not neither or self.run is not None or self.choose_text is not None
+        if not online if self.selection == "online" else given:
+            raise UserError(
+                "selection = 'online' needs run, or counts and t; no other takes them or "
+                "choose_text"
+            )
+        if self.choose_text is not None:
+            check_choice("choose_text", self.choose_text, TEXT_CHOICES)
         if self.t is not None and not self.t > 0:
             raise UserError(f"t must be positive, not {self.t:g}")
         if self.workers < 0:
@@ -71,13 +88,19 @@ class DataSection:
         """The selection with its counts read."""
         if self.selection != "online":
             return Curated() if self.selection == "curated" else AllTexts()
+        if self.run is not None:
+            folder = Folder(self.run)
+            chosen = finished_section(folder, BALANCE)["config"].get("choose_text", ANY)
+            return Online(
+                load_counts(folder), run_thresholds(folder).by_entry, self.choose_text or chosen
+            )
         assert self.counts is not None
         assert self.t is not None
         try:
             counts = np.load(self.counts, allow_pickle=False).astype(np.uint64)
         except (OSError, ValueError) as error:
             raise UserError(f"counts: {self.counts} cannot be read: {error}") from None
-        return Online(counts, self.t)
+        return Online(counts, self.t, self.choose_text or ANY)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import signal_handling
@@ -245,10 +246,10 @@ class PairLoader:
         config = self.config
         selection: dict[str, Any] = {"kind": type(config.selection).__name__}
         if isinstance(config.selection, Online):
-            counts = np.ascontiguousarray(config.selection.counts, "<u8").tobytes()
             selection |= {
-                "t": repr(config.selection.t),
-                "counts": hashlib.blake2b(counts, digest_size=16).hexdigest(),
+                "t": repr(t) if isinstance(t := config.selection.t, float) else _digest(t),
+                "choose_text": config.selection.choose_text,
+                "counts": _digest(config.selection.counts),
             }
         parts = {
             "shards": [shard.name for shard in self._source.shards],
@@ -368,3 +369,9 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "positions": positions,
         "skipped": dict(skipped),
     }
+
+
+def _digest(numbers: npt.NDArray[Any]) -> str:
+    """A hex hash of an array's values."""
+    values = np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("<")).tobytes()
+    return hashlib.blake2b(values, digest_size=16).hexdigest()

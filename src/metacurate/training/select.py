@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from metacurate.arrays import offsets_of
 from metacurate.curation import balancing
+from metacurate.curation.settings import ANY
 from metacurate.errors import UserError
 from metacurate.training.shards import (
     Image,
@@ -60,10 +61,15 @@ class Curated:
 
 @dataclass(frozen=True)
 class Online:
-    """Balancing on the fly: ``counts`` uint64[entries] over the whole pool, threshold ``t``."""
+    """Balancing on the fly: ``counts`` uint64[entries] over the whole pool, threshold ``t``.
+
+    ``t``: one, or float64[entries], each entry's own (that of its language). ``choose_text``: as of
+    :func:`metacurate.curation.balancing.balance`.
+    """
 
     counts: balancing.Counts
-    t: float
+    t: float | npt.NDArray[np.float64]
+    choose_text: str = ANY
 
     @property
     def keep_probs(self) -> balancing.Probabilities:
@@ -130,9 +136,10 @@ class PairSource:
         self.config = config
         self.shards = tuple(find_shards(config.shards) if shards is None else shards)
         self.splits = -(-config.streams // len(self.shards))
-        self._keep_probs = (
-            config.selection.keep_probs if isinstance(config.selection, Online) else None
-        )
+        self._keep_probs, self._choose_text = None, ANY
+        if isinstance(config.selection, Online):
+            self._keep_probs = config.selection.keep_probs
+            self._choose_text = config.selection.choose_text
 
     @property
     def units(self) -> int:
@@ -256,7 +263,7 @@ class PairSource:
             )
         drawn = balancing.balance(
             np.ascontiguousarray(batch.uids[aligned]), pair_offsets, text_offsets, ids,
-            self._keep_probs, seed=self.config.seed, epoch=epoch,
+            self._keep_probs, seed=self.config.seed, epoch=epoch, choose_text=self._choose_text,
         )  # fmt: skip
         mask[good] = drawn.texts
         return mask
