@@ -55,7 +55,7 @@ def make_hostile_run(folder: Path, t: float = 5.0) -> Path:
     metadata = make_metadata(
         list(ENTRIES),
         source=["<i>wiki</i>" if i % 2 else "wordnet" for i in range(len(ENTRIES))],
-        lang=["en"] * (len(ENTRIES) - 1) + ["\u202ede"],
+        lang=["\u202ede"] * len(ENTRIES),
     )
     run = folder / "run"
     curate(str(pool), metadata, str(run), t=t, report=False, workers=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import Command, digests
@@ -150,6 +153,22 @@ def test_worker_killed_in_mid_task(
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "marker.0").exists()
     assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_same_bytes_by_language(metacurate: Command, tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    for language, entries in {"en": ["dog", "a"], "zh": ["狗", "猫"]}.items():
+        (tmp_path / "meta" / f"{language}.json").write_text(json.dumps(entries))
+    texts, langs = ["a dog", "红狗和猫", "猫", "dog"] * 200, ["en", "zh-Hans", "cmn", "eng"] * 200
+    table = {"url": [f"http://a.example/{i}" for i in range(800)], "text": texts, "lang": langs}
+    pq.write_table(pa.table(table), tmp_path / "pool.parquet", row_group_size=100)
+    common = ("curate", tmp_path / "pool.parquet", "-m", tmp_path / "meta", "--t", 100,
+              "--rows-per-unit", 100, "--no-report", "--workers", 1)  # fmt: skip
+    for engine in ("local", "ray"):
+        run = metacurate(*common, "--engine", engine, "--out", tmp_path / engine)
+        assert run.returncode == 0, run.stderr
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Languages:
             reason = NO_LANGUAGE
         else:
             language = self.table.language(label)
-            if language is None and label in self._places:
+            if language is None and label in self._places and label not in self.table.table:
                 language = label  # the user's own language, of which the table knows nothing
             if language in self._places:
                 return self._places[language], None

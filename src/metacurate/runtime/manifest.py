@@ -140,6 +140,20 @@ def plan(folder: Folder, stage: Stage, shards: int) -> None:
         folder.write_json(MANIFEST, manifest)
 
 
+def abandon(folder: Folder, stage: Stage) -> None:
+    """Forget a stage that has begun if it turns out, before any work, that its settings cannot be.
+
+    Other settings are then no change of them.
+    """
+    manifest = read_manifest(folder)
+    if manifest["stages"][stage.name]["planned"]:
+        return
+    for name in stage.present(folder):
+        folder.remove(name)
+    del manifest["stages"][stage.name]
+    folder.write_json(MANIFEST, manifest)
+
+
 def remove_damaged(folder: Folder, stage: Stage) -> None:
     """Remove what is left of a stage's damaged files: a file that is missing is made anew."""
     for name in read_manifest(folder)["stages"][stage.name].get("damaged", ()):

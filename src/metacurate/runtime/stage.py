@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic
 
+from metacurate.errors import ArgumentError
 from metacurate.runtime.engine import Task
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
+    abandon,
     add_statistics,
     begin,
     finish,
@@ -64,7 +66,11 @@ def run_stage(
         return done
     remove_damaged(run.folder, stage)
     with recorded() as written:
-        planned = tasks() if callable(tasks) else tasks
+        try:
+            planned = tasks() if callable(tasks) else tasks
+        except ArgumentError:
+            abandon(run.folder, stage)
+            raise
         plan(run.folder, stage, len(planned))
         shards, files = _run_shards(run, stage, function, planned, unit, parts)
         result = totals(shards)
