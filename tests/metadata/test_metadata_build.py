@@ -312,7 +312,7 @@ def test_repeated_articles_are_noted(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--out", "m.txt"], "must name a .json file"),
-        (["--wikipedia", "nothing-*.bz2"], "there is no file nothing-"),
+        (["--wikipedia", "nothing-*.bz2"], "no file or folder matches nothing-"),
         (
             ["--source", "films"],
             "no metadata source 'films'; known are bigrams, titles",

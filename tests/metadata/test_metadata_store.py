@@ -154,8 +154,8 @@ def test_unusable_parquet(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("no/such/file.json", "there is no metadata file no/such/file.json"),
-        ("", "an empty path names no file"),
-        (".", "cannot be read"),
+        ("", "must be a path or an address, not ''"),
+        (".", "is a folder, no metadata file; give 'wordnet'"),
         ("nosuch://bucket/m.json", "Protocol not known"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
 from metacurate.errors import UserError
 from metacurate.metadata.store import Metadata
+from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -91,18 +91,11 @@ def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
 
 def _read(address: str) -> tuple[bytes, str]:
     """A file's content and its address; a run's folder stands for its data card."""
-    try:
-        if Folder(address).exists(DATACARD_FILE):
-            address = Folder(address).address(DATACARD_FILE)
-        folder, name = os.path.split(address)
-        with Folder(folder or ".").open(name) as file:
-            return file.read(), address
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no file {address}") from None
-    except IsADirectoryError:
-        raise UserError(
-            f"{address} holds no {DATACARD_FILE}: finish the run, or name a file"
-        ) from None
+    if Folder(address).exists(DATACARD_FILE):
+        address = Folder(address).address(DATACARD_FILE)
+    advice = f"; name a file, or the folder of a finished run ({DATACARD_FILE})"
+    with open_input(address, advice=advice) as file:
+        return file.read(), address
 
 
 def _parse(content: bytes, address: str) -> Any:

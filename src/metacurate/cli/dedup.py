@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def dedup_command(
     pool: PoolInputs,
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
     blocklist: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="Drop these: one domain (its subdomains too) or image URL a line.",

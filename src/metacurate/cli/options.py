@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metacurate.errors import UserError, first_line
+from metacurate.errors import UserError
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ def _defaults_from_file(context: typer.Context, address: str | None) -> str | No
     """Make a TOML file's values the defaults of the command's options."""
     if address is None:
         return None
-    values = _read_toml(address)
+    from metacurate.runtime.inputs import read_toml
+
+    values = read_toml(address)
     parameters = {option: p for p in context.command.params for option in p.opts}
     unknown = [key for key in values if f"--{key}" not in parameters]
     if unknown:
@@ -48,21 +49,6 @@ def _defaults_from_file(context: typer.Context, address: str | None) -> str | No
         defaults[str(parameter.name)] = [value] if many else value
     context.default_map = {**(context.default_map or {}), **defaults}
     return address
-
-
-def _read_toml(address: str) -> dict[str, Any]:
-    from metacurate.runtime.storage import open_file
-
-    try:
-        with open_file(address) as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"there is no configuration file {address}") from None
-    except OSError as error:
-        said = error.strerror or first_line(error)
-        raise UserError(f"the configuration {address} cannot be read: {said}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{address} is no valid TOML: {error}") from None
 
 
 def only_given(values: Mapping[str, Any]) -> dict[str, Any]:

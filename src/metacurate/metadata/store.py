@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from metacurate.arguments import address_of, listed
+from metacurate.arguments import listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.runtime.storage import create_file, resolve
+from metacurate.runtime.inputs import open_input
+from metacurate.runtime.storage import as_address, create_file
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
@@ -263,7 +264,7 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
         UserError: There is no such file, it has another form or is larger than 4 GiB, or its
             entries are not valid (see ``make_metadata``).
     """
-    source = address_of("source", source)
+    source = as_address(source, "source")
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
     content = _read(source)
@@ -296,17 +297,13 @@ _JSON_KINDS = {
 def _read(source: str) -> bytes:
     """The content of a file, unpacked if it is gzip."""
     try:
-        filesystem, path = resolve(source)
-        with filesystem.open(path, "rb") as file:
+        advice = f"; give {BUILT_IN!r}, or a JSON or Parquet file"
+        with open_input(source, "metadata file", advice) as file:
             content = _read_bounded(file, source)
         if content[:2] == GZIP_MAGIC:
             with gzip.open(io.BytesIO(content)) as unpacked:
                 content = _read_bounded(unpacked, source)
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no metadata file {source}; give {BUILT_IN!r}, or a JSON or Parquet file"
-        ) from None
-    except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"the metadata file {source} cannot be read: {error}") from None
     return content
 
@@ -342,7 +339,7 @@ def _from_parquet(content: bytes, source: str) -> Metadata:
 def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     """Write the entries as a JSON array in UTF-8, one entry a line; the other columns are lost."""
     text = json.dumps(metadata.entries.to_pylist(), ensure_ascii=False, separators=(",\n", ":"))
-    with create_file(address_of("address", address)) as file:
+    with create_file(as_address(address, "address")) as file:
         file.write(text.encode() + b"\n")
 
 
@@ -352,5 +349,5 @@ def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     for name in OPTIONAL_COLUMNS:
         if (values := getattr(metadata, name)) is not None:
             columns[name] = values
-    with create_file(address_of("address", address)) as file:
+    with create_file(as_address(address, "address")) as file:
         pq.write_table(pa.table(columns), file, compression="zstd", row_group_size=ROWS_PER_GROUP)

@@ -14,7 +14,7 @@ from metacurate.formats.table import format_of, formats, known_suffixes
 from metacurate.formats.types import common_schema
 from metacurate.pool import columns
 from metacurate.pool.columns import PAIRS, RESERVED, Needs, ResolvedColumns
-from metacurate.pool.find import find
+from metacurate.pool.find import find, hint_for
 from metacurate.pool.schema import PoolConfig
 
 OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
@@ -107,7 +107,7 @@ def open_pool(
 ) -> Pool:
     """Find the files that the inputs name and look at each: format, columns, size, fingerprint.
 
-    ``inputs``: files, folders or globs, as paths or fsspec addresses. A file that cannot be used is
+    ``inputs``: see ``runtime.find``. A file that cannot be used is
     listed in ``Pool.bad_files``. Raises UserError if an input names no file, if no file can be
     used, or if it is not clear which column holds the URL or the text. ``needs``: which columns
     there must be. ``reserved``: names under which no columns of the pool's own are carried.
@@ -115,11 +115,11 @@ def open_pool(
     found = find(inputs)
     with ThreadPoolExecutor(OPEN_FILES) as threads:
         looked = list(
-            threads.map(lambda address: _look_at(address, config, needs, reserved), found.files)
+            threads.map(lambda file: _look_at(file.address, config, needs, reserved), found.files)
         )
     usable = [(file, file.columns) for file in looked if file.columns is not None]
     bad = [(file.address, file.reason) for file in looked if file.columns is None]
-    bad = sorted([*bad, *found.unusable])
+    bad = sorted([*bad, *((file.shown, file.fault) for file in found.unusable)])
     if not usable:
         address, reason = bad[0]
         others = f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else ""
@@ -137,8 +137,8 @@ def open_pool(
         bad_files=bad,
         schema=schema,
         rows=sum(sum(file.pieces or ()) for file, _ in usable),
-        ignored=found.ignored,
-        hint=found.hint,
+        ignored=len(found.others),
+        hint=hint_for(found.others),
     )
 
 

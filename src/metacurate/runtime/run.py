@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from metacurate.errors import UserError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
+from metacurate.runtime.find import expand_lists
 from metacurate.runtime.manifest import MANIFEST
 from metacurate.runtime.storage import (
     SCRATCH,
@@ -87,7 +88,8 @@ def open_run(
 
     Args:
         out: The output folder, a local path or any fsspec address.
-        inputs: Files, folders and globs that the run reads; none may overlap ``out``.
+        inputs: Files, folders, patterns and lists that the run reads (``find``); none may overlap
+            ``out``.
         engine: The name of an engine, or one that is running (it then stays open).
         address: Of a Ray cluster.
         workers: Processes; all cores if None.
@@ -99,10 +101,10 @@ def open_run(
     Raises:
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
     """
-    folder = Folder(as_address(out))
+    folder = Folder(as_address(out, "out"))
     if existing:
         require(folder)
-    for given in inputs:
+    for given in expand_lists([as_address(given, "inputs") for given in inputs]):
         refuse_overlap(folder.url, as_address(given))
     with ExitStack() as stack:
         stack.enter_context(unrecorded())

@@ -89,7 +89,8 @@ def reshard(
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
-        names = tuple(find_tars(tars).names)
+        found = find_tars(tars)
+        names = tuple(found.names)
         pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", COLUMNS))
         pool.require_all()
         units = pool.units
@@ -101,7 +102,7 @@ def reshard(
                 "".join(pool.fingerprints.values()).encode()
             ).hexdigest(),
             "tars": tars,
-            "tars_fingerprint": fingerprint(Folder(tars), names),
+            "tars_fingerprint": fingerprint(found),
             "samples_per_tar": samples_per_tar,
         }
         totals = finished(folder, COPY, config)
