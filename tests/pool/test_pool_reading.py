@@ -291,7 +291,7 @@ def test_headerless_conceptual_captions(tmp_path: Path, url_first: bool, suffix:
 def test_what_is_ambiguous_or_missing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"url": URLS, "caption": TEXTS, "title": TEXTS}), path)
-    with pytest.raises(UserError, match=r"caption, title; choose with --text-col"):
+    with pytest.raises(UserError, match=r"caption, title; choose with text_cols"):
         open_pool([str(tmp_path)], PoolConfig())
     with pytest.raises(UserError, match="has no column 'nope'"):
         open_pool([str(tmp_path)], PoolConfig(text_cols=("nope",)))
@@ -310,7 +310,7 @@ def test_what_is_ambiguous_or_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="column 'caption' holds int64, not text"):
         open_pool([str(tmp_path)], PoolConfig())
     pq.write_table(pa.table({"a": TEXTS, "b": TEXTS}), path)
-    with pytest.raises(UserError, match="--url-col or --key-col"):
+    with pytest.raises(UserError, match="url_col or key_col"):
         open_pool([str(tmp_path)], PoolConfig())
 
 

@@ -206,7 +206,9 @@ def load_page_identifier(config: ExtractConfig) -> CarefulIdentifier | None:
     if config.page_language == "none":
         return None
     if config.identifier == "none":
-        raise UserError("--page-language needs a language identifier; leave out --identifier none")
+        raise ArgumentError(
+            "{page_language} needs a language identifier; leave out {identifier} none"
+        )
     return load_identifier(config.page_language)
 
 

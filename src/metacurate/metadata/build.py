@@ -333,13 +333,13 @@ def _notes(
                 f"no bigram of {config.min_bigram_count} or more occurrences can reach a PMI of "
                 f"{config.min_pmi:g} in {tokens:,} tokens (the most is log2(tokens / count) = "
                 f"{math.log2(tokens / config.min_bigram_count):.2f}): "
-                "use a lower --min-pmi, or --best-bigrams"
+                "require a lower PMI, or take the best bigrams by their number"
             )
         elif most < config.min_count:
             notes.append(
                 f"in {tokens:,} tokens only bigrams of at most {int(most):,} occurrences reach a "
-                f"PMI of {config.min_pmi:g}; --best-bigrams with --min-bigram-count takes "
-                "frequent ones"
+                f"PMI of {config.min_pmi:g}; the best bigrams by their number, with a least "
+                "count, are frequent ones"
             )
     for stage, totals in done.items():
         if lost := totals.get("losses"):

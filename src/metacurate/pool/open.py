@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint, open_source
 from metacurate.formats.table import format_of, formats, known_suffixes
 from metacurate.formats.types import common_schema
@@ -97,6 +97,7 @@ class _Looked:
     reason: str = ""
     pieces: tuple[int, ...] | None = None  # rows of each
     fingerprint: str = ""
+    advice: str = ""
 
 
 def open_pool(
@@ -122,8 +123,13 @@ def open_pool(
     bad = sorted([*bad, *((file.shown, file.fault) for file in found.unusable)])
     if not usable:
         address, reason = bad[0]
-        others = f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else ""
-        raise UserError(f"{address} {reason}{others}")
+        advice = next((file.advice for file in looked if file.address == address), "")
+        raise ArgumentError(
+            "{file} {reason}{others}" + (advice and f"; {advice}"),
+            file=address,
+            reason=reason,
+            others=f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else "",
+        )
     schema = common_schema([resolved.carried for _, resolved in usable])
     units: list[Unit] = []
     for file, resolved in usable:
@@ -171,4 +177,4 @@ def _look_at(address: str, config: PoolConfig, needs: Needs, reserved: Sequence[
     except FileNotFoundError:
         raise UserError(f"{address}: no such file") from None
     except UnusableFile as error:
-        return _Looked(address, form, None, str(error))
+        return _Looked(address, form, None, str(error), advice=error.advice)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.storage import Folder, Written, checksum
 from metacurate.version import __version__
 
@@ -90,10 +90,11 @@ def begin(
         if not (overwrite or stale or replace):
             found = differences(section["config"], config)
             more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
-            raise UserError(
-                f"{folder.url} holds a run with other settings: "
-                f"{'; '.join(found[:SHOWN_DIFFERENCES])}{more}; "
-                "use --overwrite to redo it or another --out"
+            raise ArgumentError(
+                "{folder} holds a run with other settings: {differences}; use {overwrite} to redo "
+                "it or another {out}",
+                folder=folder.url,
+                differences="; ".join(found[:SHOWN_DIFFERENCES]) + more,
             )
         # Marked before anything is removed: an interruption here leaves nothing that looks done.
         outdated = [s for s in _with_downstream(stage) if s.name in sections]
@@ -106,9 +107,9 @@ def begin(
             del sections[old.name]
         section = None
     elif section is None and (found := stage.present(folder)):
-        raise UserError(
-            f"{folder.address(found[0])} is there already and was not made by this command; "
-            "use another --out"
+        raise ArgumentError(
+            "{file} is there already and was not made by this command; use another {out}",
+            file=folder.address(found[0]),
         )
     if section is None:
         sections[stage.name] = {"config": config, "state": "running", "planned": 0}
@@ -308,7 +309,7 @@ def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
     """How far each stage is; ``held``: whether a process holds the folder (else it has stopped)."""
     stages = read_manifest(folder)["stages"]
     if not stages:
-        raise UserError(f"{folder.url} holds no run; give the folder named by --out")
+        raise UserError(f"{folder.url} holds no run; give the output folder of a run")
     found = {}
     for name, section in stages.items():
         state, planned = section["state"], section["planned"]

@@ -224,8 +224,11 @@ class Folder:
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError as error:
-            raise UserError(
-                f"{self.address(name)} is damaged ({error}); remove {self.url} or use another --out"
+            raise ArgumentError(
+                "{file} is damaged ({error}); remove {folder} or use another {out}",
+                file=self.address(name),
+                error=error,
+                folder=self.url,
             ) from None
 
     def open(self, name: str) -> IO[bytes]:
