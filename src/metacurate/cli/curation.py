@@ -13,8 +13,10 @@ from metacurate.cli.options import (
     AsJson,
     ConfigFile,
     Options,
+    PoolInputs,
     only_given,
     open_run,
+    reads_pool,
     runs,
     show,
     summary_table,
@@ -30,14 +32,6 @@ if TYPE_CHECKING:
 PIPELINE = "metacurate.pipeline"
 """What local workers import before they start."""
 
-PoolInputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="POOL...",
-        help="Files, folders or globs (local or s3://, gs://, ...): Parquet, CSV, TSV, JSONL.",
-        show_default=False,
-    ),
-]
 MetadataSource = Annotated[
     str,
     typer.Option(
@@ -49,22 +43,6 @@ MetadataSource = Annotated[
 ]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
 RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of a run.")]
-UrlCol = Annotated[
-    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
-]
-TextCol = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
-    ),
-]
-KeyCol = Annotated[
-    str | None,
-    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
-]
-RowsPerUnit = Annotated[
-    int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
-]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -109,14 +87,6 @@ Rule = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-def _pool_config(
-    url_col: str | None, text_col: list[str] | None, key_col: str | None, rows_per_unit: int
-) -> PoolConfig:
-    from metacurate.pool.schema import PoolConfig
-
-    return PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit)
-
-
 def _balance_settings(
     t: float | None, p: float | None, target_size: int | None, seed: int, expect_survival: float
 ) -> Balance:
@@ -128,6 +98,7 @@ def _balance_settings(
 
 @app.command("curate")
 @runs
+@reads_pool
 def curate_command(
     pool: PoolInputs,
     out: Out,
@@ -138,14 +109,11 @@ def curate_command(
     rule: Rule = "v1",
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
-    url_col: UrlCol = None,
-    text_col: TextCol = None,
-    key_col: KeyCol = None,
-    rows_per_unit: RowsPerUnit = 500_000,
     report: Annotated[
         bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
     ] = True,
     *,
+    pool_config: PoolConfig,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -160,7 +128,6 @@ def curate_command(
 
     settings = _balance_settings(t, p, target_size, seed, expect_survival)
     start = time.monotonic()
-    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.metadata.store import load_metadata
@@ -173,16 +140,14 @@ def curate_command(
 
 @app.command("match")
 @runs
+@reads_pool
 def match_command(
     pool: PoolInputs,
     out: Out,
     metadata: MetadataSource = "wordnet",
     rule: Rule = "v1",
-    url_col: UrlCol = None,
-    text_col: TextCol = None,
-    key_col: KeyCol = None,
-    rows_per_unit: RowsPerUnit = 500_000,
     *,
+    pool_config: PoolConfig,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -193,7 +158,6 @@ def match_command(
     """
     from metacurate.curation.matching.spacing import check_rule
 
-    pool_config = _pool_config(url_col, text_col, key_col, rows_per_unit)
     check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.curation.match import match
