@@ -88,7 +88,7 @@ Address = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Redo what the output folder holds with other settings."),
+    typer.Option("--overwrite", help="Redo what the output folder holds, with these settings."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")

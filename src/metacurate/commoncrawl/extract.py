@@ -153,7 +153,9 @@ def extract_pool(
         def totals(shards: list[Statistics]) -> Statistics:
             return {"files": len(files), **add_statistics(shards)}
 
-        return run_stage(run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals)
+        return run_stage(
+            run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals, alone=True
+        )
 
 
 def tell_bad_files(totals: Statistics) -> None:

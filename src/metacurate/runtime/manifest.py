@@ -97,9 +97,7 @@ def begin(
                 differences="; ".join(found[:SHOWN_DIFFERENCES]) + more,
             )
         # Marked before anything is removed: an interruption here leaves nothing that looks done.
-        outdated = [s for s in _with_downstream(stage) if s.name in sections]
-        for old in outdated:
-            sections[old.name]["state"] = "stale"
+        outdated = _mark_stale(sections, stage)
         folder.write_json(MANIFEST, manifest)
         for old in outdated:
             for name in (f"state/{old.name}", *(() if replace else old.present(folder))):
@@ -124,6 +122,14 @@ def begin(
     section |= {"state": "running", "damaged": lost}
     folder.write_json(MANIFEST, manifest)
     return None
+
+
+def _mark_stale(sections: dict[str, Any], stage: Stage) -> list[Stage]:
+    """Mark a stage and those downstream; returns those that there are."""
+    outdated = [s for s in _with_downstream(stage) if s.name in sections]
+    for old in outdated:
+        sections[old.name]["state"] = "stale"
+    return outdated
 
 
 def _with_downstream(stage: Stage) -> Iterator[Stage]:
@@ -193,6 +199,13 @@ def reopen(folder: Folder, stage: Stage) -> None:
     if section is not None and section["state"] == "done":
         section["state"] = "running"
         folder.write_json(MANIFEST, manifest)
+
+
+def void(folder: Folder, stage: Stage) -> None:
+    """Have a stage and those downstream begin anew, without what they made."""
+    manifest = read_manifest(folder)
+    _mark_stale(manifest["stages"], stage)
+    folder.write_json(MANIFEST, manifest)
 
 
 def discard(folder: Folder, names: Collection[str]) -> None:

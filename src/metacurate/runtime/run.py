@@ -60,8 +60,8 @@ class RunOptions(TypedDict, total=False):
 
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
     cluster; ``workers``: processes, all cores if not given; ``overwrite``: redo what the output
-    folder holds with other settings instead of refusing; ``show_progress``: report progress on
-    standard error.
+    folder holds, finished or with other settings, instead of taking it or refusing;
+    ``show_progress``: report progress on standard error.
     """
 
     engine: str | Engine

@@ -92,7 +92,9 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
             unread = dict(sorted(found.unread.items()))
             return {"tars": len(names), "unread_files": unread, **add_statistics(shards)}
 
-        return run_stage(run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals)
+        return run_stage(
+            run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals, alone=True
+        )
 
 
 def fingerprint(found: TarFiles) -> str:
