@@ -72,6 +72,9 @@ def arrows(modules: dict[str, Module]) -> Iterator[Arrow]:
         yield from sorted(found)
 
 
+PLUGINS = "metacurate.plugins"
+
+
 def _named(module: Module, modules: dict[str, Module]) -> Iterator[tuple[str, int]]:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
@@ -82,7 +85,8 @@ def _named(module: Module, modules: dict[str, Module]) -> Iterator[tuple[str, in
             full = [f"{base}.{alias.name}" for alias in node.names]
             names = [name if name in modules else base for name in full]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value]
+            # The names of entry point groups are those of rooms; nothing is imported by them.
+            names = [] if module.name == PLUGINS else [node.value]
         else:
             continue
         yield from ((name, node.lineno) for name in names if name in modules)

@@ -143,3 +143,27 @@ def test_circles() -> None:
         ["d", "e"],
         ["a", "b", "c"],
     ]
+
+
+# Options of other programs, commands to give as they stand, and the variables of a style sheet.
+OPTIONS_SPELT_OUT = ("torchrun --", "--chart-", " --verify'")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+
+def test_the_library_speaks_of_arguments_not_options() -> None:
+    """A message for both Python and the command line: the command line spells the option."""
+    spelt = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        if "cli" in path.relative_to(SOURCE).parts:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        docs = {ast.get_docstring(n, clean=False) for n in nodes if isinstance(n, DOCUMENTED)}
+        texts = {n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is str}
+        spelt += [
+            f"{path.name}: {text}"
+            for text in texts - docs
+            if re.search(r"(?<![\w-])--[a-z]", text)
+            and not any(allowed in text for allowed in OPTIONS_SPELT_OUT)
+        ]
+    assert spelt == []

@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 import metacurate as mc
 from conftest import EMOJI_POOL, Command
 from metacurate.arguments import (
-    address_of,
-    addresses_of,
     listed,
     number,
     parse_number,
@@ -28,6 +26,7 @@ from metacurate.arguments import (
 )
 from metacurate.curation.settings import Balance
 from metacurate.errors import ArgumentError
+from metacurate.runtime.storage import as_address, as_addresses
 
 
 @pytest.mark.parametrize(
@@ -82,9 +81,9 @@ def test_what_is_no_whole_number_is_told(written: Any) -> None:
         (lambda: whole("n", 1.0), "n must be a whole number, not 1.0"),
         (lambda: number("x", "10"), "x must be a number, not '10'"),
         (lambda: number("x", 10**400), f"x must be a number, not 1{'0' * 59}..."),
-        (lambda: address_of("out", 3), "out must be a path or an address, not 3"),
-        (lambda: address_of("out", b"x"), "out must be a path or an address, not b'x'"),
-        (lambda: addresses_of("pool", [3]), "pool must be a path or an address, not 3"),
+        (lambda: as_address(3, "out"), "out must be a path or an address, not 3"),
+        (lambda: as_address(b"x", "out"), "out must be a path or an address, not b'x'"),
+        (lambda: as_addresses([3], "pool"), "pool must be a path or an address, not 3"),
     ],
 )
 def test_checks_say_what_is_right(call: Callable[[], Any], message: str) -> None:

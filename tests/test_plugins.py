@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from metacurate.errors import UserError
+from metacurate.formats.table import formats
 from metacurate.plugins import GROUPS, load_plugin
 from metacurate.texts.rules import TextRules, drop_reason
 
@@ -80,3 +81,10 @@ def test_text_rules_come_after_the_built_in_ones() -> None:
     assert [drop_reason(t, rules) for t in texts] == ["text too short", "about a dog", None]
     with pytest.raises(UserError, match="there is no text rule 'no'"):
         TextRules(own=("no",))
+
+
+@pytest.mark.usefixtures("package")
+def test_a_broken_format_is_named() -> None:
+    formats.cache_clear()
+    with pytest.raises(UserError, match=r"the format 'broken' cannot be loaded: .*nothing"):
+        formats()

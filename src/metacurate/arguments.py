@@ -1,4 +1,4 @@
-"""What a caller gives, checked: numbers (also as people write them), lists of strings, paths.
+"""What a caller gives, checked: numbers (also as people write them) and lists of strings.
 
 Each check takes the argument's name first and raises ``ArgumentError`` about it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 import re
 from collections.abc import Iterable, Mapping, Set
 from fractions import Fraction
@@ -115,21 +114,3 @@ def listed(name: str, values: Any, what: str = "strings") -> Any:
             f"{{{name}}} must be a list of {what}, not {{value}}", value=shown(values)
         )
     return values if hasattr(values, "__len__") else list(values)
-
-
-def address_of(name: str, value: Any) -> str:
-    """A path (a string or any ``os.PathLike`` of one, such as ``pathlib.Path``) or an address."""
-    if isinstance(value, str | os.PathLike):
-        address = os.fspath(value)
-        if isinstance(address, str):
-            return address
-    raise ArgumentError(
-        f"{{{name}}} must be a path or an address, not {{value}}", value=shown(value)
-    )
-
-
-def addresses_of(name: str, values: Any) -> list[str]:
-    """One path or address, or a list of them (see ``address_of``)."""
-    if isinstance(values, str | os.PathLike):
-        return [address_of(name, values)]
-    return [address_of(name, value) for value in listed(name, values, "paths")]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Unpack
 
-from metacurate.arguments import address_of, addresses_of
 from metacurate.curation.balance import balance
 from metacurate.curation.count import count
 from metacurate.curation.datacard import DataCard, write_datacard
@@ -23,6 +22,7 @@ from metacurate.report.build import write_report
 from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.storage import as_address, as_addresses
 from metacurate.texts.languages import LanguageMap, load_language_map
 
 
@@ -56,7 +56,8 @@ def curate(
     has its own threshold (Meta CLIP 2, arXiv 2507.22062; docs/worldwide.md).
 
     Args:
-        pool: Files, folders or globs, as local paths or fsspec addresses (docs/pools.md).
+        pool: Files, folders, patterns or ``@LIST``s, as local paths or fsspec addresses
+            (docs/pools.md).
         metadata: ``"wordnet"``, a JSON or Parquet file of entries, a folder with one for each
             language, a list of entries, or loaded ``Metadata``.
         out: The output folder; the subset is ``out/curated/*.parquet``.
@@ -100,12 +101,12 @@ def curate(
         check_rule(rule)
     if not isinstance(language_map, LanguageMap):
         language_map = load_language_map(language_map)
-    inputs = addresses_of("pool", pool)
+    inputs = as_addresses(pool, "pool")
     if isinstance(metadata, str | PathLike):
         metadata = load_metadata(metadata)
     elif not isinstance(metadata, Metadata):
         metadata = make_metadata(metadata)
-    with open_run(address_of("out", out), inputs=inputs, preload=__name__, **options) as run:
+    with open_run(as_address(out, "out"), inputs=inputs, preload=__name__, **options) as run:
         return curate_run(
             run,
             inputs,

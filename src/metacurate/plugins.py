@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from metacurate.errors import UserError
+from metacurate.errors import UserError, first_line
 
 Made = TypeVar("Made", bound=Callable)
 
 GROUPS = {
     "engine": "metacurate.engines",
     "evaluation task": "metacurate.tasks",
+    "format": "metacurate.formats",
     "language identifier": "metacurate.identifiers",
     "metadata source": "metacurate.metadata_sources",
     "scorer": "metacurate.scorers",
@@ -44,15 +45,26 @@ def load_plugin(
     else:
         known = [*sorted({*shipped, *points.names, *also}), "MODULE:NAME"]
         raise UserError(f"there is no {what} {name!r}; known are {', '.join(known)}")
-    sys.path.insert(0, "")
-    try:
-        found: Any = functools.reduce(
-            getattr, point.attr.split("."), importlib.import_module(point.module)
-        )
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the {what} {name!r} cannot be loaded: {error}") from None
-    finally:
-        sys.path.remove("")
+    found = _load(what, point)
     if not callable(found):
         raise UserError(f"the {what} {name!r} cannot be called: it must be a function or a class")
     return found
+
+
+def load_all(what: str) -> dict[str, Any]:
+    """All that packages add of one kind, by name. UserError if one cannot be imported."""
+    return {point.name: _load(what, point) for point in entry_points(group=GROUPS[what])}
+
+
+def _load(what: str, point: EntryPoint) -> Any:
+    sys.path.insert(0, "")
+    try:
+        return functools.reduce(
+            getattr, point.attr.split("."), importlib.import_module(point.module)
+        )
+    except Exception as error:
+        raise UserError(
+            f"the {what} {point.name!r} cannot be loaded: {first_line(error)}"
+        ) from None
+    finally:
+        sys.path.remove("")

@@ -490,7 +490,7 @@ def test_short_texts_go_by_their_page(tmp_path: Path) -> None:
     assert table.schema.equals(SCHEMA)
     assert [t["text"] for row in table["texts"].to_pylist() for t in row] == [*english, "Red barn"]
     config = ExtractConfig(identifier="none", page_language="eldc")
-    with pytest.raises(UserError, match="--page-language"):
+    with pytest.raises(UserError, match="page_language"):
         extract_pool([str(source)], str(tmp_path / "no"), config, engine=LocalEngine(1))
 
 

@@ -283,7 +283,7 @@ def test_a_source_may_be_added_later(inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.json"
     build(config_for(inputs, pageviews=()), out)
     before = (tmp_path / "m.build" / "dump" / "part-000000-words-0000.arrow").stat()
-    with pytest.raises(UserError, match="--overwrite"):
+    with pytest.raises(UserError, match="overwrite"):
         build(config_for(inputs), out)
     later = build(config_for(inputs), out, overwrite=True)
     assert (tmp_path / "m.build" / "dump" / "part-000000-words-0000.arrow").stat() == before
@@ -312,7 +312,7 @@ def test_repeated_articles_are_noted(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--out", "m.txt"], "must name a .json file"),
-        (["--wikipedia", "nothing-*.bz2"], "there is no file nothing-"),
+        (["--wikipedia", "nothing-*.bz2"], "no file or folder matches nothing-"),
         (
             ["--source", "films"],
             "no metadata source 'films'; known are bigrams, titles",

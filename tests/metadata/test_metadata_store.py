@@ -155,7 +155,7 @@ def test_unusable_parquet(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("no/such/file.json", "there is no metadata file no/such/file.json"),
-        ("", "an empty path names no file"),
+        ("", "must be a path or an address, not ''"),
         (".", "has no file of a language's metadata"),
         ("nosuch://bucket/m.json", "Protocol not known"),
     ],

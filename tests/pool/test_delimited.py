@@ -207,7 +207,7 @@ def test_rows_longer_than_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_missing_column_is_named_with_its_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("link;text;title\nhttp://a;b;c\n")
-    with pytest.raises(UserError, match=r"text, title; choose with --text-col"):
+    with pytest.raises(UserError, match=r"text, title; choose with text_cols"):
         open_pool([str(tmp_path)], PoolConfig())
     (tmp_path / "a.csv").write_text("address;words\na;b\n")
     with pytest.raises(UserError, match=r"it has address, words"):

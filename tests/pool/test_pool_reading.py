@@ -334,16 +334,16 @@ def test_headerless_conceptual_captions(tmp_path: Path, url_first: bool, suffix:
 def test_what_is_ambiguous_or_missing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"url": URLS, "caption": TEXTS, "title": TEXTS}), path)
-    with pytest.raises(UserError, match=r"caption, title; choose with --text-col"):
+    with pytest.raises(UserError, match=r"caption, title; choose with text_cols"):
         open_pool([str(tmp_path)], PoolConfig())
     with pytest.raises(UserError, match="has no column 'nope'"):
         open_pool([str(tmp_path)], PoolConfig(text_cols=("nope",)))
-    with pytest.raises(UserError, match="no pool file found"):
+    with pytest.raises(UserError, match="there is no file or folder"):
         open_pool([str(tmp_path / "none")], PoolConfig())
-    with pytest.raises(UserError, match="no pool file found"):
+    with pytest.raises(UserError, match="no file or folder matches"):
         open_pool([str(tmp_path / "*.csv")], PoolConfig())
     write(tmp_path / "x.txt", b"text")
-    with pytest.raises(UserError, match="is of no known format"):
+    with pytest.raises(UserError, match="is no pool file; a pool is"):
         open_pool([str(tmp_path / "x.txt")], PoolConfig())
     with pytest.raises(UserError, match="nosuch"):
         open_pool(["nosuch://bucket/a.parquet"], PoolConfig())
@@ -353,7 +353,7 @@ def test_what_is_ambiguous_or_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="column 'caption' holds int64, not text"):
         open_pool([str(tmp_path)], PoolConfig())
     pq.write_table(pa.table({"a": TEXTS, "b": TEXTS}), path)
-    with pytest.raises(UserError, match="--url-col or --key-col"):
+    with pytest.raises(UserError, match="url_col or key_col"):
         open_pool([str(tmp_path)], PoolConfig())
 
 
@@ -390,15 +390,15 @@ def test_finding_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(tmp_path / "_pool")
     names = ["a/c/y.ndjson.gz", "a/z.jsonl", "b.jsonl"]
     found = find([root])
-    assert list(found.files) == [f"{root}/{n}" for n in names]
-    assert found.ignored == 2
+    assert found.require_all() == [f"{root}/{n}" for n in names]
+    assert len(found.others) == 2
     several = find([root, f"{root}/b.jsonl", f"{root}/a/*", f"file://{root}/b.jsonl"])
     assert several.files == found.files
-    assert list(find([f"{root}/*.jsonl"]).files) == [f"{root}/b.jsonl"]
-    assert list(find([f"{root}/.hidden.jsonl"]).files) == [f"{root}/.hidden.jsonl"]
+    assert find([f"{root}/*.jsonl"]).require_all() == [f"{root}/b.jsonl"]
+    assert find([f"{root}/.hidden.jsonl"]).require_all() == [f"{root}/.hidden.jsonl"]
     monkeypatch.chdir(tmp_path)
-    assert list(find(["_pool"]).files) == [f"_pool/{n}" for n in names]
-    assert list(find(["./_pool/b.jsonl", "_pool/b.jsonl"]).files) == ["_pool/b.jsonl"]
+    assert find(["_pool"]).require_all() == [f"_pool/{n}" for n in names]
+    assert find(["./_pool/b.jsonl", "_pool/b.jsonl"]).require_all() == ["_pool/b.jsonl"]
 
 
 def test_other_filesystems() -> None:

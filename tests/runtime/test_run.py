@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 
 from metacurate.dedup.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
+from metacurate.images.duplicates import mark_duplicates
 from metacurate.pipeline import curate
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime import manifest
@@ -23,6 +27,8 @@ from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.run import hold, is_held, open_run, refuse_overlap
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.ingest import ingest
+from metacurate.webdataset.reshard import reshard
 
 Command = Callable[..., Any]
 ONE = LocalEngine(1)
@@ -303,7 +309,7 @@ def double(task: tuple[str, int]) -> Statistics:
 def doubled(out: Path, stage: Stage = STAGE, **options: Any) -> Statistics:
     tasks = [(str(out), n) for n in range(3)]
     with open_run(out, engine=ONE, **options) as run:
-        return run_stage(run, stage, {"factor": 2}, tasks, double, unit="numbers")
+        return run_stage(run, stage, {"factor": 2}, tasks, double, unit="numbers", alone=True)
 
 
 def test_a_stage_of_another_format_is_refused_and_a_newer_package_is_not(
@@ -314,6 +320,66 @@ def test_a_stage_of_another_format_is_refused_and_a_newer_package_is_not(
     assert doubled(tmp_path) == {"numbers": 3}
     with pytest.raises(UserError, match="format was 1, is now 2"):
         doubled(tmp_path, Stage("double", ("doubled",), format=2))
+
+
+def copied(tars: str, out: str, **options: Any) -> Statistics:
+    return reshard([str(Path(tars).parent / "pool" / "pool")], tars, out, **options)
+
+
+def marked(tars: str, out: str, **options: Any) -> Statistics:
+    shutil.copytree(tars, out, dirs_exist_ok=True)
+    return mark_duplicates(out, **options)
+
+
+def merged(tars: str, out: str, most: int = 0, **options: Any) -> Statistics:
+    config = DedupConfig(max_images_per_text=most)
+    return dedup([str(Path(tars).parent / "pool")], out, config, PoolConfig(), **options)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (ingest, "pool/part-000000.parquet"),
+        (copied, "00000.tar"),
+        (marked, "duplicates/00000.parquet"),
+        (merged, "pool/part-000000.parquet"),
+        (partial(merged, most=5), "pool/part-000000.parquet"),
+    ],
+)
+def test_overwrite_makes_a_finished_run_anew(
+    function: Callable[..., Statistics], name: str, tmp_path: Path
+) -> None:
+    """Also with the same settings: what the user adds is recorded by its name only."""
+    tars, out = tmp_path / "tars", tmp_path / "out"
+    tars.mkdir()
+    with tarfile.open(tars / "00000.tar", "w") as tar:
+        for member, content in {"a.jpg": b"no image", "a.txt": b"a cat"}.items():
+            facts = tarfile.TarInfo(member)
+            facts.size = len(content)
+            tar.addfile(facts, io.BytesIO(content))
+    row = {"key": "a", "status": "success", "sha256": "0" * 64}
+    pq.write_table(pa.Table.from_pylist([row]), tars / "00000.parquet")
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
+    totals = function(str(tars), str(out), engine=ONE)
+    before = (out / name).read_bytes()
+    flip(out / name)
+    assert function(str(tars), str(out), engine=ONE) == totals
+    assert (out / name).read_bytes() != before
+    assert function(str(tars), str(out), engine=ONE, overwrite=True) == totals
+    assert (out / name).read_bytes() == before
+
+
+def test_overwrite_lets_a_stopped_run_resume(tmp_path: Path) -> None:
+    """Else a run that is killed again and again would never end."""
+    doubled(tmp_path)
+    state = json.loads((tmp_path / "manifest.json").read_text())
+    state["stages"]["double"]["state"] = "running"
+    (tmp_path / "manifest.json").write_text(json.dumps(state))
+    (tmp_path / "doubled/1.txt").write_bytes(b"9")
+    assert doubled(tmp_path, overwrite=True) == {"numbers": 3}
+    assert (tmp_path / "doubled/1.txt").read_bytes() == b"9"
+    assert doubled(tmp_path, overwrite=True) == {"numbers": 3}
+    assert (tmp_path / "doubled/1.txt").read_bytes() == b"2"
 
 
 def test_status_tells_stopped_from_running(tmp_path: Path) -> None:

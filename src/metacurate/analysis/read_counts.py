@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,6 +16,7 @@ from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
 from metacurate.errors import UserError
 from metacurate.metadata.store import Block, Metadata
+from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -163,18 +163,11 @@ def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
 
 def _read(address: str) -> tuple[bytes, str]:
     """A file's content and its address; a run's folder stands for its data card."""
-    try:
-        if Folder(address).exists(DATACARD_FILE):
-            address = Folder(address).address(DATACARD_FILE)
-        folder, name = os.path.split(address)
-        with Folder(folder or ".").open(name) as file:
-            return file.read(), address
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no file {address}") from None
-    except IsADirectoryError:
-        raise UserError(
-            f"{address} holds no {DATACARD_FILE}: finish the run, or name a file"
-        ) from None
+    if Folder(address).exists(DATACARD_FILE):
+        address = Folder(address).address(DATACARD_FILE)
+    advice = f"; name a file, or the folder of a finished run ({DATACARD_FILE})"
+    with open_input(address, advice=advice) as file:
+        return file.read(), address
 
 
 def _parse(content: bytes, address: str) -> Any:

@@ -71,6 +71,7 @@ def _options(arguments: Sequence[str]) -> Callable[[str], str]:
 
     It is the option whose parameter has the argument's name (or its singular: ``text_cols`` and
     ``--text-col``); of an argument without an option, such as the pool, its name in the usage line.
+    What the command does not take (a key of a configuration file) keeps its name.
     """
     command = typer.main.get_command(app)
     for argument in arguments:
@@ -82,8 +83,7 @@ def _options(arguments: Sequence[str]) -> Callable[[str], str]:
         spellings[parameter.name] = long[0] if long else str(parameter.name).upper()
 
     def spell(name: str) -> str:
-        rule = f"--{name.replace('_', '-')}"
-        return spellings.get(name) or spellings.get(name.removesuffix("s")) or rule
+        return spellings.get(name) or spellings.get(name.removesuffix("s")) or name
 
     return spell
 

@@ -13,8 +13,10 @@ from metacurate.cli.options import (
     AsJson,
     ConfigFile,
     Options,
+    PoolInputs,
     only_given,
     open_run,
+    reads_pool,
     runs,
     show,
     summary_table,
@@ -31,14 +33,6 @@ if TYPE_CHECKING:
 PIPELINE = "metacurate.pipeline"
 """What local workers import before they start."""
 
-PoolInputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="POOL...",
-        help="Files, folders or globs (local or s3://, gs://, ...): Parquet, CSV, TSV, JSONL.",
-        show_default=False,
-    ),
-]
 MetadataSource = Annotated[
     str,
     typer.Option(
@@ -51,26 +45,6 @@ MetadataSource = Annotated[
 ]
 Out = Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")]
 RunFolder = Annotated[str, typer.Argument(metavar="DIR", help="The output folder of a run.")]
-UrlCol = Annotated[
-    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
-]
-TextCol = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
-    ),
-]
-KeyCol = Annotated[
-    str | None,
-    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
-]
-LangCol = Annotated[
-    str | None,
-    typer.Option(
-        help="Column with the language of a row's texts (with metadata of several languages).",
-        show_default="within texts, else found by its name",
-    ),
-]
 LanguageMapFile = Annotated[
     str | None,
     typer.Option(
@@ -78,9 +52,6 @@ LanguageMapFile = Annotated[
         metavar="FILE",
         help="JSON {label: language} that changes which metadata language a label means.",
     ),
-]
-RowsPerUnit = Annotated[
-    int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
 ]
 Threshold = Annotated[
     float | None,
@@ -152,18 +123,6 @@ Rule = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
-def _pool_config(
-    url_col: str | None,
-    text_col: list[str] | None,
-    key_col: str | None,
-    lang_col: str | None,
-    rows_per_unit: int,
-) -> PoolConfig:
-    from metacurate.pool.schema import PoolConfig
-
-    return PoolConfig(url_col, key_col, tuple(text_col or ()), lang_col, rows_per_unit)
-
-
 def _balance_settings(
     t: float | None,
     p: float | None,
@@ -197,6 +156,7 @@ def named_amounts(values: list[str] | None) -> tuple[tuple[str, float], ...]:
 
 @app.command("curate")
 @runs
+@reads_pool
 def curate_command(
     pool: PoolInputs,
     out: Out,
@@ -212,15 +172,11 @@ def curate_command(
     t_of: ThresholdOf = None,
     choose_text: ChooseText = "any",
     language_map: LanguageMapFile = None,
-    url_col: UrlCol = None,
-    text_col: TextCol = None,
-    key_col: KeyCol = None,
-    lang_col: LangCol = None,
-    rows_per_unit: RowsPerUnit = 500_000,
     report: Annotated[
         bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
     ] = True,
     *,
+    pool_config: PoolConfig,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -237,7 +193,6 @@ def curate_command(
         t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
     )
     start = time.monotonic()
-    pool_config = _pool_config(url_col, text_col, key_col, lang_col, rows_per_unit)
     if rule is not None:
         check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
@@ -255,18 +210,15 @@ def curate_command(
 
 @app.command("match")
 @runs
+@reads_pool
 def match_command(
     pool: PoolInputs,
     out: Out,
     metadata: MetadataSource = "wordnet",
     rule: Rule = None,
     language_map: LanguageMapFile = None,
-    url_col: UrlCol = None,
-    text_col: TextCol = None,
-    key_col: KeyCol = None,
-    lang_col: LangCol = None,
-    rows_per_unit: RowsPerUnit = 500_000,
     *,
+    pool_config: PoolConfig,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -277,7 +229,6 @@ def match_command(
     """
     from metacurate.curation.matching.spacing import check_rule
 
-    pool_config = _pool_config(url_col, text_col, key_col, lang_col, rows_per_unit)
     if rule is not None:
         check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:

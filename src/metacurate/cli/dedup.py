@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
-from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
+from metacurate.cli.options import (
+    AsJson,
+    ConfigFile,
+    Options,
+    PoolInputs,
+    reads_pool,
+    runs,
+    show,
+    summary_table,
+)
 from metacurate.cli.pool import TextRule, pool_app
+
+if TYPE_CHECKING:
+    from metacurate.pool.schema import PoolConfig
 
 
 @pool_app.command("dedup")
 @runs
+@reads_pool
 def dedup_command(
     pool: PoolInputs,
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
     blocklist: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="Drop these: one domain (its subdomains too) or image URL a line.",
@@ -65,11 +76,8 @@ def dedup_command(
     shard_rows: Annotated[
         int, typer.Option(min=1, help="About how many rows make one output shard.")
     ] = 500_000,
-    url_col: UrlCol = None,
-    text_col: TextCol = None,
-    key_col: KeyCol = None,
-    rows_per_unit: RowsPerUnit = 500_000,
     *,
+    pool_config: PoolConfig,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -86,7 +94,6 @@ def dedup_command(
     from metacurate.dedup.blocklist import Blocklist, read_blocklist
     from metacurate.dedup.dedup import DedupConfig, dedup
     from metacurate.errors import UserError
-    from metacurate.pool.schema import PoolConfig
     from metacurate.texts.rules import TextRules
 
     if keep_repeats and dedup_texts is None:
@@ -111,7 +118,6 @@ def dedup_command(
         keep_repeats=keep_repeats,
         shard_rows=shard_rows,
     )
-    pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), rows_per_unit=rows_per_unit)
     totals = dedup(pool, out, settings, pool_config, **options)
     rows = [
         ("rows read", f"{totals['rows']:,}"),

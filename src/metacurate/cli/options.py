@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +15,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metacurate.errors import UserError, first_line
+from metacurate.errors import UserError
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
+    from metacurate.pool.schema import PoolConfig
     from metacurate.runtime.run import Run
 
 # Of the command that runs.
@@ -31,7 +31,9 @@ def _defaults_from_file(context: typer.Context, address: str | None) -> str | No
     """Make a TOML file's values the defaults of the command's options."""
     if address is None:
         return None
-    values = _read_toml(address)
+    from metacurate.runtime.inputs import read_toml
+
+    values = read_toml(address)
     parameters = {option: p for p in context.command.params for option in p.opts}
     unknown = [key for key in values if f"--{key}" not in parameters]
     if unknown:
@@ -48,21 +50,6 @@ def _defaults_from_file(context: typer.Context, address: str | None) -> str | No
         defaults[str(parameter.name)] = [value] if many else value
     context.default_map = {**(context.default_map or {}), **defaults}
     return address
-
-
-def _read_toml(address: str) -> dict[str, Any]:
-    from metacurate.runtime.storage import open_file
-
-    try:
-        with open_file(address) as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"there is no configuration file {address}") from None
-    except OSError as error:
-        said = error.strerror or first_line(error)
-        raise UserError(f"the configuration {address} cannot be read: {said}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{address} is no valid TOML: {error}") from None
 
 
 def only_given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,10 +88,44 @@ Address = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Redo what the output folder holds with other settings."),
+    typer.Option("--overwrite", help="Redo what the output folder holds, with these settings."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
+]
+
+
+PoolInputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="POOL...",
+        help="Files, folders, patterns or @LIST (local or s3://, gs://, ...): Parquet, CSV, TSV, "
+        "JSONL.",
+        show_default=False,
+    ),
+]
+UrlCol = Annotated[
+    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
+]
+TextCol = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
+    ),
+]
+KeyCol = Annotated[
+    str | None,
+    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
+]
+LangCol = Annotated[
+    str | None,
+    typer.Option(
+        help="Column with the language of a row's texts, or a list of one for each.",
+        show_default="within texts, else found by its name",
+    ),
+]
+RowsPerUnit = Annotated[
+    int, typer.Option(min=1, help="About how many rows of a Parquet file make one unit of work.")
 ]
 
 
@@ -126,36 +147,76 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
+_POOL_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "url_col": (UrlCol, None),
+    "text_col": (TextCol, None),
+    "key_col": (KeyCol, None),
+    "lang_col": (LangCol, None),
+    "rows_per_unit": (RowsPerUnit, 500_000),
+}
+
+
 def runs(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of every run; it gets them as its argument ``options``."""
-    return _with_options(command, tuple(_RUN_OPTIONS))
+    return _with_options(command, "options", _RUN_OPTIONS, _run_options)
 
 
 def reads(command: Callable[..., None]) -> Callable[..., None]:
     """As ``runs``, for a command that only reads a run: without ``--overwrite``."""
-    return _with_options(command, tuple(name for name in _RUN_OPTIONS if name != "overwrite"))
+    wanted = {name: option for name, option in _RUN_OPTIONS.items() if name != "overwrite"}
+    return _with_options(command, "options", wanted, _run_options)
 
 
-def _with_options(command: Callable[..., None], names: Sequence[str]) -> Callable[..., None]:
-    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+def reads_pool(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how a pool is read, as its argument ``pool_config``."""
+    return _with_options(command, "pool_config", _POOL_OPTIONS, _pool_config)
+
+
+def _run_options(**given: Any) -> dict[str, Any]:
+    return {**given, "show_progress": True}
+
+
+def _pool_config(
+    url_col: str | None,
+    text_col: list[str] | None,
+    key_col: str | None,
+    lang_col: str | None,
+    rows_per_unit: int,
+) -> PoolConfig:
+    from metacurate.pool.schema import PoolConfig
+
+    return PoolConfig(url_col, key_col, tuple(text_col or ()), lang_col, rows_per_unit)
+
+
+def _with_options(
+    command: Callable[..., None],
+    argument: str,
+    options: Mapping[str, tuple[Any, Any]],
+    make: Callable[..., Any],
+) -> Callable[..., None]:
+    """The command with options in the place of an argument, which ``make`` makes of them."""
+    signature = inspect.signature(command)
+    command.__annotations__.pop(argument, None)  # its type may not be imported yet
+    hints = get_type_hints(command, include_extras=True)
     own = [
         p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
         for p in signature.parameters.values()
-        if p.name != "options"
+        if p.name not in (argument, "_context")
     ]
     # Before --json and --config, which come last everywhere.
     place = next((i for i, p in enumerate(own) if p.name in ("as_json", "config")), len(own))
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name in names
-        for kind, default in (_RUN_OPTIONS[name],)
+        for name, (kind, default) in options.items()
     ]
 
     @wraps(command)
     def with_options(_context: typer.Context, **given: Any) -> None:
         _CONTEXT.set(_context)
-        options = {name: given.pop(name) for name in names}
-        command(**given, options={**options, "show_progress": True})
+        if "_context" in signature.parameters:
+            given["_context"] = _context
+        made = make(**{name: given.pop(name) for name in options})
+        command(**given, **{argument: made})
 
     context = inspect.Parameter(
         "_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context

@@ -6,13 +6,11 @@ may be on many (``pool dedup`` merges them). All that is dropped is counted by r
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Unpack
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,12 +41,13 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
+from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.isolate import Isolated, Lost
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
-from metacurate.runtime.storage import Folder, is_local, local_path, open_file
+from metacurate.runtime.storage import Folder, open_file
 from metacurate.texts.language import DEFAULT, UNDETERMINED, CarefulIdentifier, load_identifier
 from metacurate.texts.page_language import with_pages
 from metacurate.texts.rules import TextRules
@@ -131,10 +130,10 @@ def extract_pool(
 ) -> Statistics:
     """Extract a pool from WAT and WARC files; the totals of its statistics.
 
-    ``sources``: files, folders and globs (local or fsspec addresses), and ``@LIST`` for a file of
-    addresses, one a line. Shards go to ``OUT/pool``. Resumes by itself. Raises UserError.
+    ``sources``: see ``runtime.find``. Shards go to ``OUT/pool``. Resumes by itself. Raises
+    UserError.
     """
-    with open_run(out, inputs=[s for s in sources if not s.startswith("@")], **options) as run:
+    with open_run(out, inputs=sources, **options) as run:
         files = find_sources(sources)
         if config.entities not in ("auto", "decode", "keep"):
             raise ArgumentError(
@@ -154,7 +153,9 @@ def extract_pool(
         def totals(shards: list[Statistics]) -> Statistics:
             return {"files": len(files), **add_statistics(shards)}
 
-        return run_stage(run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals)
+        return run_stage(
+            run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals, alone=True
+        )
 
 
 def tell_bad_files(totals: Statistics) -> None:
@@ -171,53 +172,21 @@ def tell_bad_files(totals: Statistics) -> None:
 
 def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:
     """All (address, format) that the inputs name, sorted, without repeats. Raises UserError."""
-    found: dict[str, str] = {}
-    for source in _expand_lists(given):
-        form = source_format(source)
-        addresses = [source]
-        filesystem, path = fsspec.core.url_to_fs(source)
-        if filesystem.isdir(path):
-            addresses = _full(source, filesystem, filesystem.find(path))
-        elif any(c in source for c in "*?["):
-            addresses = _full(source, filesystem, filesystem.glob(path))
-        elif not filesystem.isfile(path):
-            raise UserError(f"{source}: no such file; name WAT or WARC files, folders or globs")
-        elif form is None:
-            raise UserError(
-                f"{source} is neither WAT nor WARC by its name "
-                "(.wat.gz, .warc.gz; also uncompressed, .zst or .lz4)"
-            )
-        formats = {a: f for a in addresses if (f := source_format(a)) is not None}
-        if not formats:
-            raise UserError(f"{source}: no WAT or WARC file (.wat.gz, .warc.gz) found there")
-        found |= formats
-    if not found:
-        raise UserError("no source was given; name WAT or WARC files, folders or globs")
-    return sorted(found.items())
-
-
-def _expand_lists(given: Sequence[str]) -> Iterator[str]:
-    for source in given:
-        if not source.startswith("@"):
-            yield source
-            continue
-        try:
-            with fsspec.open(source[1:], "rt", encoding="utf-8", compression="infer") as lines:
-                yield from (line.strip() for line in lines if line.strip())
-        except (FileNotFoundError, UnicodeDecodeError) as error:
-            raise UserError(f"{source[1:]}: no readable list of addresses ({error})") from None
-
-
-def _full(source: str, filesystem: fsspec.AbstractFileSystem, paths: Sequence[str]) -> list[str]:
-    if not is_local(source):
-        return [filesystem.unstrip_protocol(path) for path in paths]
-    return list(paths) if local_path(source).is_absolute() else [os.path.relpath(p) for p in paths]
+    addresses = find_files(given, ARCHIVES).require_all()
+    return [(address, form) for address in addresses if (form := source_format(address))]
 
 
 def source_format(address: str) -> str | None:
     """``wat`` or ``warc``, as an address ends; None if in neither."""
     suffix = _SUFFIX.search(address)
     return suffix.group(1).lower() if suffix else None
+
+
+ARCHIVES = Wanted(
+    "WAT or WARC file",
+    "their names end in .wat.gz or .warc.gz (also uncompressed, .zst or .lz4)",
+    lambda address: source_format(address) is not None,
+)
 
 
 def _fingerprint(source: str) -> str:
@@ -239,7 +208,9 @@ def load_page_identifier(config: ExtractConfig) -> CarefulIdentifier | None:
     if config.page_language == "none":
         return None
     if config.identifier == "none":
-        raise UserError("--page-language needs a language identifier; leave out --identifier none")
+        raise ArgumentError(
+            "{page_language} needs a language identifier; leave out {identifier} none"
+        )
     return load_identifier(config.page_language)
 
 

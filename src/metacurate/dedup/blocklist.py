@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,8 @@ from metacurate.errors import UserError
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.uid import WHITESPACE, url_uid, url_uids
 from metacurate.pool.url import canonical_url, canonical_urls, host_of
+from metacurate.runtime.inputs import read_text
+from metacurate.runtime.storage import Address
 
 # Of URLs other than http(s). User info ends at the last "@" before the path.
 _HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/\\?#]*@)?(?P<host>\[[^\]/\\?#]*\]|[^/\\?#:]*)"
@@ -69,7 +70,7 @@ class Blocklist:
         return by_domain, by_url
 
 
-def read_blocklist(path: Path) -> Blocklist:
+def read_blocklist(path: Address) -> Blocklist:
     """Read a list with one domain or one URL a line.
 
     A domain is written ``example.com``, ``*.example.com``, ``||example.com^`` (as ad blockers'
@@ -77,10 +78,7 @@ def read_blocklist(path: Path) -> Blocklist:
     (``#``, and lines with ``!``). UserError names a line that is none of this, and a file that
     cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"blocklist {path} cannot be read: {error}") from None
+    lines = read_text(path, "blocklist").splitlines()
     domains, urls = set(), set()
     for number, line in enumerate(lines, 1):
         entry = _COMMENT.sub("", line.strip(WHITESPACE)).strip()

@@ -48,7 +48,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
-from metacurate.runtime.stage import run_stage
+from metacurate.runtime.stage import redo, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
@@ -157,7 +157,9 @@ def dedup(
             "pool_config": asdict(pool_config),
             **config.as_json(),
         }
-        totals = finished(run.folder, WRITE if config.max_images_per_text else MERGE, settings)
+        last = WRITE if config.max_images_per_text else MERGE
+        redo(run, last, settings, PARTITION)
+        totals = finished(run.folder, last, settings)
         if totals is None:
             totals = _run(run, job, pool, settings)
         discard(run.folder, SCRATCH)

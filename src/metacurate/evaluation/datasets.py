@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import fsspec
-
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
+from metacurate.runtime.find import HIDDEN, files_below
+from metacurate.runtime.inputs import open_input, read_text
 from metacurate.runtime.storage import Folder, is_local, local_path, resolve
 from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
@@ -124,7 +124,7 @@ def _given_or_beside(data: str, given: str | None, *names: str) -> str | None:
         return given
     places = Folder(data), Folder(_parent(data))
     beside = [place.address(name) for place in places for name in names]
-    return next((address for address in beside if is_file(address)), None)
+    return next((address for address in beside if Folder(address).is_file()), None)
 
 
 def _lines(address: str) -> tuple[str, ...]:
@@ -150,23 +150,6 @@ def _read_classes(address: str) -> tuple[tuple[str, ...], ...]:
             f"{address} must hold a JSON array with a name, or an array of names, for each class"
         )
     return tuple(tuple(names) for names in classes)
-
-
-def read_text(address: str) -> str:
-    """A small text file; UserError if it cannot be read."""
-    try:
-        with fsspec.open(address, "rb") as file:
-            return str(file.read(), "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{address} cannot be read: {error}") from None
-
-
-def is_file(address: str) -> bool:
-    """Whether there is a file of that address."""
-    if is_local(address):
-        return local_path(address).is_file()
-    filesystem, path = resolve(address)
-    return bool(filesystem.isfile(path))
 
 
 def class_folders(data: str) -> list[str]:
@@ -200,11 +183,6 @@ def _name(address: str) -> str:
     return address.rstrip("/").rpartition("/")[2]
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether a name is the system's business: ``.DS_Store``, ``._x.jpg``, ``__MACOSX``."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _contents(data: str) -> tuple[list[str], list[str]]:
     """The folders and files directly in a folder, each by name; none if there is no folder.
 
@@ -213,7 +191,7 @@ def _contents(data: str) -> tuple[list[str], list[str]]:
     if is_local(data):
         path = local_path(data)
         paths = sorted(path.iterdir()) if path.is_dir() else []
-        paths = [p for p in paths if not _is_hidden(p.name)]
+        paths = [p for p in paths if not p.name.startswith(HIDDEN)]
         return [str(p) for p in paths if p.is_dir()], [str(p) for p in paths if p.is_file()]
     filesystem, inner = resolve(data)
     try:
@@ -224,22 +202,9 @@ def _contents(data: str) -> tuple[list[str], list[str]]:
     for entry in entries:
         name = entry["name"].rstrip("/")
         own = name == inner.rstrip("/")  # some stores list a folder in itself
-        if not (own or _is_hidden(_name(name))) and entry["type"] in kinds:
+        if not (own or _name(name).startswith(HIDDEN)) and entry["type"] in kinds:
             kinds[entry["type"]].append(filesystem.unstrip_protocol(name))
     return sorted(kinds["directory"]), sorted(kinds["file"])
-
-
-def _files_below(folder: str) -> list[str]:
-    """The files of a folder and those below it, in order; hidden ones are left out."""
-    if is_local(folder):
-        root = local_path(folder)
-        paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
-        return [str(p) for p in paths if not any(map(_is_hidden, p.relative_to(root).parts))]
-    filesystem, inner = resolve(folder)
-    start = len(inner.rstrip("/")) + 1
-    found = sorted(filesystem.find(inner), key=lambda name: name.split("/"))
-    shown = [name for name in found if not any(map(_is_hidden, name[start:].split("/")))]
-    return [filesystem.unstrip_protocol(name) for name in shown]
 
 
 def _require(data: str) -> None:
@@ -261,18 +226,18 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
     if not classes:
         raise UserError(f"{data} has neither tars (in it or in test/) nor a folder a class")
     for label, place in enumerate(classes):
-        for address in _files_below(place):
-            if _name(address).rpartition(".")[2].lower() not in DATASET_EXTENSIONS:
+        for name, file in files_below(place).items():
+            if file.fault or name.rpartition(".")[2].lower() not in DATASET_EXTENSIONS:
                 skipped["not_an_image_file"] += 1
                 continue
             try:
-                yield Example(read_bounded(address), label, ())
+                yield Example(read_bounded(file.address), label, ())
             except UndecodableImage as reason:
                 skipped[str(reason)] += 1
 
 
 def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
-    with fsspec.open(address, "rb") as file:
+    with open_input(address) as file:
         for sample in read_samples(file, address, skipped):
             if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
                 skipped["missing_image"] += 1

@@ -11,6 +11,7 @@ from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
 from metacurate.plugins import load_plugin
+from metacurate.runtime.inputs import read_text
 from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder
 
@@ -40,9 +41,7 @@ def evaluate(
     """
     if task is None:
         file = Folder(data).address(TYPE_FILE)
-        task = (
-            datasets.read_text(file).strip().lower() if datasets.is_file(file) else CLASSIFICATION
-        )
+        task = read_text(file).strip().lower() if Folder(file).is_file() else CLASSIFICATION
         if task not in TASKS:
             known = " and ".join(TASKS)
             raise UserError(f"{file} names the task {task!r}; only {known} are known")
@@ -67,7 +66,7 @@ def check(data: str, class_names: str | None, templates: str | None, groups: str
 
 def _read_groups(path: str) -> dict[str, str]:
     try:
-        table = json.loads(datasets.read_text(path))
+        table = json.loads(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is no usable JSON file: {error}") from None
     if not (isinstance(table, dict) and all(isinstance(v, str) for v in table.values())):

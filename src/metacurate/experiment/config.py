@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from metacurate.errors import UserError
+from metacurate.runtime.inputs import read_toml
 from metacurate.training.config import OptimizerSection
 from metacurate.training.openclip import ModelConfig
 
@@ -106,6 +107,6 @@ class ExperimentConfig:
 
 def load_experiment_config(path: str) -> ExperimentConfig:
     """Read an experiment's TOML file; UserError naming the key that is wrong."""
-    from metacurate.training.config import from_table, load_toml
+    from metacurate.training.config import from_table
 
-    return from_table(ExperimentConfig, load_toml(path), path)
+    return from_table(ExperimentConfig, read_toml(path), path)

@@ -25,7 +25,7 @@ from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Stage, finished
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
-from metacurate.runtime.stage import run_stage
+from metacurate.runtime.stage import redo, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, TrainConfig
 
@@ -75,6 +75,7 @@ def experiment(
         folder = run.folder
         settings = json.loads(json.dumps(asdict(config)))
         del settings["train"]["threads"], settings["train"]["workers"]
+        redo(run, EXPERIMENT, settings)
         if finished(folder, EXPERIMENT, settings) is None:
             _check(config, folder)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.types as pat
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.formats.files import Source, one_line
 from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
@@ -42,8 +42,8 @@ class Arrow:
             reader = _open(source)
         except Exception as error:
             source.raise_unless_damage(error)
-            raise UserError(
-                f"{source.address} has changed since the run began: use --overwrite"
+            raise ArgumentError(
+                "{file} has changed since the run began: use {overwrite}", file=source.address
             ) from None
         of_file = isinstance(reader, pa.RecordBatchFileReader)
         first_row = number = 0

@@ -27,7 +27,14 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class UnusableFile(Exception):
-    """A file that cannot be read as a pool; the message is the reason."""
+    """A file that cannot be read as a pool; the message is the reason.
+
+    ``advice``: what to do, the end of an ``ArgumentError``'s template.
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 class Source:

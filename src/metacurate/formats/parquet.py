@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.formats.files import Source, one_line
 from metacurate.formats.pages import BrokenHeader, longest_value, pages
@@ -55,8 +55,8 @@ class Parquet:
             file = _open(source, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
         except Exception as error:
             source.raise_unless_damage(error)
-            raise UserError(
-                f"{source.address} has changed since the run began: use --overwrite"
+            raise ArgumentError(
+                "{file} has changed since the run began: use {overwrite}", file=source.address
             ) from None
         empty = [f.name for f in request.schema if pat.is_null(f.type)]
         first_row = 0

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os.path
 from functools import cache
-from importlib.metadata import entry_points
 
-from metacurate.errors import UserError, first_line
 from metacurate.formats.arrow import Arrow
 from metacurate.formats.delimited import CSV, TSV
 from metacurate.formats.jsontext import Json
 from metacurate.formats.parquet import Parquet
 from metacurate.formats.protocol import Format
+from metacurate.plugins import load_all
 
-GROUP = "metacurate.formats"
 BUILT_IN: dict[str, Format] = {
     "parquet": Parquet(),
     "csv": CSV,
@@ -31,16 +29,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 @cache
 def formats() -> dict[str, Format]:
     """All formats by name; UserError if an added one cannot be used."""
-    found = dict(BUILT_IN)
-    for point in entry_points(group=GROUP):
-        try:
-            found.setdefault(point.name, point.load())
-        except Exception as error:
-            raise UserError(
-                f"the format {point.name!r} of {point.value} cannot be loaded "
-                f"({first_line(error)}); mend or remove that package"
-            ) from None
-    return found
+    return BUILT_IN | {n: form for n, form in load_all("format").items() if n not in BUILT_IN}
 
 
 def format_of(address: str) -> tuple[str, str | None] | None:

@@ -151,7 +151,7 @@ def download(
     ):
         return run_stage(
             replace(run, engine=downloader), DOWNLOAD, recorded, tasks, downloader.shard,
-            unit="count", totals=totals,
+            unit="count", totals=totals, alone=True,
         )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def mark_duplicates(
             "max_distance": max_distance,
         }
         task = _MarkTask(run.folder, tuple(stems), max_distance, run.show_progress)
-        return run_stage(run, DUPLICATES, recorded, [task], _mark, unit="images")
+        return run_stage(run, DUPLICATES, recorded, [task], _mark, unit="images", alone=True)
 
 
 @dataclass(frozen=True)

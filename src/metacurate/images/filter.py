@@ -146,7 +146,7 @@ def filter_images(
         ]
         return run_stage(
             run, FILTER, recorded, tasks, _filter_shard, unit="images",
-            totals=lambda shards: _sorted_tables(add_statistics(shards)),
+            totals=lambda shards: _sorted_tables(add_statistics(shards)), alone=True,
         )  # fmt: skip
 
 

@@ -88,8 +88,10 @@ class UrlTable:
                     f"{first.columns.describe()}): download it alone"
                 )
             if columns.sha256 is not None and not is_text(own.file.field(columns.sha256).type):
-                raise UserError(
-                    f"column {columns.sha256!r} of {unit.url} is not text; check --sha256-col"
+                raise ArgumentError(
+                    "column {column!r} of {file} is not text; check {sha256_col}",
+                    column=columns.sha256,
+                    file=unit.url,
                 )
         skipped: Counter[str] = Counter()
         sizes = [count_rows(unit, skipped=skipped) for unit in pool.units]

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.metadata import stages
-from metacurate.metadata.dumpfile import Part, expand, split
+from metacurate.metadata.dumpfile import Part, split
 from metacurate.metadata.ngrams import TOKENS_A_RUN
 from metacurate.metadata.shuffle import partitions_for, read_table
 from metacurate.metadata.store import (
@@ -35,6 +35,7 @@ from metacurate.metadata.store import (
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.metadata.wikipedia import check_dumps
 from metacurate.plugins import load_plugin
+from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
@@ -44,6 +45,9 @@ COUNTED = frozenset(SOURCES) - {"wordnet"}  # from dumps
 # Entries by source in the paper (arXiv 2309.16671).
 PAPER_SIZES = {"wordnet": 86_654, "unigrams": 251_465, "bigrams": 100_646, "titles": 61_235}
 PAPER_TOTAL = 500_000
+
+
+DUMPS = Wanted("dump", "give Wikimedia's files as they were downloaded", lambda _: True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
             "{out} must name a .json file (for example metadata.json), not {value}", value=out
         )
     chosen = config.chosen()
-    dumps, views = expand(list(config.dumps)), expand(list(config.pageviews))
+    dumps, views = _named(config.dumps), _named(config.pageviews)
     # The dump alone decides if there is one: page views may be added later.
     stored = sum(_whole(address).end for address in dumps or views)
     config = replace(config, partitions=config.partitions or partitions_for(stored))
@@ -124,6 +128,10 @@ def _stage(
     unit: str,
 ) -> dict[str, Statistics]:
     return {stage.name: run_stage(run, stage, config, tasks, function, unit=unit)}
+
+
+def _named(inputs: Sequence[str]) -> list[str]:
+    return find_files(inputs, DUMPS).require_all() if inputs else []
 
 
 def _whole(address: str) -> Part:
@@ -325,13 +333,13 @@ def _notes(
                 f"no bigram of {config.min_bigram_count} or more occurrences can reach a PMI of "
                 f"{config.min_pmi:g} in {tokens:,} tokens (the most is log2(tokens / count) = "
                 f"{math.log2(tokens / config.min_bigram_count):.2f}): "
-                "use a lower --min-pmi, or --best-bigrams"
+                "require a lower PMI, or take the best bigrams by their number"
             )
         elif most < config.min_count:
             notes.append(
                 f"in {tokens:,} tokens only bigrams of at most {int(most):,} occurrences reach a "
-                f"PMI of {config.min_pmi:g}; --best-bigrams with --min-bigram-count takes "
-                "frequent ones"
+                f"PMI of {config.min_pmi:g}; the best bigrams by their number, with a least "
+                "count, are frequent ones"
             )
     for stage, totals in done.items():
         if lost := totals.get("losses"):

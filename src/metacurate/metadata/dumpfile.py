@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-import fsspec
-
-from metacurate.errors import UserError
+from metacurate.runtime.inputs import open_input
 
 BLOCK_BYTES = 1 << 20
 # "BZh", the block size, then the 48-bit mark of a first block or of an empty stream's end.
@@ -44,31 +42,9 @@ class Block:
     gap: bool = False
 
 
-def open_binary(address: str) -> IO[bytes]:
-    """Open a local or remote file; UserError if it cannot be."""
-    try:
-        filesystem, path = fsspec.core.url_to_fs(address)
-        return filesystem.open(path, "rb")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot read {address}: {error.strerror or error}") from None
-
-
-def expand(patterns: list[str]) -> list[str]:
-    """The sorted addresses of files that patterns (``*``, ``?``) name; each must name one."""
-    found: set[str] = set()
-    for pattern in patterns:
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        matches = filesystem.glob(path) if re.search(r"[*?\[]", path) else [path]
-        matches = [m for m in matches if filesystem.isfile(m)]
-        if not matches:
-            raise UserError(f"there is no file {pattern}")
-        found.update(filesystem.unstrip_protocol(m).removeprefix("file://") for m in matches)
-    return sorted(found)
-
-
 def split(address: str, part_bytes: int) -> list[Part]:
     """A file's parts of about ``part_bytes`` each; gzip cannot be split and is one part."""
-    with open_binary(address) as file:
+    with open_input(address) as file:
         size = file.seek(0, 2)
     if address.endswith(".gz"):
         return [Part(address, 0, size)]
@@ -80,7 +56,7 @@ def read_blocks(part: Part, losses: Counter[str]) -> Iterator[Block]:
 
     Damage is counted in ``losses`` (``damaged_streams``, ``truncated_streams``), never raised.
     """
-    with open_binary(part.address) as file:
+    with open_input(part.address) as file:
         if part.address.endswith(".bz2"):
             yield from _bz2_blocks(file, part, losses)
         elif part.address.endswith(".gz"):

@@ -27,10 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from metacurate.arguments import address_of, listed
+from metacurate.arguments import listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
-from metacurate.runtime.storage import Folder, create_file, resolve
+from metacurate.runtime.inputs import open_input
+from metacurate.runtime.storage import Folder, as_address, create_file, resolve
 from metacurate.texts.languages import OTHER
 
 BUILT_IN = "wordnet"
@@ -364,7 +365,7 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
         UserError: There is no such file, it has another form or is larger than 4 GiB, or its
             entries are not valid (see ``make_metadata``).
     """
-    source = address_of("source", source)
+    source = as_address(source, "source")
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
     return _load_folder(source) if _is_folder(source) else _load_file(source)
@@ -484,17 +485,13 @@ _JSON_KINDS = {
 def _read(source: str) -> bytes:
     """The content of a file, unpacked if it is gzip."""
     try:
-        filesystem, path = resolve(source)
-        with filesystem.open(path, "rb") as file:
+        advice = f"; give {BUILT_IN!r}, or a JSON or Parquet file"
+        with open_input(source, "metadata file", advice) as file:
             content = _read_bounded(file, source)
         if content[:2] == GZIP_MAGIC:
             with gzip.open(io.BytesIO(content)) as unpacked:
                 content = _read_bounded(unpacked, source)
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no metadata file {source}; give {BUILT_IN!r}, or a JSON or Parquet file"
-        ) from None
-    except (OSError, EOFError, ValueError, ImportError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"the metadata file {source} cannot be read: {error}") from None
     return content
 
@@ -530,7 +527,7 @@ def _from_parquet(content: bytes, source: str) -> Metadata:
 def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     """Write the entries as a JSON array in UTF-8, one entry a line; the other columns are lost."""
     text = json.dumps(metadata.entries.to_pylist(), ensure_ascii=False, separators=(",\n", ":"))
-    with create_file(address_of("address", address)) as file:
+    with create_file(as_address(address, "address")) as file:
         file.write(text.encode() + b"\n")
 
 
@@ -545,7 +542,7 @@ def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
             columns[name] = values
     table = pa.table(columns)
     with (
-        create_file(address_of("address", address)) as file,
+        create_file(as_address(address, "address")) as file,
         pq.ParquetWriter(file, table.schema, compression="zstd") as writer,
     ):
         for block in metadata.blocks:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.types as pat
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError
 from metacurate.formats.files import UnusableFile
 from metacurate.formats.protocol import Look
 from metacurate.formats.types import (
@@ -190,27 +190,27 @@ def resolve(
     url, key = config.url_col, config.key_col
     written = _written(schema)
     if url is None and needs.url != "unused":
-        url = written.url or _by_name(address, names, URL_NAMES, "URL", "--url-col")
+        url = written.url or _by_name(address, names, URL_NAMES, "URL", "url_col")
     if url is None and needs.url == "required":
         raise UnusableFile(
-            f"has no URL column known by name (it has {_listed(names)}); name it with --url-col"
+            f"has no URL column known by name (it has {_listed(names)})", "name it with {url_col}"
         )
     if key is None and config.url_col is None and needs.name != "unused":
         key = next((name for name in names if name.lower() == UID_NAME), None)
         if key is None and url is None:
-            key = _by_name(address, names, KEY_NAMES, "key", "--key-col")
+            key = _by_name(address, names, KEY_NAMES, "key", "key_col")
     if url is None and key is None and needs.name == "required":
         raise UnusableFile(
-            f"has no URL or key column known by name (it has {_listed(names)}); "
-            "name one with --url-col or --key-col"
+            f"has no URL or key column known by name (it has {_listed(names)})",
+            "name one with {url_col} or {key_col}",
         )
     texts = config.text_cols if needs.texts != "unused" else ()
     if not texts and needs.texts != "unused":
         texts = written.texts or _texts_by_name(address, names)
         if not texts and needs.texts == "required":
             raise UnusableFile(
-                f"has no text column known by name (it has {_listed(names)}); "
-                "name one with --text-col"
+                f"has no text column known by name (it has {_listed(names)})",
+                "name one with {text_cols}",
             )
     lang = None
     if needs.langs != "unused":
@@ -304,19 +304,21 @@ def _written(schema: pa.Schema) -> WrittenColumns:
 def _texts_by_name(address: str, names: list[str]) -> tuple[str, ...]:
     if TEXTS_NAME in names:
         return (TEXTS_NAME,)
-    text = _by_name(address, names, TEXT_NAMES, "text", "--text-col")
+    text = _by_name(address, names, TEXT_NAMES, "text", "text_cols")
     return (text,) if text is not None else ()
 
 
 def _by_name(
-    address: str, names: list[str], known: tuple[str, ...], what: str, option: str
+    address: str, names: list[str], known: tuple[str, ...], what: str, argument: str
 ) -> str | None:
     found = [name for name in names if name.lower() in known]
     if len(found) > 1:
         several = " (repeatable, for several texts a pair)" if what == "text" else ""
-        raise UserError(
-            f"{address}: several columns could hold the {what}: {_listed(found)}; "
-            f"choose with {option}{several}"
+        raise ArgumentError(
+            f"{{file}}: several columns could hold the {what}: {{columns}}; "
+            f"choose with {{{argument}}}{several}",
+            file=address,
+            columns=_listed(found),
         )
     return found[0] if found else None
 

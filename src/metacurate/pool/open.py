@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint, open_source
 from metacurate.formats.table import format_of, formats, known_suffixes
 from metacurate.formats.types import common_schema
 from metacurate.pool import columns
 from metacurate.pool.columns import PAIRS, RESERVED, Needs, ResolvedColumns
-from metacurate.pool.find import find
+from metacurate.pool.find import find, hint_for
 from metacurate.pool.schema import PoolConfig
 
 OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
@@ -97,6 +97,7 @@ class _Looked:
     reason: str = ""
     pieces: tuple[int, ...] | None = None  # rows of each
     fingerprint: str = ""
+    advice: str = ""
 
 
 def open_pool(
@@ -107,7 +108,7 @@ def open_pool(
 ) -> Pool:
     """Find the files that the inputs name and look at each: format, columns, size, fingerprint.
 
-    ``inputs``: files, folders or globs, as paths or fsspec addresses. A file that cannot be used is
+    ``inputs``: see ``runtime.find``. A file that cannot be used is
     listed in ``Pool.bad_files``. Raises UserError if an input names no file, if no file can be
     used, or if it is not clear which column holds the URL or the text. ``needs``: which columns
     there must be. ``reserved``: names under which no columns of the pool's own are carried.
@@ -115,15 +116,20 @@ def open_pool(
     found = find(inputs)
     with ThreadPoolExecutor(OPEN_FILES) as threads:
         looked = list(
-            threads.map(lambda address: _look_at(address, config, needs, reserved), found.files)
+            threads.map(lambda file: _look_at(file.address, config, needs, reserved), found.files)
         )
     usable = [(file, file.columns) for file in looked if file.columns is not None]
     bad = [(file.address, file.reason) for file in looked if file.columns is None]
-    bad = sorted([*bad, *found.unusable])
+    bad = sorted([*bad, *((file.shown, file.fault) for file in found.unusable)])
     if not usable:
         address, reason = bad[0]
-        others = f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else ""
-        raise UserError(f"{address} {reason}{others}")
+        advice = next((file.advice for file in looked if file.address == address), "")
+        raise ArgumentError(
+            "{file} {reason}{others}" + (advice and f"; {advice}"),
+            file=address,
+            reason=reason,
+            others=f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else "",
+        )
     schema = common_schema([resolved.carried for _, resolved in usable])
     units: list[Unit] = []
     for file, resolved in usable:
@@ -137,8 +143,8 @@ def open_pool(
         bad_files=bad,
         schema=schema,
         rows=sum(sum(file.pieces or ()) for file, _ in usable),
-        ignored=found.ignored,
-        hint=found.hint,
+        ignored=len(found.others),
+        hint=hint_for(found.others),
     )
 
 
@@ -171,4 +177,4 @@ def _look_at(address: str, config: PoolConfig, needs: Needs, reserved: Sequence[
     except FileNotFoundError:
         raise UserError(f"{address}: no such file") from None
     except UnusableFile as error:
-        return _Looked(address, form, None, str(error))
+        return _Looked(address, form, None, str(error), advice=error.advice)

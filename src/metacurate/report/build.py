@@ -131,8 +131,9 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
         }
 
     return run_stage(
-        run, REPORT, settings, tasks, scan_shards, unit="pairs", totals=page, replace=True
-    )
+        run, REPORT, settings, tasks, scan_shards, unit="pairs", totals=page, replace=True,
+        alone=True,
+    )  # fmt: skip
 
 
 def choose_entries(metadata: Metadata, counts: Counts, t: float, config: ReportConfig) -> Chosen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 
 # A worker may die (out of memory, kill -9): its task is tried again. A task that was under way at
 # this many deaths stops the run.
@@ -31,8 +31,9 @@ class Engine(Protocol):
 
 def died_too_often(position: int) -> UserError:
     """The error for a task whose workers die again and again."""
-    return UserError(
-        f"a worker process died {MAX_DEATHS_PER_TASK} times while shard {position} was under way "
-        "(out of memory?); run the same command again with fewer --workers or more memory: it "
-        "resumes"
+    return ArgumentError(
+        "a worker process died {deaths} times while shard {position} was under way (out of "
+        "memory?); run the same command again with fewer {workers} or more memory: it resumes",
+        deaths=MAX_DEATHS_PER_TASK,
+        position=position,
     )

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.storage import Folder, Written, checksum
 from metacurate.version import __version__
 
@@ -90,15 +90,14 @@ def begin(
         if not (overwrite or stale or replace):
             found = differences(section["config"], config)
             more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
-            raise UserError(
-                f"{folder.url} holds a run with other settings: "
-                f"{'; '.join(found[:SHOWN_DIFFERENCES])}{more}; "
-                "use --overwrite to redo it or another --out"
+            raise ArgumentError(
+                "{folder} holds a run with other settings: {differences}; use {overwrite} to redo "
+                "it or another {out}",
+                folder=folder.url,
+                differences="; ".join(found[:SHOWN_DIFFERENCES]) + more,
             )
         # Marked before anything is removed: an interruption here leaves nothing that looks done.
-        outdated = [s for s in _with_downstream(stage) if s.name in sections]
-        for old in outdated:
-            sections[old.name]["state"] = "stale"
+        outdated = _mark_stale(sections, stage)
         folder.write_json(MANIFEST, manifest)
         for old in outdated:
             for name in (f"state/{old.name}", *(() if replace else old.present(folder))):
@@ -106,9 +105,9 @@ def begin(
             del sections[old.name]
         section = None
     elif section is None and (found := stage.present(folder)):
-        raise UserError(
-            f"{folder.address(found[0])} is there already and was not made by this command; "
-            "use another --out"
+        raise ArgumentError(
+            "{file} is there already and was not made by this command; use another {out}",
+            file=folder.address(found[0]),
         )
     if section is None:
         sections[stage.name] = {"config": config, "state": "running", "planned": 0}
@@ -123,6 +122,14 @@ def begin(
     section |= {"state": "running", "damaged": lost}
     folder.write_json(MANIFEST, manifest)
     return None
+
+
+def _mark_stale(sections: dict[str, Any], stage: Stage) -> list[Stage]:
+    """Mark a stage and those downstream; returns those that there are."""
+    outdated = [s for s in _with_downstream(stage) if s.name in sections]
+    for old in outdated:
+        sections[old.name]["state"] = "stale"
+    return outdated
 
 
 def _with_downstream(stage: Stage) -> Iterator[Stage]:
@@ -206,6 +213,13 @@ def reopen(folder: Folder, stage: Stage) -> None:
     if section is not None and section["state"] == "done":
         section["state"] = "running"
         folder.write_json(MANIFEST, manifest)
+
+
+def void(folder: Folder, stage: Stage) -> None:
+    """Have a stage and those downstream begin anew, without what they made."""
+    manifest = read_manifest(folder)
+    _mark_stale(manifest["stages"], stage)
+    folder.write_json(MANIFEST, manifest)
 
 
 def discard(folder: Folder, names: Collection[str]) -> None:
@@ -322,7 +336,7 @@ def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
     """How far each stage is; ``held``: whether a process holds the folder (else it has stopped)."""
     stages = read_manifest(folder)["stages"]
     if not stages:
-        raise UserError(f"{folder.url} holds no run; give the folder named by --out")
+        raise UserError(f"{folder.url} holds no run; give the output folder of a run")
     found = {}
     for name, section in stages.items():
         state, planned = section["state"], section["planned"]

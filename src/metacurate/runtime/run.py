@@ -17,9 +17,10 @@ from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
+from metacurate.runtime.find import expand_lists
 from metacurate.runtime.manifest import MANIFEST
 from metacurate.runtime.storage import (
     SCRATCH,
@@ -59,8 +60,8 @@ class RunOptions(TypedDict, total=False):
 
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
     cluster; ``workers``: processes, all cores if not given; ``overwrite``: redo what the output
-    folder holds with other settings instead of refusing; ``show_progress``: report progress on
-    standard error.
+    folder holds, finished or with other settings, instead of taking it or refusing;
+    ``show_progress``: report progress on standard error.
     """
 
     engine: str | Engine
@@ -87,7 +88,8 @@ def open_run(
 
     Args:
         out: The output folder, a local path or any fsspec address.
-        inputs: Files, folders and globs that the run reads; none may overlap ``out``.
+        inputs: Files, folders, patterns and lists that the run reads (``find``); none may overlap
+            ``out``.
         engine: The name of an engine, or one that is running (it then stays open).
         address: Of a Ray cluster.
         workers: Processes; all cores if None.
@@ -99,10 +101,10 @@ def open_run(
     Raises:
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
     """
-    folder = Folder(as_address(out))
+    folder = Folder(as_address(out, "out"))
     if existing:
         require(folder)
-    for given in inputs:
+    for given in expand_lists([as_address(given, "inputs") for given in inputs]):
         refuse_overlap(folder.url, as_address(given))
     with ExitStack() as stack:
         stack.enter_context(unrecorded())
@@ -161,9 +163,10 @@ def hold(folder: Folder) -> Iterator[None]:
             who = holder.read_text()
         except OSError:
             who = ""
-        raise UserError(
-            f"{folder.url} is in use by {who or 'another process'}; "
-            "wait for it to end or use another --out"
+        raise ArgumentError(
+            "{folder} is in use by {who}; wait for it to end or use another {out}",
+            folder=folder.url,
+            who=who or "another process",
         ) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -222,7 +225,11 @@ def refuse_overlap(out: str, given: str) -> None:
         directly = source.rpartition("/")[0] == target.rstrip("/")
         if not inside or (directly and wild < 0 and Folder(target).is_file(source)):
             return
-    raise UserError(f"--out {out} overlaps the input {given}; choose another output folder")
+    raise ArgumentError(
+        "{out} {folder} overlaps the input {given}; choose another output folder",
+        folder=out,
+        given=given,
+    )
 
 
 def _canonical(address: str) -> str:

@@ -22,8 +22,10 @@ from metacurate.runtime.manifest import (
     add_statistics,
     begin,
     finish,
+    finished,
     plan,
     remove_damaged,
+    void,
 )
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
@@ -43,6 +45,7 @@ def run_stage(
     parts: str = "shards",
     totals: Callable[[list[Statistics]], Statistics] = add_statistics,
     replace: bool = False,
+    alone: bool = False,
 ) -> Statistics:
     """Run a stage, or what is missing of it; returns its totals.
 
@@ -57,10 +60,13 @@ def run_stage(
         parts: What progress calls the tasks.
         totals: Makes the totals of all shards' statistics; may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
+        alone: Whether it is all that its command does: see ``redo``.
 
     Raises:
         UserError: As ``manifest.begin``.
     """
+    if alone:
+        redo(run, stage, config)
     done = begin(run.folder, stage, config, overwrite=run.overwrite, replace=replace)
     if done is not None:
         return done
@@ -76,6 +82,16 @@ def run_stage(
         result = totals(shards)
     files |= {name: w for a, w in written.items() if (name := run.folder.name_of(a)) is not None}
     return finish(run.folder, stage, result, shards, files)
+
+
+def redo(run: Run, last: Stage, config: Mapping[str, Any], first: Stage | None = None) -> None:
+    """With ``overwrite``, have a run that is finished with the same settings made anew.
+
+    What the user adds (a text rule, a scorer) is recorded by its name, and may do something else by
+    now. A run that was stopped is left to resume. ``first``: of the stages that end with ``last``.
+    """
+    if run.overwrite and finished(run.folder, last, config) is not None:
+        void(run.folder, first or last)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import fsspec
 import orjson
 import xxhash
 
-from metacurate.errors import UserError
+from metacurate.arguments import listed, shown
+from metacurate.errors import ArgumentError, UserError
 
 Address = str | os.PathLike[str]
 """A local path or the address of any fsspec filesystem."""
@@ -40,16 +41,26 @@ def is_local(url: str) -> bool:
     return "://" not in url or url.startswith("file://")
 
 
-def as_address(given: Address) -> str:
-    """A path or address as text, with ``~`` expanded: the one place that does it."""
-    address = os.fspath(given)
-    if not isinstance(address, str):
-        raise UserError(f"{address!r} is no path; give a text or a path")
-    if not address:
-        raise UserError("an empty path names no file or folder")
+def as_address(given: Any, name: str = "path") -> str:
+    """A path (a string or any ``os.PathLike`` of one) or address as text, with ``~`` expanded.
+
+    ``name`` is the argument's in the ArgumentError that anything else raises.
+    """
+    address = os.fspath(given) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(address, str) or not address:
+        raise ArgumentError(
+            f"{{{name}}} must be a path or an address, not {{value}}", value=shown(given)
+        )
     if is_local(address):
         return os.path.expanduser(address.removeprefix("file://"))
     return address
+
+
+def as_addresses(given: Any, name: str = "paths") -> list[str]:
+    """One path or address, or a list of them (see ``as_address``)."""
+    if isinstance(given, str | os.PathLike):
+        return [as_address(given, name)]
+    return [as_address(one, name) for one in listed(name, given, "paths")]
 
 
 def split_address(address: Address) -> tuple[str, str]:
@@ -213,8 +224,11 @@ class Folder:
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError as error:
-            raise UserError(
-                f"{self.address(name)} is damaged ({error}); remove {self.url} or use another --out"
+            raise ArgumentError(
+                "{file} is damaged ({error}); remove {folder} or use another {out}",
+                file=self.address(name),
+                error=error,
+                folder=self.url,
             ) from None
 
     def open(self, name: str) -> IO[bytes]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tomllib
 import types
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +16,7 @@ from metacurate.curation.layout import BALANCE, finished_section, load_counts
 from metacurate.curation.settings import ANY, TEXT_CHOICES, check_choice
 from metacurate.curation.thresholds import run_thresholds
 from metacurate.errors import UserError
+from metacurate.runtime.inputs import read_toml
 from metacurate.runtime.storage import Folder
 from metacurate.training.openclip import ModelConfig
 from metacurate.training.select import AllTexts, Curated, DataConfig, Online, Selection
@@ -223,19 +222,9 @@ class TrainConfig:
         return plain
 
 
-def load_toml(path: str) -> dict[str, Any]:
-    """A TOML file; UserError if it cannot be read."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no configuration file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path} is no usable TOML: {error}") from None
-
-
 def load_train_config(path: str) -> TrainConfig:
     """Read a training configuration; UserError naming the key that is wrong."""
-    return from_table(TrainConfig, load_toml(path), path)
+    return from_table(TrainConfig, read_toml(path), path)
 
 
 def from_table(kind: type[Section], table: dict[str, Any], where: str) -> Section:

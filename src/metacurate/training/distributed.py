@@ -35,11 +35,11 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def agree(self, problem: str | None) -> None:
+    def agree(self, problem: UserError | None) -> None:
         """Raise the first rank's UserError on all ranks, so that none waits for another."""
         found = next((p for p in self.gather(problem) if p is not None), None)
         if found is not None:
-            raise UserError(found)
+            raise found
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +12,7 @@ from PIL import Image as PilImage
 from torch.nn.functional import interpolate
 
 from metacurate.images.decode import UndecodableImage
+from metacurate.runtime.storage import open_file
 from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -39,8 +39,8 @@ def load_image(image: Image, root: str | None) -> bytes:
 def read_bounded(address: str) -> bytes:
     """The bytes of an image file; raises UndecodableImage if it is missing or too large."""
     try:
-        with fsspec.open(address, "rb") as file:
-            data: bytes = file.read(MAX_IMAGE_BYTES + 1)
+        with open_file(address) as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UndecodableImage("missing_image") from None
     if len(data) > MAX_IMAGE_BYTES:

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated
 from metacurate.training.images import Pixels, load_image, random_crop
@@ -281,9 +281,9 @@ class PairLoader:
         Raises UserError if the state is of other data or settings.
         """
         if state["fingerprint"] != self.fingerprint:
-            raise UserError(
+            raise ArgumentError(
                 "the checkpoint was written with other shards or data settings; "
-                "restore them or start anew with --overwrite"
+                "restore them or start anew with {overwrite}"
             )
         for s in self._streams:
             unit, pair = state["positions"][str(s)]

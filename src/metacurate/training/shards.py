@@ -14,22 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from metacurate.arrays import offsets_of
 from metacurate.curation.match_index import MATCHED_TYPE
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.pool import columns
+from metacurate.pool.find import subset_of
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
-from metacurate.runtime.storage import is_local, local_path, resolve, storage_failure
+from metacurate.runtime.find import Wanted, find_files
+from metacurate.runtime.storage import is_local, local_path, open_file, storage_failure
 from metacurate.webdataset.facts import decode_text, sample_texts, usable_string
-from metacurate.webdataset.files import SUFFIX, tars_below
+from metacurate.webdataset.files import SUFFIX
 from metacurate.webdataset.shards import Sample, read_samples
 
 IMAGE_COLUMNS = ("image", "jpg", "png", "webp", "image_bytes")
@@ -99,39 +100,32 @@ class PairBatch:
     image: Callable[[int], Image]
 
 
+SHARDS = Wanted(
+    "shard of training pairs",
+    "give WebDataset tars (.tar) or Parquet (.parquet)",
+    lambda address: bool(SUFFIX.search(address)) or address.endswith(".parquet"),
+    shy=lambda address: address.endswith(".parquet"),
+)
+"""Tars have Parquet files beside them that say what is in them: those are no shards."""
+
+
 def find_shards(config: ShardsConfig) -> list[Shard]:
     """The shards that the configuration names, in the order of their addresses.
 
     Raises UserError if there is none, or if a Parquet file lacks the columns.
     """
-    addresses = sorted({a for path in config.paths for a in _expand(path)})
-    tars = [a for a in addresses if SUFFIX.search(a)]
-    if tars:
-        return [Shard(a) for a in tars]
-    if not any(a.endswith(".parquet") for a in addresses):
-        raise UserError(
-            f"{', '.join(config.paths)}: no .tar or .parquet file; give WebDataset tars or Parquet"
-        )
-    parquet = [a for a in addresses if a.endswith(".parquet")]
+    addresses = find_files([subset_of(path) for path in config.paths], SHARDS).require_all()
+    parquet = [address for address in addresses if not SUFFIX.search(address)]
+    if not parquet:
+        return [Shard(address) for address in addresses]
+    if len(parquet) < len(addresses):
+        raise ArgumentError("{paths} must be tars or Parquet, not both")
     # Each row group is a shard of its own: the finest piece that can be read alone.
     pool = open_pool(parquet, replace(config.pool, rows_per_unit=1), reserved=())
     if pool.bad_files:
         raise UserError(" ".join(pool.bad_files[0]))
     _image_column(pool.schema, config, parquet[0])
     return [Shard(unit.url, unit) for unit in pool.units]
-
-
-def _expand(path: str) -> list[str]:
-    filesystem, inner = resolve(path)
-    if filesystem.isdir(inner):
-        if names := tars_below(path).names:
-            return [f"{path.rstrip('/')}/{name}" for name in names]
-        found = filesystem.glob(f"{inner.rstrip('/')}/*.parquet")
-    else:
-        found = filesystem.glob(inner) if any(c in inner for c in "*?[") else [inner]
-    if is_local(path):
-        return [str(f) for f in found]
-    return [filesystem.unstrip_protocol(f) for f in found]
 
 
 def read_shard(shard: Shard, config: ShardsConfig, skipped: Counter[str]) -> Iterator[PairBatch]:
@@ -175,7 +169,7 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
         return
     counts: Counter[str] = Counter()
     samples: list[_Sample] = []
-    for found in read_samples(fsspec.open(shard.address, "rb").open(), shard.address, counts):
+    for found in read_samples(open_file(shard.address), shard.address, counts):
         samples.append(_sample(found, counts))
         if len(samples) == BATCH_ROWS:
             yield _tar_batch(samples, config, counts), _taken(counts)

@@ -25,6 +25,7 @@ from metacurate.errors import Stopped, UserError, first_line
 from metacurate.runtime.manifest import Stage, begin, finish, remove_damaged
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
+from metacurate.runtime.stage import redo
 from metacurate.runtime.storage import Folder, is_local, local_path, recorded
 from metacurate.training.config import OptimizerSection, TrainConfig
 from metacurate.training.distributed import Ranks, ranks
@@ -57,18 +58,22 @@ def train(
         torch.set_num_threads(config.threads)
     with ranks() as here, ExitStack() as stack:
         folder = Folder(out)
-        problem, totals = None, None
+        problem: UserError | None = None
+        totals = None
         if here.first:
             try:
-                stack.enter_context(open_run(out, inputs=config.data.shards, workers=1))
+                run = stack.enter_context(
+                    open_run(out, inputs=config.data.shards, workers=1, overwrite=overwrite)
+                )
                 settings = {"train": config.as_json()}
+                redo(run, TRAIN, settings)
                 # Before the first checkpoint there is nothing to lose: settings may be mended.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
                 totals = begin(folder, TRAIN, settings, overwrite=overwrite or fresh)
                 if totals is None:
                     remove_damaged(folder, TRAIN)
             except UserError as error:
-                problem = str(error)
+                problem = error
         here.agree(problem)
         totals = here.gather(totals)[0]
         if totals is not None:

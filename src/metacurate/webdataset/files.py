@@ -14,7 +14,7 @@ from typing import IO
 from isal import isal_zlib
 
 from metacurate.errors import UserError
-from metacurate.runtime.storage import is_local, local_path, resolve
+from metacurate.runtime.find import files_below
 from metacurate.webdataset.headers import is_safe_name
 
 SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
@@ -32,67 +32,52 @@ MIN_INFLATED_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class TarFiles:
-    """``names``: the tars below a folder, sorted; ``unread``: files that are not read, by reason.
+    """``sizes``: the tars below a folder, sorted, with their bytes; ``unread``: files that are not
+    read, by reason.
 
     Names are relative to the folder, with ``/`` between parts.
     """
 
-    names: list[str]
+    sizes: dict[str, int]
     unread: Counter[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The tars' names."""
+        return list(self.sizes)
 
 
 def find_tars(url: str) -> TarFiles:
-    """``tars_below``; UserError if there is none."""
-    found = tars_below(url)
-    if not found.names:
-        others = " (in other compression than gzip they are not read)" if found.unread else ""
-        raise UserError(f"{url} holds no .tar file{others}; give the folder of WebDataset shards")
-    return found
-
-
-def tars_below(url: str) -> TarFiles:
     """The ``.tar``, ``.tar.gz`` and ``.tgz`` files of a folder and those below it.
 
-    Hidden files and folders are left out. UserError if two differ in their suffix only.
+    Hidden files and folders are left out. UserError if there is none, or if two differ in their
+    suffix only.
     """
-    names: list[str] = []
+    sizes: dict[str, int] = {}
     unread: Counter[str] = Counter()
-    for name in _files_below(url):
-        if not is_safe_name(name):
-            unread["unsafe_name"] += bool(SUFFIX.search(name))
-        elif SUFFIX.search(name):
-            names.append(name)
+    for name, file in files_below(url).items():
+        if SUFFIX.search(name):
+            if not is_safe_name(name):
+                unread["unsafe_name"] += 1
+            elif file.fault:
+                unread["not_a_file"] += 1
+            else:
+                sizes[name] = file.size
         elif OTHER_SUFFIX.search(name):
             unread["other_compression"] += 1
-    stems = Counter(stem_of(name) for name in names)
+    if not sizes:
+        others = " (in other compression than gzip they are not read)" if unread else ""
+        raise UserError(f"{url} holds no .tar file{others}; give the folder of WebDataset shards")
+    stems = Counter(stem_of(name) for name in sizes)
     twice = next((stem for stem, count in stems.items() if count > 1), None)
     if twice is not None:
         raise UserError(f"{url} holds two tars of one name, {twice}; remove one of them")
-    return TarFiles(sorted(names), +unread)
+    return TarFiles(sizes, unread)
 
 
 def stem_of(name: str) -> str:
     """A tar's name without its suffix."""
     return SUFFIX.sub("", name)
-
-
-def _files_below(url: str) -> Iterator[str]:
-    if is_local(url):
-        root = local_path(url)
-        for folder, inner, files in os.walk(root):
-            inner[:] = [name for name in inner if not name.startswith(".")]
-            for name in files:
-                path = os.path.join(folder, name)
-                # No FIFO or device, which would wait or never end.
-                if not name.startswith(".") and os.path.isfile(path):
-                    yield os.path.relpath(path, root).replace(os.sep, "/")
-        return
-    filesystem, path = resolve(url)
-    prefix = f"{path.rstrip('/')}/"
-    for found in filesystem.find(path):
-        name = found.removeprefix(prefix)
-        if not any(part.startswith(".") for part in name.split("/")):
-            yield name
 
 
 @contextmanager

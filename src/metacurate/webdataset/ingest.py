@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Any, Unpack
 
@@ -31,7 +30,7 @@ from metacurate.webdataset.facts import (
     sample_texts,
     usable_string,
 )
-from metacurate.webdataset.files import find_tars, open_tar, stem_of
+from metacurate.webdataset.files import TarFiles, find_tars, open_tar, stem_of
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS, Sample, read_samples
 
 STAGE = Stage("ingest", ("pool",))
@@ -86,25 +85,23 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
         found = find_tars(tars)
         names = found.names
-        config = {
-            "tars": tars,
-            "files": len(names),
-            "fingerprint": fingerprint(Folder(tars), names),
-        }
+        config = {"tars": tars, "files": len(names), "fingerprint": fingerprint(found)}
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
 
         def totals(shards: list[Statistics]) -> Statistics:
             unread = dict(sorted(found.unread.items()))
             return {"tars": len(names), "unread_files": unread, **add_statistics(shards)}
 
-        return run_stage(run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals)
+        return run_stage(
+            run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals, alone=True
+        )
 
 
-def fingerprint(folder: Folder, names: Iterable[str]) -> str:
-    """SHA-256 of the files' names and sizes."""
+def fingerprint(found: TarFiles) -> str:
+    """SHA-256 of the tars' names and sizes."""
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name}\0{folder.size(name)}\n".encode())
+    for name, size in found.sizes.items():
+        digest.update(f"{name}\0{size}\n".encode())
     return digest.hexdigest()
 
 

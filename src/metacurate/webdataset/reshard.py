@@ -36,7 +36,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
-from metacurate.runtime.stage import run_stage
+from metacurate.runtime.stage import redo, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, is_member
@@ -89,7 +89,8 @@ def reshard(
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
-        names = tuple(find_tars(tars).names)
+        found = find_tars(tars)
+        names = tuple(found.names)
         pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", others=COLUMNS))
         pool.require_all()
         units = pool.units
@@ -101,9 +102,10 @@ def reshard(
                 "".join(pool.fingerprints.values()).encode()
             ).hexdigest(),
             "tars": tars,
-            "tars_fingerprint": fingerprint(Folder(tars), names),
+            "tars_fingerprint": fingerprint(found),
             "samples_per_tar": samples_per_tar,
         }
+        redo(run, COPY, config, LOCATE)
         totals = finished(folder, COPY, config)
         if totals is None:
             locating = [_LocateTask(unit, names, out, n) for n, unit in enumerate(units)]

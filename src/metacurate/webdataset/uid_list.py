@@ -13,7 +13,7 @@ from typing import Unpack
 import numpy as np
 
 from metacurate.arrays import uid_halves, uid_order
-from metacurate.errors import ArgumentError, UserError
+from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.pool.columns import Needs
 from metacurate.pool.open import Unit, open_pool
@@ -54,7 +54,7 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
     if not name.endswith(".npy"):
         raise ArgumentError("{out} {value} must end in .npy", value=out)
     if target.exists(name) and not options.get("overwrite"):
-        raise UserError(f"{out} is there already; use --overwrite or another --out")
+        raise ArgumentError("{file} is there already; use {overwrite} or another {out}", file=out)
     with open_run(f"{out}.work", preload=__name__, **options) as run:
         pool = open_pool(curated, PoolConfig(), Needs(texts="unused"))
         pool.require_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError
 from metacurate.plugins import load_plugin
 from metacurate.runtime.engine import Engine
 
@@ -34,7 +34,7 @@ def _local(
     workers: int | None, address: str | None, _: Path | None, preload: str | None
 ) -> AbstractContextManager[Engine]:
     if address is not None:
-        raise UserError("--address is that of a Ray cluster; give --engine ray too")
+        raise ArgumentError("{address} is that of a Ray cluster; give {engine} ray too")
     from metacurate.runtime.engines.local import LocalEngine
 
     return LocalEngine(workers, preload)

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 import pyarrow as pa
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 from metacurate.runtime.engines.local import available_cores
 from metacurate.version import __version__
@@ -70,9 +70,11 @@ def enter(place: Place) -> None:
         except OSError:
             there = False
         if not there:
-            raise UserError(
-                f"{machine} does not see {Path(place.witness).parent}; give --out on storage that "
-                "every node shares: a network file system under the same path, or s3://"
+            raise ArgumentError(
+                "{machine} does not see {folder}; give {out} on storage that every node shares: a "
+                "network file system under the same path, or s3://",
+                machine=machine,
+                folder=Path(place.witness).parent,
             )
     with suppress(OSError):  # needed for relative paths only; these are then reported as missing
         os.chdir(place.directory)
@@ -98,7 +100,7 @@ class RayEngine:
         try:
             import ray
         except ImportError:
-            raise UserError("--engine ray needs Ray: pip install 'metacurate[ray]'") from None
+            raise ArgumentError("{engine} ray needs Ray: pip install 'metacurate[ray]'") from None
         self._ray: Any = ray
         self._workers = workers
         self._starts = not ray.is_initialized()
@@ -198,8 +200,9 @@ def _check_that_it_answers(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> UserError:
     said = " ".join(str(error).split())[:200]
-    return UserError(
-        f"no Ray cluster answers at {address} ({said}); check --address and, if the cluster asks "
-        "for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN; without an address Ray starts on this "
-        "machine"
+    return ArgumentError(
+        "no Ray cluster answers at {where} ({said}); check {address} and, if the cluster asks for "
+        "a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN; without an address Ray starts on this machine",
+        where=address,
+        said=said,
     )
