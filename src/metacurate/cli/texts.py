@@ -1,0 +1,75 @@
+"""The command ``metacurate pool language``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
+from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
+from metacurate.cli.pool import pool_app
+
+SHOWN_LANGUAGES = 20
+
+
+@pool_app.command("language")
+@runs
+def language_command(
+    pool: PoolInputs,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
+    identifier: Annotated[
+        str,
+        typer.Option(
+            help="Language identifier: pycld2, py3langid, eldc, lingua, fasttext:MODEL_FILE or "
+            "module:factory."
+        ),
+    ] = "pycld2",
+    min_lang_score: Annotated[
+        float, typer.Option(help="Texts whose language has a lower score (0 to 1) are 'und'.")
+    ] = 0.0,
+    every: Annotated[
+        bool, typer.Option("--all", help="Identify the texts that have a language too.")
+    ] = False,
+    lang_col: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the language of a row's texts.",
+            show_default="what is with the texts, else a column lang or language",
+        ),
+    ] = None,
+    url_col: UrlCol = None,
+    text_col: TextCol = None,
+    key_col: KeyCol = None,
+    rows_per_unit: RowsPerUnit = 500_000,
+    *,
+    options: Options,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Find the language of each text that has none; writes the pool with it to POOL/pool.
+
+    A row has uid, url, texts (source, text, lang) and its other columns. A run that was stopped
+    resumes when the same command is run again.
+
+    Example: [bold]metacurate pool language pool/ --out pool-with-languages/[/bold]
+    """
+    from metacurate.pool.identify import LanguageConfig, identify_languages
+    from metacurate.pool.schema import PoolConfig
+
+    settings = LanguageConfig(identifier, min_lang_score, every)
+    pool_config = PoolConfig(url_col, key_col, tuple(text_col or ()), lang_col, rows_per_unit)
+    totals = identify_languages(pool, out, settings, pool_config, **options)
+    languages = list(totals["languages"].items())
+    more = sum(number for _, number in languages[SHOWN_LANGUAGES:])
+    rows = [
+        *((name, f"{totals[name]:,}") for name in ("rows", "texts", "identified")),
+        ("had a language", f"{totals['kept']:,}"),
+        ("undetermined", f"{totals['undetermined']:,}"),
+        *((f"texts in {name}", f"{number:,}") for name, number in languages[:SHOWN_LANGUAGES]),
+        *([("texts in other languages", f"{more:,}")] if more else []),
+        *((f"skipped: {name}", f"{n:,}") for name, n in totals["skipped"].items()),
+        *((f"bad file: {address}", reason) for address, reason in totals["bad_files"].items()),
+        ("pool", f"{out}/pool/"),
+    ]
+    show({**totals, "out": out}, summary_table("Languages", rows), as_json=as_json)
