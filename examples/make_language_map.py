@@ -60,12 +60,16 @@ EXACT = {"als-latn": "sq"}
 
 def wikipedias(folder: Path) -> tuple[set[str], dict[str, str]]:
     """Wikipedia's codes, open and closed, and other names for them."""
+    wanted = {
+        "families/wikipedia_family.py": ("codes", "closed_wikis"),
+        "family.py": ("code_aliases",),
+    }
     values: dict[str, Any] = {}
-    for name in ("families/wikipedia_family.py", "family.py"):
+    for name, variables in wanted.items():
         for node in ast.walk(ast.parse((folder / name).read_text("utf-8"))):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 variable = node.targets[0].id
-                if variable in ("codes", "closed_wikis", "code_aliases"):
+                if variable in variables:
                     values[variable] = ast.literal_eval(node.value)
     return {*values["codes"], *values["closed_wikis"]}, values["code_aliases"]
 

@@ -191,7 +191,12 @@ class _Py3langid:
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
         found = [self._identifier.classify(text) for text in texts]
-        return [language for language, _ in found], [float(score) for _, score in found]
+        languages = [_PY3LANGID_CODES.get(language, language) for language, _ in found]
+        return languages, [float(score) for _, score in found]
+
+
+# Members of languages that have a code of two letters; "zxx" is no language.
+_PY3LANGID_CODES = {"fuv": "ff", "gug": "gn", "kik": "ki", "uzs": "uz", "zxx": ""}
 
 
 class _Lingua:
