@@ -41,6 +41,10 @@ MAP = load_language_map()
 LARGE = ("en", "ru", "es", "de", "fr", "ja", "pt", "zh", "it", "fa", "tr", "nl", "pl", "vi",
          "ar", "ko", "id", "th", "hi")  # fmt: skip
 PARTS = 3
+# Of a language that the declaration has in several scripts, the one that most is written in.
+USUAL = ("az-Latn", "bs-Latn", "sr-Cyrl", "tk-Latn", "uz-Latn", "zlm-Latn")
+# The declaration goes by ISO 639-3, in which "als" is Tosk Albanian.
+TAGS = {"als": "sq"}
 
 
 class Heliport:
@@ -107,10 +111,14 @@ def sentences(folder: Path, per_language: int) -> list[Example]:
         r"bcp47: '([^']*)',\s+code: '([^']*)'", (folder / "index.js").read_text("utf-8")
     )
     # Of several take the plainest: numbered ones are variants, as are long codes.
-    listed.sort(key=lambda row: (row[1][0].isdigit(), len(row[0]), len(row[1]), row[1]))
+    listed.sort(
+        key=lambda row: (
+            row[1][0].isdigit(), row[0] not in USUAL, len(row[0]), len(row[1]), row[1]
+        )
+    )  # fmt: skip
     texts: dict[str, set[str]] = {}
     for tag, code in listed:
-        language, path = MAP.language(tag), folder / "declaration" / f"{code}.html"
+        language, path = MAP.language(TAGS.get(tag, tag)), folder / "declaration" / f"{code}.html"
         if language is None or language in texts or not path.is_file():
             continue
         parser = _Paragraphs()

@@ -67,7 +67,7 @@ KeyCol = Annotated[
 LangCol = Annotated[
     str | None,
     typer.Option(
-        help="Column with the language of a row's texts (with metadata of several languages).",
+        help="Column with the language of a row's texts.",
         show_default="within texts, else found by its name",
     ),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli.curation import KeyCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
+from metacurate.cli.curation import KeyCol, LangCol, PoolInputs, RowsPerUnit, TextCol, UrlCol
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.pool import pool_app
 
@@ -31,13 +31,7 @@ def language_command(
     every: Annotated[
         bool, typer.Option("--all", help="Identify the texts that have a language too.")
     ] = False,
-    lang_col: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with the language of a row's texts.",
-            show_default="what is with the texts, else a column lang or language",
-        ),
-    ] = None,
+    lang_col: LangCol = None,
     url_col: UrlCol = None,
     text_col: TextCol = None,
     key_col: KeyCol = None,

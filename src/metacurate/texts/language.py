@@ -140,7 +140,7 @@ def _first_score(result: Any) -> float:
 
 
 class _Cld2:
-    """CLD2: n-grams of letters, 160 languages; the score is no probability.
+    """CLD2: n-grams of letters, over 160 languages; the score is no probability.
 
     It is the share of the text that is in its language, halved where CLD2 calls that unreliable.
     """
