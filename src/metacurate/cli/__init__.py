@@ -19,6 +19,7 @@ from metacurate.cli import (  # noqa: F401  (commands register themselves)
     images,
     metadata,
     report,
+    texts,
     training,
     webdataset,
 )

@@ -38,7 +38,7 @@ def extract_command(
     identifier: Annotated[
         str,
         typer.Option(
-            help="Language identifier: eldc, py3langid, lingua, fasttext:MODEL_FILE, "
+            help="Language identifier: eldc, pycld2, py3langid, lingua, fasttext:MODEL_FILE, "
             "module:factory, or none."
         ),
     ] = "eldc",

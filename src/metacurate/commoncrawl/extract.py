@@ -395,12 +395,10 @@ def _pool_table(
 
 
 def _languages(texts: pa.StringArray, identifier: CarefulIdentifier | None) -> pa.StringArray:
-    """The language of each text; nulls without an identifier. Equal texts are looked at once."""
+    """The language of each text; nulls without an identifier."""
     if identifier is None:
         return pa.nulls(len(texts), pa.string())
-    distinct = texts.dictionary_encode()
-    languages = identifier.languages(distinct.dictionary.to_pylist())
-    return pa.array(languages, pa.string()).take(distinct.indices)
+    return identifier.of_column(texts)
 
 
 def _by_pages(

@@ -7,34 +7,38 @@ import difflib
 import numpy as np
 import pyarrow.compute as pc
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata
 from metacurate.printable import printable
 
 MAX_COMPARED = 20_000
 
 
-def entry_id(metadata: Metadata, name: str, language: str | None = None) -> int:
+def entry_id(metadata: Metadata, name: str, lang: str | None = None) -> int:
     """The id of an entry (of a language, which may be left out where one alone has it).
 
     UserError with similar entries if there is none of that name, or with the languages that have
     it.
     """
-    if language is not None and metadata.block_of(language) is None:
-        known = ", ".join(metadata.languages[:20]) or "none: they are one list"
-        raise UserError(f"the metadata have no language {printable(language, 20)!r}; they have "
-                        f"{known}")  # fmt: skip
+    if lang is not None and metadata.block_of(lang) is None:
+        raise ArgumentError(
+            "{lang}: the metadata have no language {asked}; they have {known}",
+            asked=repr(printable(lang, 20)),
+            known=", ".join(metadata.languages[:20]) or "none: they are one list",
+        )
     places = np.flatnonzero(pc.equal(metadata.entries, name).to_numpy(zero_copy_only=False))
     found = [
         (int(place), block.language)
         for place in places
         for block in metadata.blocks
-        if block.first <= place < block.stop and language in (None, block.language)
+        if block.first <= place < block.stop and lang in (None, block.language)
     ]
     if len(found) > 1:
-        having = ", ".join(str(other) for _, other in found[:20])
-        raise UserError(f"several languages have the entry {printable(name, 60)!r} ({having}); "
-                        "choose with --lang")  # fmt: skip
+        raise ArgumentError(
+            "several languages have the entry {entry} ({having}); choose with {lang}",
+            entry=repr(printable(name, 60)),
+            having=", ".join(str(other) for _, other in found[:20]),
+        )
     if found:
         return found[0][0]
     near = similar_entries(metadata, name)

@@ -217,8 +217,8 @@ def resolve(
         lang = _lang(address, schema, texts, config, folders)
     if lang is None and needs.langs == "required" and not _has_lang(schema, texts):
         raise UnusableFile(
-            f"has no languages of its texts (it has {_listed(names)}); name their column with "
-            "--lang-col, or let metacurate pool language find them"
+            f"has no languages of its texts (it has {_listed(names)})",
+            "name their column with {lang_col}, or let metacurate pool language find them",
         )
     for wanted, fits, what in (
         *((name, is_texts, "text") for name in texts),
@@ -249,7 +249,7 @@ def _lang(
     if config.lang_col is not None or _has_lang(schema, texts):
         return config.lang_col
     names = [*schema.names, *(name for name in folders if name not in schema.names)]
-    return _by_name(address, names, LANG_NAMES, "language", "--lang-col")
+    return _by_name(address, names, LANG_NAMES, "language", "lang_col")
 
 
 def _has_lang(schema: pa.Schema, texts: tuple[str, ...]) -> bool:

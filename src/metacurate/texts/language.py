@@ -1,6 +1,6 @@
 """Which language a text is in: one call for a batch of texts, whichever library answers.
 
-An identifier is named by one word: ``eldc`` (the default), ``py3langid``, ``lingua``,
+An identifier is named by one word: ``eldc``, ``pycld2``, ``py3langid``, ``lingua``,
 ``fasttext:MODEL_FILE``, or ``module:factory`` for one of your own: ``factory()`` returns an object
 with the method of ``Identifier``. ``docs/language.md`` compares them.
 
@@ -11,15 +11,22 @@ than ``MIN_LETTERS`` letters, and those of which the library is not sure, are ``
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from metacurate.errors import UserError
 from metacurate.plugins import load_plugin
 
 UNDETERMINED = "und"
 DEFAULT = "eldc"
+"""For telling one language from the others: the most accurate on the 60 that it knows."""
+DEFAULT_OF_MANY = "pycld2"
+"""For pools of many languages (``docs/language.md`` has the measurements)."""
 
 # One or two letters are in any language. CJK characters say more: they count as words.
 MIN_LETTERS = 3
@@ -95,6 +102,15 @@ class CarefulIdentifier:
             languages[i] = language or UNDETERMINED
         return languages
 
+    def of_column(self, texts: pa.Array) -> pa.StringArray:
+        """The language codes of an Arrow array of strings; null where a text is null.
+
+        Equal texts are looked at once.
+        """
+        beginnings = pc.utf8_slice_codeunits(texts, 0, MAX_CHARS).dictionary_encode()
+        languages = self.languages(beginnings.dictionary.to_pylist())
+        return pa.array(languages, pa.string()).take(beginnings.indices)
+
 
 def _places_with_letters(texts: Sequence[str]) -> list[int]:
     return [i for i, text in enumerate(texts) if letters(text) >= MIN_LETTERS]
@@ -123,8 +139,49 @@ def _first_score(result: Any) -> float:
     return float(next(iter(scores.values()))) if scores else 0.0
 
 
+class _Cld2:
+    """CLD2: n-grams of letters, over 160 languages; the score is no probability.
+
+    It is the share of the text that is in its language, halved where CLD2 calls that unreliable.
+    """
+
+    def __init__(self) -> None:
+        self._detect = _import("pycld2").detect
+
+    def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
+        languages, scores = [], []
+        for text in texts:
+            plain = _NOT_INTERCHANGED.sub(" ", text)
+            # Of short texts it says something only if it is told to try its best.
+            reliable, _, found = self._detect(plain, isPlainText=True, bestEffort=True)
+            _, code, percent, _ = found[0]
+            languages.append(_cld2_language(code))
+            scores.append(percent / (100 if reliable else 200))
+        return languages, scores
+
+
+# Control characters, noncharacters and lone surrogates, which CLD2 takes for broken UTF-8.
+_NOT_INTERCHANGED = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
+    + "".join(chr(plane << 16 | last) for plane in range(1, 17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
+# Old codes; scripts in which one language is written. Other scripts, jokes (Pig Latin, "Bork")
+# and "un", for unknown, are no language.
+_CLD2_CODES = {
+    "iw": "he", "jw": "jv", "zh-Hant": "zh", "sr-ME": "sr",
+    "xx-Bugi": "bug", "xx-Goth": "got", "xx-Yiii": "ii",
+}  # fmt: skip
+_CLD2_NOTHING = re.compile("un|xxx|xx-.*|zz.")
+
+
+def _cld2_language(code: str) -> str:
+    code = _CLD2_CODES.get(code, code)
+    return "" if _CLD2_NOTHING.fullmatch(code) else code
+
+
 class _Py3langid:
-    """py3langid: naive Bayes on byte n-grams, 97 languages; scores are probabilities."""
+    """py3langid: naive Bayes on byte n-grams, over 130 languages; scores are probabilities."""
 
     def __init__(self) -> None:
         module = _import("py3langid.langid", "py3langid")
@@ -134,7 +191,12 @@ class _Py3langid:
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
         found = [self._identifier.classify(text) for text in texts]
-        return [language for language, _ in found], [float(score) for _, score in found]
+        languages = [_PY3LANGID_CODES.get(language, language) for language, _ in found]
+        return languages, [float(score) for _, score in found]
+
+
+# Members of languages that have a code of two letters; "zxx" is no language.
+_PY3LANGID_CODES = {"fuv": "ff", "gug": "gn", "kik": "ki", "uzs": "uz", "zxx": ""}
 
 
 class _Lingua:
@@ -175,6 +237,7 @@ class _FastText:
 
 _FACTORIES: dict[str, Callable[[], Identifier]] = {
     "eldc": _Eldc,
+    "pycld2": _Cld2,
     "py3langid": _Py3langid,
     "lingua": _Lingua,
 }

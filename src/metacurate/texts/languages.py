@@ -105,7 +105,7 @@ def _read(source: str | os.PathLike[str]) -> dict[str, str | None]:
         with open_file(source) as file:
             table = json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_distinct)
     except FileNotFoundError:
-        raise UserError(f"{where} cannot be found; give a JSON file with --language-map") from None
+        raise UserError(f"{where} cannot be found; give a JSON file of labels") from None
     except OSError as error:
         said = error.strerror or first_line(error)
         raise UserError(f"{where} cannot be read: {said}") from None
