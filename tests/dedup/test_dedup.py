@@ -230,6 +230,20 @@ def test_texts_keep_source_and_language_of_first_sight(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("name", "config"), [("lang", PoolConfig()),
+                                             ("l", PoolConfig(lang_col="l"))])  # fmt: skip
+def test_a_column_of_languages_goes_with_the_texts(
+    tmp_path: Path, name: str, config: PoolConfig
+) -> None:
+    (tmp_path / "in").mkdir()
+    table = {"url": ["http://a/1", "http://a/1"], "text": ["x", "y"], name: ["en", "zh"]}
+    pq.write_table(pa.table(table), tmp_path / "in" / "a.parquet")
+    out = tmp_path / "out"
+    dedup([str(tmp_path / "in")], str(out), DedupConfig(), config, engine=LocalEngine(1))
+    [row] = read_rows(out)
+    assert [(text["text"], text["lang"]) for text in row["texts"]] == [("x", "en"), ("y", "zh")]
+
+
 def test_several_text_columns_and_formats(tmp_path: Path) -> None:
     """Files with other columns and formats make one pool; a text's source is its column."""
     (tmp_path / "in").mkdir()

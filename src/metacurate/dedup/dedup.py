@@ -33,7 +33,7 @@ from metacurate.dedup.runs import (
     rows_per_batch,
     write_runs,
 )
-from metacurate.pool.columns import RESERVED
+from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
@@ -144,7 +144,9 @@ def dedup(
     ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_pool(inputs, pool_config, reserved=(*RESERVED, *CANONICAL))
+        pool = open_pool(
+            inputs, pool_config, PAIRS_WITH_LANGS_IF_THERE, reserved=(*RESERVED, *CANONICAL)
+        )
         if run.show_progress:
             note(pool.describe())
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)

@@ -159,6 +159,7 @@ class Needs:
 
 PAIRS = Needs()
 PAIRS_WITH_LANGS = Needs(langs="required")
+PAIRS_WITH_LANGS_IF_THERE = Needs(langs="optional")
 
 
 def resolve(
@@ -248,7 +249,8 @@ def _lang(
     """The column of the texts' languages; None if they stand within the texts, or nowhere."""
     if config.lang_col is not None or _has_lang(schema, texts):
         return config.lang_col
-    names = [*schema.names, *(name for name in folders if name not in schema.names)]
+    names = [name for name in schema.names if _is_lang(schema.field(name).type)]
+    names += [name for name in folders if name not in schema.names]
     return _by_name(address, names, LANG_NAMES, "language", "lang_col")
 
 

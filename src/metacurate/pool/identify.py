@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from metacurate.errors import ArgumentError
-from metacurate.pool.columns import RESERVED, Needs
+from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
@@ -38,7 +38,6 @@ from metacurate.texts.language import (
 )
 
 LANGUAGE = Stage("language", ("pool",))
-NEEDS = Needs(langs="optional")
 ROW_GROUP_ROWS = 65_536
 # Labels come from the pool too and may be anything: so many are counted by name.
 MAX_LABELS = 1_000
@@ -93,7 +92,9 @@ def identify_languages(
         )
     load_identifier(config.identifier)  # a missing package is told before the work begins
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_pool(inputs, pool_config, NEEDS, reserved=(*RESERVED, *CANONICAL))
+        pool = open_pool(
+            inputs, pool_config, PAIRS_WITH_LANGS_IF_THERE, reserved=(*RESERVED, *CANONICAL)
+        )
         if run.show_progress:
             note(pool.describe())
         settings = {

@@ -37,8 +37,8 @@ def canonical_batch(
 ) -> pa.RecordBatch:
     """A batch (read with all its columns) in that schema; the rows and texts stay as they are.
 
-    A text's source and language come from the column if it has them; otherwise the source is the
-    column's name. Null texts stay in the lists.
+    A text's source comes from the column if it has it; otherwise it is the column's name. Its
+    language is that of the batch. Null texts stay in the lists.
     """
     rows = batch.columns
     assert rows is not None
@@ -58,7 +58,8 @@ def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:
     assert rows is not None
     texts = batch.texts.cast(pa.string())
     count = len(texts)
-    sources, langs = None, pa.nulls(count, pa.string())
+    sources = None
+    langs = pa.nulls(count, pa.string()) if batch.langs is None else _as_string(batch.langs)
     if len(columns.texts) == 1:
         column = rows.column(columns.texts[0])
         if is_list(column.type) and pat.is_struct(column.type.value_type):
@@ -66,7 +67,6 @@ def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:
             if len(flat) == count:
                 names = [field.name for field in flat.type]
                 sources = _as_string(pc.struct_field(flat, "source")) if "source" in names else None
-                langs = _as_string(pc.struct_field(flat, "lang")) if "lang" in names else langs
         lengths = np.diff(batch.text_offsets)
     else:
         lengths = np.stack([_lengths(rows.column(name)) for name in columns.texts], axis=1).ravel()
