@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import random
 import re
 import tarfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -28,12 +30,13 @@ from metacurate.curation.settings import Balance
 from metacurate.curation.subset import merge_samples
 from metacurate.errors import UserError
 from metacurate.images.decoders import isolated, process_job
-from metacurate.metadata.store import load_metadata
+from metacurate.metadata.store import load_metadata, make_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.report import build, scan
 from metacurate.report.build import ReportConfig, write_report
+from metacurate.report.charts import short_number
 from metacurate.report.html import Column, Table, marked, templates
 from metacurate.report.thumbnails import thumbnail
 from metacurate.runtime.engines.local import LocalEngine
@@ -79,6 +82,39 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile_file(hostile_run: Path) -> Path:
     report(hostile_run, ReportConfig(samples=8))
     return hostile_run / "report.html"
+
+
+HOSTILE_LANGUAGE = "\u202e<b onclick=x>de</b>"
+WORDS = {
+    "en": ["dog", "cat", "a"],
+    "zh": ["狗", "猫", "<i>的</i>"],
+    HOSTILE_LANGUAGE: ["hund", "a"],
+}
+
+
+@pytest.fixture(scope="module")
+def language_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by language, one of which has a hostile name."""
+    folder = tmp_path_factory.mktemp("languages")
+    rng = random.Random(1)
+    rows: dict[str, list[str]] = {"url": [], "text": [], "lang": []}
+    for i in range(600):
+        language = rng.choice(list(WORDS))
+        words = rng.choices(WORDS[language], [9, 3, 1][: len(WORDS[language])], k=3)
+        rows["url"].append(f"https://a.example/{i}.png")
+        rows["text"].append(" ".join(words))
+        rows["lang"].append(language)
+    pq.write_table(pa.table(rows), folder / "pool.parquet")
+    entries = [(word, language) for language, words in WORDS.items() for word in words]
+    metadata = make_metadata([e for e, _ in entries], lang=[name for _, name in entries])
+    curate(folder / "pool.parquet", metadata, folder / "run", t=40, report=False, workers=1)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def language_file(language_run: Path) -> Path:
+    report(language_run, ReportConfig(entries=("zh:猫",)))
+    return language_run / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +196,23 @@ def test_samples_are_kept_texts_with_the_smallest_hashes(emoji_run: Path, emoji_
         assert orders == sorted(orders)
     best = sorted(found, key=lambda sample: sample["order"])[0]
     assert best["url"] in emoji_page
+
+
+def test_languages_have_a_table_and_charts(language_run: Path, language_file: Path) -> None:
+    page = language_file.read_text(encoding="utf-8")
+    card = json.loads((language_run / "datacard.json").read_text())
+    text = Elements(page).text
+    assert "3 of 3 with matches" in text
+    for language in ("en", "zh"):
+        facts = card["languages"][language]
+        numbers = (f"{facts['texts']:,}", f"{facts['match_counts']:,}", short_number(facts["t"]))
+        assert re.search(rf"\b{language}\s*3\s*" + r"\s*".join(numbers), text)
+    tags = [tag for tag, _ in Elements(page).found]
+    assert tags.count("figure") == 4 + 2 * 2  # English has those of the page
+    assert "b" not in {tag for tag, attributes in Elements(page).found if "onclick" in attributes}
+    assert not set(page) & set(DANGEROUS_CHARACTERS)
+    assert "猫 (zh)" in text
+    assert f"t = {card['languages']['en']['t']:g} (en)" in text
 
 
 def test_matches_per_text(emoji_run: Path, emoji_page: str) -> None:
@@ -421,13 +474,16 @@ def test_what_is_no_image_has_no_thumbnail() -> None:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("kind", ["emoji", "hostile"])
+@pytest.mark.parametrize("kind", ["emoji", "hostile", "language"])
 def test_looks_right(
-    chromium: Browser, emoji_file: Path, hostile_file: Path, kind: str, width: int
+    chromium: Browser, request: pytest.FixtureRequest, kind: str, width: int
 ) -> None:
-    page = {"emoji": emoji_file, "hostile": hostile_file}[kind]
+    page = request.getfixturevalue(f"{kind}_file")
     chromium.open(page, width, 800)
-    chromium.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    chromium.evaluate(
+        "document.querySelectorAll('details').forEach("
+        "(d) => { d.removeAttribute('name'); d.open = true; })"
+    )
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
     assert chromium.evaluate("document.title") == "Curation report"
     assert chromium.complaints() == []
@@ -436,7 +492,7 @@ def test_looks_right(
     charts = chromium.evaluate(
         "[...document.querySelectorAll('figure svg')].map((s) => s.getBoundingClientRect().width)"
     )
-    assert len(charts) == 4
+    assert len(charts) == (8 if kind == "language" else 4)
     assert min(charts) > 250
     outside = chromium.evaluate(
         "[...document.querySelectorAll('main *, header *')].filter((e) => !e.closest('.scroll') &&"
@@ -466,6 +522,25 @@ def test_dark_mode_turns_the_paper_and_the_charts(chromium: Browser, emoji_file:
     assert paper == "rgb(255, 255, 255)"
     assert ink != dark_ink
     assert dark_paper == "rgb(20, 23, 26)"
+
+
+def test_search_knows_each_languages_threshold(
+    chromium: Browser, language_run: Path, language_file: Path
+) -> None:
+    card = json.loads((language_run / "datacard.json").read_text())
+    chromium.open(language_file, 1280, 800)
+    cells = chromium.evaluate(
+        "[...document.querySelectorAll('#entry-rows tr')]"
+        ".map((row) => [...row.children].map((cell) => cell.textContent))"
+    )
+    seen = {(cell[5], cell[0]): cell for cell in cells}
+    assert len(seen) == 8
+    for language in ("en", "zh"):
+        t = card["languages"][language]["t"]
+        for entry, number in card["entry_counts"][language].items():
+            cell = seen[language, entry]
+            assert float(cell[3]) == pytest.approx(min(1, t / number), rel=6e-3)
+            assert cell[4] == ("head" if number >= t else "tail")
 
 
 def test_search_finds_entries(chromium: Browser, hostile_file: Path) -> None:

@@ -26,6 +26,7 @@ from metacurate.curation.layout import (
 )
 from metacurate.curation.settings import check_t, json_number
 from metacurate.curation.subset import run_pool_config, smallest_hashes
+from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
@@ -39,6 +40,8 @@ from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 
 PLOT_FOLDER = "report"
+LANGUAGES_DRAWN = 12
+"""The languages with most matches have charts of their own, up to this many."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class ReportConfig:
     """What the report shows.
 
     ``thresholds``: further t of the cumulative curve (if none: a quarter and four times the run's).
-    ``entries``: names of entries to show sample pairs of, besides the head's and the tail's.
+    ``entries``: names of entries to show sample pairs of, besides the head's and the tail's; with
+    several languages as ``zh:猫``.
     ``head``, ``tail``, ``unmatched``: how many entries of each kind; ``samples``: pairs an entry.
     ``tars``: a folder of WebDataset shards to take thumbnails from.
     """
@@ -96,8 +100,12 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
         raise UserError(f"{folder.url} has no data card; run the command that made the run again")
     counts, kept = load_counts(folder), load_array(folder, KEPT_COUNTS_FILE)
     metadata = load_metadata(folder.address(METADATA_FILE))
-    t = float(balance["totals"]["t"])
-    chosen = choose_entries(metadata, counts, t, config)
+    thresholds = run_thresholds(folder)
+    by_entry = thresholds.by_entry
+    # The page's charts are of one threshold: those of one list, or of the reference language.
+    block, t = thresholds.blocks[thresholds.reference], thresholds.of_reference
+    reference = slice(block.first, block.stop)
+    chosen = choose_entries(metadata, counts, by_entry, config)
     settings = asdict(config) | {"thresholds": [json_number(x) for x in config.thresholds]}
     tasks = scan_tasks(
         folder, run_pool_config(folder), shards, entries, chosen.sampled, config.samples
@@ -106,14 +114,18 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
     def page(parts: list[Statistics]) -> Statistics:
         found = add_up(parts, chosen.sampled, config.samples)
         thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
-        figures = draw_charts(counts, kept, t, config.thresholds, found)
+        figures = draw_charts(counts[reference], kept[reference], t, config.thresholds, found)
+        card = folder.read_json(DATACARD_FILE)
         html = render_page(
             PageData(
-                match=match, balance=balance, tables=folder.read_json(DATACARD_FILE)["tables"],
-                metadata=metadata, counts=counts, kept=kept, t=t,
+                match=match, balance=balance, tables=card["tables"],
+                metadata=metadata, counts=counts, kept=kept, t=t, thresholds=by_entry,
                 head=chosen.head, tail=chosen.tail, unmatched=chosen.unmatched,
                 sampled=chosen.sampled, scan=found, thumbnails=thumbnails,
                 charts={n: charts.inline_svg(f, n, PLOTS[n]) for n, f in figures.items()},
+                reference=block.language,
+                languages=card.get("languages", {}),
+                language_charts=language_charts(thresholds, counts, kept),
             )
         )  # fmt: skip
         for name, figure in figures.items():
@@ -136,8 +148,13 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
     )  # fmt: skip
 
 
-def choose_entries(metadata: Metadata, counts: Counts, t: float, config: ReportConfig) -> Chosen:
-    """The most common entries, and samples of the tail and of the entries never matched."""
+def choose_entries(
+    metadata: Metadata, counts: Counts, t: npt.NDArray[np.float64], config: ReportConfig
+) -> Chosen:
+    """The most common entries, and samples of the tail and of the entries never matched.
+
+    ``t`` float64[entries]: each entry's threshold.
+    """
     head = np.argsort(counts, kind="stable")[::-1][: config.head]
     head = head[counts[head] > 0]
     tail = np.flatnonzero((counts > 0) & (counts < t))
@@ -146,8 +163,41 @@ def choose_entries(metadata: Metadata, counts: Counts, t: float, config: ReportC
         head=head,
         tail=tail[np.argsort(counts[tail], kind="stable")[::-1]],
         unmatched=smallest_hashes(np.flatnonzero(counts == 0), config.unmatched),
-        named=[entry_id(metadata, name) for name in config.entries],
+        named=[_named_entry(metadata, name) for name in config.entries],
     )
+
+
+def _named_entry(metadata: Metadata, name: str) -> int:
+    lang, mark, entry = name.partition(":")
+    if mark and lang in metadata.languages:
+        return entry_id(metadata, entry, lang)
+    return entry_id(metadata, name)
+
+
+def language_charts(
+    thresholds: Thresholds, counts: Counts, kept: Counts
+) -> dict[str, dict[str, str]]:
+    """The charts of the languages with most matches, as SVG by language and name; none of one list.
+
+    The reference language is left out: the page's own charts are its.
+    """
+    drawn: dict[str, dict[str, str]] = {}
+    if thresholds.blocks[0].language is None:
+        return drawn
+    matches = [int(counts[b.first : b.stop].sum()) for b in thresholds.blocks]
+    order = sorted(range(len(matches)), key=lambda place: (-matches[place], place))
+    for place in [p for p in order if matches[p] and p != thresholds.reference][:LANGUAGES_DRAWN]:
+        block, t = thresholds.blocks[place], thresholds.t[place]
+        own, left = (values[block.first : block.stop] for values in (counts, kept))
+        figures = {
+            "cumulative": charts.cumulative_chart(own, t, []),
+            "ranks": charts.rank_chart(own, left, t),
+        }
+        drawn[str(block.language)] = {
+            name: charts.inline_svg(figure, f"{name}-{place}", PLOTS[name])
+            for name, figure in figures.items()
+        }
+    return drawn
 
 
 def draw_charts(

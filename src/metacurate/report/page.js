@@ -1,13 +1,15 @@
 "use strict";
 (() => {
   const SHOWN = 100;
-  const { t, withSource, rows } = JSON.parse(document.getElementById("entries-data").textContent);
+  const { t, thresholds, further, rows } = JSON.parse(document.getElementById("entries-data").textContent);
   const query = document.getElementById("entry-query");
   const order = document.getElementById("entry-order");
   const body = document.getElementById("entry-rows");
   const status = document.getElementById("entry-status");
   const number = new Intl.NumberFormat("en-US");
-  const keep = (row) => (row[1] > t ? t / row[1] : 1);
+  // With several languages a row's language follows its counts.
+  const threshold = (row) => (thresholds ? thresholds[row[3]] : t);
+  const keep = (row) => Math.min(1, threshold(row) / row[1]);
   const orders = {
     count: (a, b) => b[1] - a[1],
     rare: (a, b) => a[1] - b[1],
@@ -33,8 +35,8 @@
       cell(line, number.format(row[1]), "n");
       cell(line, number.format(row[2]), "n");
       cell(line, row[1] ? keep(row).toPrecision(3) : "\u2013", "n wide");
-      cell(line, !row[1] ? "unmatched" : row[1] >= t ? "head" : "tail", "");
-      if (withSource) cell(line, row[3], "wide");
+      cell(line, !row[1] ? "unmatched" : row[1] >= threshold(row) ? "head" : "tail", "");
+      for (let i = 0; i < further; i++) cell(line, row[3 + i], "wide");
       return line;
     }));
     const more = found.length > SHOWN ? `, the first ${SHOWN} shown` : "";

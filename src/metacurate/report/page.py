@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -37,8 +37,10 @@ PLOTS = {
 }
 """The charts and their titles."""
 
+LANGUAGE_ROWS = 400
 SECTIONS = {
     "distribution": "Distribution",
+    "languages": "Languages",
     "head": "Head",
     "tail": "Tail",
     "unmatched": "Never matched",
@@ -53,7 +55,10 @@ class PageData:
     """What the page shows; ``match`` and ``balance`` are manifest sections, ``tables`` the card's.
 
     ``counts`` and ``kept`` uint64[entries]; ``head``, ``tail``, ``unmatched`` and ``sampled`` are
-    entry ids; ``charts`` the inline SVG by name; ``thumbnails`` data URIs by uid.
+    entry ids; ``charts`` the inline SVG by name; ``thumbnails`` data URIs by uid. ``t`` is that of
+    the one list or of the ``reference`` language, ``thresholds`` float64[entries] each entry's own.
+    With several languages, ``languages`` has the card's facts and ``language_charts`` the SVG of
+    some.
     """
 
     match: dict[str, Any]
@@ -63,6 +68,7 @@ class PageData:
     counts: Counts
     kept: Counts
     t: float
+    thresholds: npt.NDArray[np.float64]
     head: npt.NDArray[np.int64]
     tail: npt.NDArray[np.int64]
     unmatched: npt.NDArray[np.int64]
@@ -70,6 +76,20 @@ class PageData:
     scan: Scan
     thumbnails: dict[str, str]
     charts: dict[str, str]
+    reference: str | None = None
+    languages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    language_charts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def language(self, position: int) -> str | None:
+        """An entry's language; None if the metadata are one list."""
+        if not self.languages or self.metadata.lang is None:
+            return None
+        return self.metadata.lang[position].as_py()
+
+    def shown(self, position: int) -> str:
+        """An entry with its language, if there are several, to be escaped."""
+        language = self.language(position)
+        return self.entry(position) if language is None else f"{self.entry(position)} ({language})"
 
     def entry(self, position: int) -> str:
         """An entry as it is, to be escaped."""
@@ -78,7 +98,8 @@ class PageData:
     @property
     def threshold(self) -> str:
         """The threshold in words."""
-        return "infinite" if math.isinf(self.t) else f"{self.t:,.6g}"
+        t = "infinite" if math.isinf(self.t) else f"{self.t:,.6g}"
+        return t if self.reference is None else f"{t} ({self.reference})"
 
 
 def render_page(data: PageData) -> str:
@@ -87,7 +108,7 @@ def render_page(data: PageData) -> str:
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
     script = resources.joinpath("page.js").read_text(encoding="utf-8")
     match, kept = data.match["totals"], data.balance["totals"]
-    head = data.counts >= data.t
+    head = data.counts >= data.thresholds
     return templates().get_template("page.html").render(
         policy=f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'",
@@ -108,9 +129,11 @@ def render_page(data: PageData) -> str:
         texts={"pool": match["texts"], "matched": match["texts_matched"],
                "kept": kept["texts_kept"]},
         problems=_problems(data),
-        titles=SECTIONS,
+        titles=SECTIONS | ({"distribution": f"Distribution ({data.reference})"}
+                           if data.reference is not None else {}),
         sections={
             "distribution": _distribution(data),
+            "languages": _languages(data),
             "head": _head(data),
             "tail": _tail(data),
             "unmatched": _unmatched(data),
@@ -137,7 +160,7 @@ def _facts(data: PageData) -> dict[str, str]:
         "threshold t": data.threshold,
         "tail's share of counts": f"{data.balance['totals']['p']:.1%}",
         "entries matched": f"{np.count_nonzero(data.counts):,}",
-        "head entries": f"{np.count_nonzero(data.counts >= data.t):,}",
+        "head entries": f"{np.count_nonzero(data.counts >= data.thresholds):,}",
         "matches before": f"{int(data.counts.sum()):,}",
         "matches after": f"{int(data.kept.sum()):,}",
     }
@@ -207,12 +230,49 @@ def _group_cells(data: PageData, group: dict[str, int]) -> list[str]:
     ]
 
 
-def _head(data: PageData) -> dict[str, Any]:
-    top = max(int(data.counts.max(initial=0)), 1)
-    probabilities = keep_probabilities(data.counts, data.t)
+def _languages(data: PageData) -> dict[str, Any] | None:
+    """A table of the languages, and the charts of those with most matches."""
+    if not data.languages:
+        return None
+    ranked = sorted(data.languages.items(), key=lambda item: (-item[1]["match_counts"], item[0]))
     rows = [
         [
-            data.entry(i),
+            language,
+            f"{facts['entries']:,}",
+            f"{facts['texts']:,}",
+            f"{facts['match_counts']:,}",
+            "–" if facts["t"] is None else short_number(float(facts["t"])),
+            f"{facts['tail_proportion']:.1%}",
+            f"{facts['head_entries']:,}",
+            f"{facts['kept_texts']:,}",
+            _share(facts["kept_texts"], facts["texts"]),
+        ]
+        for language, facts in ranked[:LANGUAGE_ROWS]
+    ]
+    columns = [
+        Column("", "e", "foreign"), Column("entries", "n wide"), Column("texts", "n"),
+        Column("matches", "n"), Column("t", "n"), Column("p", "n wide"), Column("head", "n wide"),
+        Column("kept texts", "n"), Column("share", "n"),
+    ]  # fmt: skip
+    more = f" (the first {LANGUAGE_ROWS} of {len(ranked):,})" * (len(ranked) > LANGUAGE_ROWS)
+    return {
+        "number": sum(facts["match_counts"] > 0 for facts in data.languages.values()),
+        "all": len(ranked),
+        "table": Table(f"Each language with its threshold t{more}", columns, rows),
+        "charts": {
+            language: {name: Markup(svg) for name, svg in drawn.items()}
+            for language, drawn in data.language_charts.items()
+        },
+        "told": data.match["totals"]["not_in_own_language"],
+    }
+
+
+def _head(data: PageData) -> dict[str, Any]:
+    top = max(int(data.counts.max(initial=0)), 1)
+    probabilities = keep_probabilities(data.counts, data.thresholds)
+    rows = [
+        [
+            data.shown(i),
             f"{int(data.counts[i]):,}",
             f"{int(data.kept[i]):,}",
             f"{probabilities[i]:.3g}",
@@ -228,8 +288,8 @@ def _head(data: PageData) -> dict[str, Any]:
 
 
 def _tail(data: PageData) -> dict[str, Any] | None:
-    number = int(np.count_nonzero((data.counts > 0) & (data.counts < data.t)))
-    entries = [(data.entry(i), int(data.counts[i])) for i in data.tail.tolist()]
+    number = int(np.count_nonzero((data.counts > 0) & (data.counts < data.thresholds)))
+    entries = [(data.shown(i), int(data.counts[i])) for i in data.tail.tolist()]
     return {"number": number, "entries": entries} if number else None
 
 
@@ -241,7 +301,7 @@ def _unmatched(data: PageData) -> dict[str, Any] | None:
         "number": number,
         "all": entries,
         "share": _share(number, entries),
-        "entries": [data.entry(i) for i in data.unmatched.tolist()],
+        "entries": [data.shown(i) for i in data.unmatched.tolist()],
     }
 
 
@@ -287,8 +347,8 @@ def _samples(data: PageData) -> list[dict[str, Any]] | None:
         if samples:
             entries.append(
                 {
-                    "name": name,
-                    "part": "head" if count >= data.t else "tail",
+                    "name": data.shown(position),
+                    "part": "head" if count >= data.thresholds[position] else "tail",
                     "count": count,
                     "kept": int(data.kept[position]),
                     "samples": samples,
@@ -319,25 +379,35 @@ def searched_entries(counts: Counts) -> npt.NDArray[np.int64]:
 
 def _search(data: PageData) -> dict[str, Any]:
     ids = searched_entries(data.counts)
-    sources = data.metadata.source
-    rows: list[list[str | int]] = []
-    for i in ids.tolist():
-        row: list[str | int] = [
+    further: dict[str, Any] = {"language": data.metadata.lang} if data.languages else {}
+    if data.metadata.source is not None:
+        further["source"] = data.metadata.source
+    rows: list[list[str | int]] = [
+        [
             printable(data.entry(i), 120), int(data.counts[i]), int(data.kept[i]),
-        ]  # fmt: skip
-        if sources is not None:
-            row.append(printable(sources[i].as_py() or "", 40))
-        rows.append(row)
-    # JSON has no infinity: with t above all counts everything is tail, as at infinity.
-    t = data.t if math.isfinite(data.t) else float(2**64)
+            *(printable(values[i].as_py() or "", 40) for values in further.values()),
+        ]
+        for i in ids.tolist()
+    ]  # fmt: skip
     columns = [
         Column("entry"), Column("before", "n"), Column("after", "n"), Column("p", "n wide"),
-        Column("part"), *[Column("source", "wide")] * (sources is not None),
+        Column("part"), *(Column(name, "wide") for name in further),
     ]  # fmt: skip
+    found: dict[str, Any] = {"t": _finite(data.t), "further": len(further), "rows": rows}
+    if data.languages:
+        found["thresholds"] = {
+            printable(language, 40): _finite(math.inf if facts["t"] is None else float(facts["t"]))
+            for language, facts in data.languages.items()
+        }
     return {
         "shown": ids.size,
         "all": data.counts.size,
         "top": SEARCHED_TOP,
         "columns": columns,
-        "data": {"t": t, "withSource": sources is not None, "rows": rows},
+        "data": found,
     }
+
+
+def _finite(t: float) -> float:
+    """JSON has no infinity: with t above all counts everything is tail, as at infinity."""
+    return t if math.isfinite(t) else float(2**64)
