@@ -123,7 +123,7 @@ def language_of(label: str | None) -> str:
 
 
 def nearest(counts: list[int], p: float) -> float:
-    """The threshold of section 3.3 of arXiv 2507.22062, over the counts above 0."""
+    """Meta CLIP 2's threshold (arXiv 2507.22062), over the counts above 0."""
     positive = sorted(c for c in counts if c > 0)
     if not positive:
         return math.inf

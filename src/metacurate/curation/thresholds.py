@@ -1,6 +1,6 @@
 """The threshold of each language, from that of the reference language or from a tail proportion.
 
-Source: Meta CLIP 2 (arXiv 2507.22062), section 3.3: the reference language (English) has t; its
+Source: Meta CLIP 2 (arXiv 2507.22062): the reference language (English) has t; its
 tail proportion p, the share of its counts that entries with counts below t hold, is that of all;
 and each other language has the t whose tail proportion is nearest.
 """
