@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,9 +22,12 @@ import pytest
 
 from conftest import Command, command_line, digests, environment
 from curation_pools import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
+from metacurate.errors import Stopped, UserError
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
+from metacurate.runtime import remote_lock
+from metacurate.runtime.run import hold, is_held
 from metacurate.runtime.storage import Folder
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra metacurate[s3]")
@@ -281,3 +285,102 @@ def test_without_s3fs(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     run = metacurate("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "-o", "s3://a/b")
     fails(run, "s3fs", "metacurate[s3]")
+
+
+# The lock.
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick beats, so that a dead owner is known after some seconds."""
+    for name, seconds in (("BEAT", 0.2), ("WATCH", 2.5), ("SETTLE", 0.5)):
+        monkeypatch.setattr(remote_lock, f"{name}_SECONDS", seconds)
+
+
+def lock_of(bucket: Any) -> dict[str, Any]:
+    return json.loads(bucket.cat_file(f"{BUCKET}/run/.lock"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_is_one_runs(bucket: Any) -> None:
+    folder = Folder(f"s3://{BUCKET}/run")
+    with hold(folder):
+        first = lock_of(bucket)
+        assert first["process"] == os.getpid()
+        assert is_held(folder)
+        with (
+            pytest.raises(UserError, match=rf"is in use by process {os.getpid()} on"),
+            hold(folder),
+        ):
+            pass
+        time.sleep(1.0)  # longer than anyone watches
+        assert lock_of(bucket)["beat"] > first["beat"]
+        assert lock_of(bucket)["token"] == first["token"]
+    assert not bucket.exists(f"{BUCKET}/run/.lock")
+    assert not is_held(folder)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_dead_owners_lock_is_taken_over(bucket: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    dead = {"host": "another", "process": 7, "token": "dead", "beat": 3}
+    bucket.pipe_file(f"{BUCKET}/run/.lock", json.dumps(dead).encode())
+    folder = Folder(f"s3://{BUCKET}/run")
+    with hold(folder):
+        assert lock_of(bucket)["token"] != "dead"
+    assert "process 7 on another shows no sign of life" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_two_that_take_over_one_wins(bucket: Any) -> None:
+    bucket.pipe_file(f"{BUCKET}/run/.lock", b"no JSON at all")
+    folder, held, refused = Folder(f"s3://{BUCKET}/run"), [], []
+    start = threading.Barrier(3)
+
+    def take(number: int) -> None:
+        start.wait()
+        try:
+            with hold(folder):
+                held.append(number)
+                time.sleep(5)
+        except UserError:
+            refused.append(number)
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held) == 1
+    assert len(refused) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_loses_its_lock_stops(bucket: Any) -> None:
+    folder = Folder(f"s3://{BUCKET}/run")
+    other = {"host": "another", "process": 9, "token": "other", "beat": 0}
+
+    def run() -> None:
+        with hold(folder):
+            bucket.pipe_file(f"{BUCKET}/run/.lock", json.dumps(other).encode())
+            time.sleep(5)
+
+    with pytest.raises(Stopped, match="was taken over by process 9 on another"):
+        run()
+    assert lock_of(bucket) == other
+
+
+def test_half_made_uploads_are_given_up(bucket: Any) -> None:
+    for key in ("run/curated/x.parquet", "elsewhere/y"):
+        bucket.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
+    with hold(Folder(f"s3://{BUCKET}/run")):
+        left = bucket.call_s3("list_multipart_uploads", Bucket=BUCKET)["Uploads"]
+    assert [upload["Key"] for upload in left] == ["elsewhere/y"]
+
+
+def test_a_second_command_is_refused(
+    metacurate: Command, pool: Path, entries_file: Path, bucket: Any
+) -> None:
+    out = f"s3://{BUCKET}/run"
+    with hold(Folder(out)):
+        run = metacurate("curate", pool, "-m", entries_file, "--t", 5, *OPTIONS, "--out", out)
+    fails(run, "is in use by process", "--out")

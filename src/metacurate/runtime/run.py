@@ -22,6 +22,8 @@ from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.find import expand_lists
 from metacurate.runtime.manifest import MANIFEST
+from metacurate.runtime.progress import note
+from metacurate.runtime.remote_lock import LOCK, hold_remotely, is_conditional, is_held_remotely
 from metacurate.runtime.storage import (
     SCRATCH,
     TEMPORARY_NAME,
@@ -34,7 +36,6 @@ from metacurate.runtime.storage import (
 )
 
 # Held by the process that runs in a local folder; the other file says which process that is.
-LOCK = ".lock"
 HOLDER = ".lock-holder"
 
 
@@ -106,6 +107,11 @@ def open_run(
         require(folder)
     for given in expand_lists([as_address(given, "inputs") for given in inputs]):
         refuse_overlap(folder.url, as_address(given))
+    if show_progress and not is_local(folder.url) and not is_conditional(folder):
+        note(
+            f"{folder.url}: this store cannot refuse a second lock in one step: see to it that no "
+            "two runs start in one folder at the same moment"
+        )
     with ExitStack() as stack:
         stack.enter_context(unrecorded())
         stack.enter_context(hold(folder))
@@ -145,12 +151,13 @@ def require(folder: Folder) -> None:
 def hold(folder: Folder) -> Iterator[None]:
     """Hold a run's folder for this process; UserError naming the holder if another one has it.
 
-    The lock is the kernel's (it ends with the process, kill -9 included). Object stores have no
-    locks: there the caller sees to it. Where the block leaves no manifest, it leaves nothing: the
-    lock and the folders made for it are removed.
+    The lock is the kernel's (it ends with the process, kill -9 included); on object stores it is
+    an object (``remote_lock``). Where the block leaves no manifest, it leaves nothing: the lock and
+    the folders made for it are removed.
     """
     if not is_local(folder.url):
-        yield
+        with hold_remotely(folder):
+            yield
         return
     path = local_path(folder.url)
     made = [p for p in (path, *path.parents) if not p.exists()]
@@ -187,8 +194,10 @@ def hold(folder: Folder) -> Iterator[None]:
 
 
 def is_held(folder: Folder) -> bool:
-    """Whether a process holds a run's folder (never known of an object store: False)."""
-    if not is_local(folder.url) or not (local_path(folder.url) / LOCK).exists():
+    """Whether a process holds a run's folder."""
+    if not is_local(folder.url):
+        return is_held_remotely(folder)
+    if not (local_path(folder.url) / LOCK).exists():
         return False
     lock = FileLock(local_path(folder.url) / LOCK, timeout=0, thread_local=False)
     try:
