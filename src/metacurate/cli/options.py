@@ -255,7 +255,7 @@ def read_run(folder: str, options: Options) -> Iterator[Run]:
         yield opened
 
 
-def show(result: dict[str, Any], table: RenderableType, *, as_json: bool) -> None:
+def show(result: Mapping[str, Any], table: RenderableType, *, as_json: bool) -> None:
     """Print a result: as JSON for machines, else as a table.
 
     The JSON is ASCII: no text from a pool can reach the terminal as a control code.

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from metacurate.arrays import offsets_of
+from metacurate.counts import told
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.types import is_list, is_text
 from metacurate.pool.columns import Needs
@@ -96,7 +97,7 @@ class UrlTable:
         skipped: Counter[str] = Counter()
         sizes = [count_rows(unit, skipped=skipped) for unit in pool.units]
         if skipped:
-            note(f"{source}: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
+            note(f"{source}: {told(skipped)}")
         first_rows = offsets_of(sizes)
         rows = int(first_rows[-1])
         if not 0 <= sample <= rows:

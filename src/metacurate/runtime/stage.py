@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar, overload
 
 from metacurate.errors import ArgumentError
 from metacurate.runtime.engine import Task
@@ -32,6 +32,38 @@ from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder, Written, is_local, recorded
 
 STATE_READERS = 32
+Totals = TypeVar("Totals")
+
+
+@overload
+def run_stage(
+    run: Run,
+    stage: Stage,
+    config: Mapping[str, Any],
+    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
+    function: Callable[[Task], Statistics],
+    *,
+    unit: str,
+    parts: str = ...,
+    totals: Callable[[list[Statistics]], Totals],
+    replace: bool = ...,
+    alone: bool = ...,
+) -> Totals: ...
+
+
+@overload
+def run_stage(
+    run: Run,
+    stage: Stage,
+    config: Mapping[str, Any],
+    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
+    function: Callable[[Task], Statistics],
+    *,
+    unit: str,
+    parts: str = ...,
+    replace: bool = ...,
+    alone: bool = ...,
+) -> Statistics: ...
 
 
 def run_stage(
@@ -43,10 +75,10 @@ def run_stage(
     *,
     unit: str,
     parts: str = "shards",
-    totals: Callable[[list[Statistics]], Statistics] = add_statistics,
+    totals: Callable[[list[Statistics]], Any] = add_statistics,
     replace: bool = False,
     alone: bool = False,
-) -> Statistics:
+) -> Any:
     """Run a stage, or what is missing of it; returns its totals.
 
     Args:
@@ -58,7 +90,8 @@ def run_stage(
             ``Folder.create`` and returns plain JSON statistics.
         unit: The key of the statistics that drives the rate of progress (``"texts"``).
         parts: What progress calls the tasks.
-        totals: Makes the totals of all shards' statistics; may write files of the whole run.
+        totals: Makes the totals of all shards' statistics, plain JSON (a dictionary or TypedDict);
+            may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
         alone: Whether it is all that its command does: see ``redo``.
 

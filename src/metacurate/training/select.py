@@ -33,6 +33,7 @@ from metacurate.arrays import offsets_of
 from metacurate.curation import balancing
 from metacurate.curation.settings import ANY
 from metacurate.errors import UserError
+from metacurate.training.reasons import SkippedPair
 from metacurate.training.shards import (
     Image,
     PairBatch,
@@ -205,8 +206,8 @@ class PairSource:
         kept = self._text_mask(batch, epoch, skipped, own, shard) & usable
         filled = offsets_of(usable)
         empty = filled[offsets[1:]] == filled[offsets[:-1]]
-        skipped["no_text"] += int(np.count_nonzero(own & empty))
-        skipped["no_uid"] += int(np.count_nonzero(own & ~batch.has_uid))
+        skipped[SkippedPair.NO_TEXT] += int(np.count_nonzero(own & empty))
+        skipped[SkippedPair.NO_UID] += int(np.count_nonzero(own & ~batch.has_uid))
         chosen = offsets_of(kept)
         pairs = own & batch.has_uid & (chosen[offsets[1:]] > chosen[offsets[:-1]])
         for i in np.flatnonzero(pairs):
@@ -244,7 +245,9 @@ class PairSource:
             )
         lengths = np.asarray(lists.value_lengths().fill_null(-1))
         aligned = lengths == np.diff(offsets)
-        skipped[f"broken_{name}"] += int(np.count_nonzero(own & ~aligned & (lengths >= 0)))
+        skipped[SkippedPair(f"broken_{name}")] += int(
+            np.count_nonzero(own & ~aligned & (lengths >= 0))
+        )
         mask = np.zeros(len(batch.texts), dtype=np.bool_)
         good = np.repeat(aligned, np.diff(offsets))
         lists = lists.filter(_arrow(aligned))
