@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from metacurate.commoncrawl import reasons as commoncrawl
-from metacurate.counts import counted, told
+from metacurate.counts import counted, in_words
 from metacurate.dedup import reasons as dedup
 from metacurate.evaluation import reasons as evaluation
 from metacurate.formats import reasons as pool
@@ -88,7 +88,7 @@ def test_counts_are_plain_and_sorted(tmp_path: Path) -> None:
     assert found == {"a b": 1, "no_image": 3, "no_text": 1200}
     assert list(found) == ["a b", "no_image", "no_text"]
     assert {type(name) for name in found} == {str}
-    assert told(counts) == "1 a b, 3 no_image, 1,200 no_text"
+    assert in_words(counts) == "1 a b, 3 no_image, 1,200 no_text"
     Folder(str(tmp_path)).write_json("x.json", {"dropped": counts, "first": reason.NO_TEXT})
     assert orjson.loads((tmp_path / "x.json").read_bytes()) == {
         "dropped": {**found, "z": 0}, "first": "no_text"

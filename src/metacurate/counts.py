@@ -10,6 +10,6 @@ def counted(counts: Mapping[str, int]) -> dict[str, int]:
     return {str(name): number for name, number in sorted(counts.items()) if number}
 
 
-def told(counts: Mapping[str, int]) -> str:
+def in_words(counts: Mapping[str, int]) -> str:
     """The counts that are not zero, for a message: ``3 no_text, 1,200 no_url``."""
     return ", ".join(f"{number:,} {name}" for name, number in counted(counts).items())

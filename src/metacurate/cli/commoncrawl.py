@@ -99,7 +99,7 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, tell_bad_files
+    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, report_bad_files
     from metacurate.texts.rules import TextRules
 
     settings = ExtractConfig(
@@ -116,5 +116,5 @@ def extract_command(
         official_key=official_key,
     )
     totals = extract_pool(sources, out, settings, **options)
-    tell_bad_files(totals)
+    report_bad_files(totals)
     show(totals, summary_table("pool extract", totals_rows(totals)), as_json=as_json)

@@ -183,7 +183,7 @@ def extract_pool(
         )
 
 
-def tell_bad_files(totals: ExtractTotals) -> None:
+def report_bad_files(totals: ExtractTotals) -> None:
     """Say which files were no archives; UserError if none was one."""
     bad = totals["bad_files"]
     if bad and len(bad) == totals["files"]:

@@ -101,7 +101,7 @@ def read_response(response: Response) -> Page | str:
     parsed = read_page(decoded.text, with_encoding=not decoded.certain)
     declared = parsed.meta_encoding
     if declared is not None and declared != decoded.encoding:
-        # Declared further down than encodings are looked for: as browsers, begin anew.
+        # Declared further down than encodings are looked for: as browsers, start again.
         decoded = decode_as(content.body, declared)
         parsed = read_page(decoded.text)
     damaged = decoded.damaged or content.is_cut

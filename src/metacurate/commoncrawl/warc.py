@@ -285,7 +285,7 @@ class _Window:
 
 
 def _has_members_of_records(window: _Window) -> bool:
-    """Whether each gzip member holds one record, as far as can be told by the first."""
+    """Whether each gzip member holds one record, as far as the first one tells."""
     if not window.starts_with(GZIP_MAGIC):
         return False
     try:
@@ -322,7 +322,7 @@ def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[
 
 
 def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield members up to the first one that ``_inflate`` must have a closer look at.
+    """Yield members up to the first one that ``_inflate`` must look at more closely.
 
     Those yielded end where the next one begins, with a size that is not too large.
     """

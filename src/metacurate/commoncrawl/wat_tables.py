@@ -407,7 +407,7 @@ def _resolve(
     bases: _Bases,
     counts: Counts,
 ) -> pa.StringArray:
-    """The absolute addresses of the links ``which``; null where it cannot be had."""
+    """The absolute addresses of the links ``which``; null where there is none."""
     chosen = links[which]
     spans, pages = chosen[:, kernel.ADDRESS : kernel.ADDRESS_END + 1], chosen[:, kernel.PAGE]
     kinds = np.empty(len(which), np.uint8)

@@ -160,8 +160,8 @@ def dedup(
     """Write ``OUT/pool/part-NNNNNN.parquet``: one row a uid, sorted by uid over all shards.
 
     A row has the columns of its first row in the pool (inputs in the order of their names), and the
-    distinct texts of all its rows in the order of first sight. Resumes; UserError if ``out`` holds
-    another run.
+    distinct texts of all its rows in the order in which they first appear. Resumes; UserError if
+    ``out`` holds another run.
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
         pool = open_pool(

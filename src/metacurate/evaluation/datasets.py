@@ -70,7 +70,7 @@ def class_texts(
 ) -> ClassificationText:
     """Class names and templates: from the files given, "imagenet", or those beside the data.
 
-    Without any, an image folder's own folder names and ``a photo of a {c}.`` serve. Raises
+    Without any, an image folder's own folder names and ``a photo of a {c}.`` are used. Raises
     UserError if there are no names, or not as many as the data set has class folders.
     """
     _require(data)

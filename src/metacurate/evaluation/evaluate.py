@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from metacurate.counts import told
+from metacurate.counts import in_words
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
@@ -62,7 +62,7 @@ def check(data: str, class_names: str | None, templates: str | None, groups: str
         _read_groups(groups)
     skipped: Counter[str] = Counter()
     if next(datasets.examples(data, skipped), None) is None:
-        raise UserError(f"{data} has no usable image ({told(skipped)})")
+        raise UserError(f"{data} has no usable image ({in_words(skipped)})")
 
 
 def _read_groups(path: str) -> dict[str, str]:

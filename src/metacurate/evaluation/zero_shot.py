@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from metacurate.counts import counted, told
+from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
@@ -69,7 +69,7 @@ def load_model(
 
     ``checkpoint``: a folder of ``metacurate train``; a checkpoint file, with ``model`` open_clip's
     name of its architecture; or a tag of open_clip's pretrained weights (``openai``,
-    ``metaclip_400m``), with ``model``. Raises UserError if that is not to be had.
+    ``metaclip_400m``), with ``model``. Raises UserError if that cannot be found.
     """
     clip = open_clip()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -135,8 +135,8 @@ def _encode(
     skipped: Counter[str],
     progress: Meter | None,
 ) -> Iterator[_Encoded]:
-    """Features a batch at a time, in order; decoding goes on beside in threads (Pillow and torch
-    let go of the interpreter), one batch ahead of the model."""
+    """Features a batch at a time, in order; decoding runs in threads meanwhile (Pillow and torch
+    release the interpreter's lock), one batch ahead of the model."""
 
     def prepare(example: Example) -> torch.Tensor | str:
         try:
@@ -247,7 +247,7 @@ def classify(
             leads.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
         labels += own.tolist()
     if not labels:
-        raise UserError(f"{data} has no usable image with a label ({told(skipped)})")
+        raise UserError(f"{data} has no usable image with a label ({in_words(skipped)})")
     rank, label = np.concatenate(ranks), np.array(labels, dtype=np.int64)
     found = {
         "images": label.size,
@@ -345,7 +345,7 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
             owners += [images] * len(encoded.examples[i].captions)
             images += 1
     if not captions:
-        raise UserError(f"{data} has no image with a caption ({told(skipped)})")
+        raise UserError(f"{data} has no image with a caption ({in_words(skipped)})")
     pictures, texts = torch.cat(parts), loaded.text_features(captions)
     owner = torch.tensor(owners, device=loaded.device)
     image_ranks = _best_ranks(pictures, texts, owner, loaded.batch_size)

@@ -2,7 +2,7 @@
 
 An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
 ``random`` (of the matched pairs, at random, as many as another arm has) and ``balanced`` (at a
-threshold t, drawn once or, with ``online``, anew in every epoch). Every arm is trained once a seed;
+threshold t, drawn once or, with ``online``, in every epoch). Every arm is trained once a seed;
 the seed decides the weights at the start, the order of the pairs and the draws of the subset.
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
@@ -66,7 +66,7 @@ def experiment(
     """Run what is missing of an experiment and write its results; returns them.
 
     ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
-    caller can mend.
+    caller can fix.
     """
     with open_run(
         out, inputs=config.pool.paths, workers=workers,

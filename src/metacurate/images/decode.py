@@ -49,8 +49,8 @@ ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDES_SWAPPED = tuple(ORIENTATIONS[value] for value in (5, 6, 7, 8))
-# Browsers heed EXIF in these, and AVIF's own turning, which Pillow tells as EXIF; they ignore it in
-# WebP, and XMP everywhere.
+# Browsers respect EXIF in these, and AVIF's own turning, which Pillow tells as EXIF; they ignore it
+# in WebP, and XMP everywhere.
 ORIENTED_FORMATS = frozenset({"JPEG", "MPO", "PNG", "AVIF"})
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -1,10 +1,10 @@
-"""Fetching URLs from hosts that nobody vouches for: bounded, polite, and never inwards.
+"""Fetching URLs from hosts that are not trusted: bounded, polite, and never inwards.
 
 URLs are read by the standard that browsers follow (WHATWG's, by ada) and asked for with exactly the
 bytes that it makes of them: a signed URL keeps its signature.
 Every request is bounded in time, bytes and redirects; every connection is checked against
 ``addresses``; hosts are asked by a few requests at a time, with a pause between them if wished, and
-their ``Retry-After`` is heeded for all requests to them.
+their ``Retry-After`` is obeyed for all requests to them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ UNREACHABLE = frozenset(
         FailedDownload.TLS_FAILED,
     }
 )
-# This many attempts in a row that found no one at a host settle the matter for its other URLs:
+# This many attempts in a row that found nobody at a host decide for its other URLs:
 # a pool has thousands of images on hosts that are gone.
 MAX_UNREACHABLE = 10
 MAX_REMEMBERED_HOSTS = 100_000
@@ -72,7 +72,7 @@ class FetchConfig:
     ``host_delay``: from one request's start to the next one's, to one host name;
     ``timeout``: one request, from connecting to the last byte; ``retries``: further attempts after
     a failure that may pass, ``backoff`` * 2**n apart; ``max_wait``: the longest ``Retry-After``
-    heeded (a URL with a longer one is given up); ``robots_directives``: values of ``X-Robots-Tag``
+    obeyed (a URL with a longer one is given up); ``robots_directives``: values of ``X-Robots-Tag``
     that forbid the use; ``allow_networks``: networks that are allowed besides public addresses.
     """
 
@@ -202,7 +202,7 @@ class Fetcher:
         if target is None:
             return Failure(FailedDownload.BAD_URL)
         for _ in range(self._config.max_redirects + 1):
-            # Each hop waits for its host's turn anew and holds no other host's meanwhile.
+            # Each hop waits for its host's turn again and holds no other host's meanwhile.
             outcome = await self._request(target, consume)
             if not isinstance(outcome, _Redirect):
                 return outcome
@@ -309,8 +309,8 @@ class Fetcher:
             )
         if response.status != 200:
             retry_after = _seconds(response.headers.get("Retry-After"))
-            heeded = response.status in (429, 503)
-            return Failure(f"http_{response.status}", retry_after if heeded else 0.0)
+            waits = response.status in (429, 503)
+            return Failure(f"http_{response.status}", retry_after if waits else 0.0)
         robots = response.headers.getall("X-Robots-Tag", [])
         if forbids(robots, config.user_agent, config.robots_directives):
             return Failure(FailedDownload.ROBOTS_HEADER)

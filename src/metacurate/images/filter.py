@@ -117,7 +117,7 @@ class FilterTotals(TypedDict):
     """``count``: rows of the first input; ``images`` were given to this filter, ``successes`` kept.
 
     ``dropped``: by reason (``reasons.Filtered``, ``reasons.BadImage``, or the rule that was not
-    met); ``status_dict``: all rows, also by what an earlier step said of them;
+    met); ``status_dict``: all rows, also by what an earlier step said about them;
     ``skipped_members``: of the tars (``webdataset.reasons``).
     """
 

@@ -18,7 +18,7 @@ from typing import Any, TypedDict, Unpack
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.counts import told
+from metacurate.counts import in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.metadata import stages
@@ -354,7 +354,7 @@ def _notes(config: BuildConfig, chosen: tuple[str, ...], done: dict[str, Statist
             )
     for stage, totals in done.items():
         if lost := totals.get("losses"):
-            notes.append(f"not usable in the {stage} files: {told(lost)}")
+            notes.append(f"not usable in the {stage} files: {in_words(lost)}")
     repeated = done.get("articles", {}).get("repeated_articles", 0)
     if repeated:
         notes.append(f"{repeated:,} articles are in the dump files more than once")

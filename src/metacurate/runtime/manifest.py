@@ -32,7 +32,7 @@ class Stage:
         name: Of its section in the manifest and of its folder in ``state/``.
         outputs: Names of files and folders that are this stage's alone.
         downstream: Stages whose results are void once this one's change.
-        format: Raised when the bytes that it writes change: older results are then made anew.
+        format: Raised when the bytes that it writes change: older results are then made again.
         files: A pattern of further files that it writes directly into the folder (tar shards).
     """
 
@@ -162,7 +162,7 @@ def abandon(folder: Folder, stage: Stage) -> None:
 
 
 def remove_damaged(folder: Folder, stage: Stage) -> None:
-    """Remove what is left of a stage's damaged files: a file that is missing is made anew."""
+    """Remove what is left of a stage's damaged files: a file that is missing is made again."""
     for name in read_manifest(folder)["stages"][stage.name].get("damaged", ()):
         folder.remove(name)
 
@@ -216,7 +216,7 @@ def reopen(folder: Folder, stage: Stage) -> None:
 
 
 def void(folder: Folder, stage: Stage) -> None:
-    """Have a stage and those downstream begin anew, without what they made."""
+    """Have a stage and those downstream start over, without what they made."""
     manifest = read_manifest(folder)
     _mark_stale(manifest["stages"], stage)
     folder.write_json(MANIFEST, manifest)
@@ -260,7 +260,7 @@ def verify(folder: Folder) -> dict[str, str]:
     """Compare all files of finished stages with the checksums in the manifest.
 
     Returns ``{name: what is wrong}`` and marks these files as damaged, so that the command that
-    made the run makes them anew.
+    made the run makes them again.
     """
     manifest = read_manifest(folder)
     wrong: dict[str, str] = {}

@@ -118,7 +118,7 @@ def run_stage(
 
 
 def redo(run: Run, last: Stage, config: Mapping[str, Any], first: Stage | None = None) -> None:
-    """With ``overwrite``, have a run that is finished with the same settings made anew.
+    """With ``overwrite``, have a run that is finished with the same settings made again.
 
     What the user adds (a text rule, a scorer) is recorded by its name, and may do something else by
     now. A run that was stopped is left to resume. ``first``: of the stages that end with ``last``.

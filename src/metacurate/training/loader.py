@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from metacurate.counts import counted, told
+from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated
@@ -108,7 +108,7 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
     while True:
         epoch = source.epoch_of(position.unit)
         block, into = divmod(position.pair, config.shuffle_block)
-        # Counted at the unit's end, so that a resumed run, which reads the unit anew, counts alike.
+        # Counted at the unit's end: a resumed run, which reads the unit again, counts alike.
         counts: Counter[str] = Counter()
         for number, pair in enumerate(source.unit_pairs(position.unit, counts, first_block=block)):
             if number < into:
@@ -126,7 +126,7 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
         if fruitless > FRUITLESS_EPOCHS * source.units:
             raise UserError(
                 f"{', '.join(config.shards.paths)}: no usable pair "
-                f"({told(skipped) or 'none is selected'})"
+                f"({in_words(skipped) or 'none is selected'})"
             )
         position.unit, position.pair = position.unit + config.streams, 0
 
@@ -283,7 +283,7 @@ class PairLoader:
         if state["fingerprint"] != self.fingerprint:
             raise ArgumentError(
                 "the checkpoint was written with other shards or data settings; "
-                "restore them or start anew with {overwrite}"
+                "restore them or start over with {overwrite}"
             )
         for s in self._streams:
             unit, pair = state["positions"][str(s)]
@@ -334,7 +334,7 @@ class PairLoader:
 def _end_workers(chunks: Any) -> None:
     """End a DataLoader's workers, also where it leaves that to the end of the process.
 
-    They heed no signal that can be heeded (``stopping``), and multiprocessing would wait for them.
+    They ignore all signals that can be ignored (``stopping``): multiprocessing would wait for them.
     """
     chunks._shutdown_workers()
     if chunks._worker_pids_set:

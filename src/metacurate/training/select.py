@@ -1,6 +1,6 @@
 """Which pairs of the shards are trained on, which of their texts, and in which order.
 
-**Which pairs.** ``Online`` draws anew in every epoch, with the function of the balance stage and
+**Which pairs.** ``Online`` draws again in every epoch, with the function of the balance stage and
 the epoch in the key (:func:`metacurate.curation.balancing.balance`): epoch 0 keeps exactly the
 pairs of an offline subset of the same counts, t and seed. ``Curated`` takes the texts that curation
 kept (``text_kept``), ``AllTexts`` every text. ``fraction`` takes each pair with that probability,
@@ -156,7 +156,7 @@ class PairSource:
     ) -> Iterator[KeptPair]:
         """The kept pairs of a unit of the endless sequence, shuffled in blocks.
 
-        Blocks before ``first_block`` are passed over unshuffled. ``skipped`` counts by reason.
+        Blocks before ``first_block`` are skipped unshuffled. ``skipped`` counts by reason.
         """
         epoch, at = divmod(unit, self.units)
         order = _generator(self.config.seed, UNIT_ORDER, epoch).permutation(self.units)

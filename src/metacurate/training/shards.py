@@ -179,7 +179,7 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
 
 
 def _taken(counts: Counter[str]) -> Counter[str]:
-    """The counts so far; they begin anew."""
+    """The counts so far; they start again at zero."""
     taken = Counter(counts)
     counts.clear()
     return taken

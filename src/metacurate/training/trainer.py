@@ -65,7 +65,7 @@ def train(
 ) -> TrainTotals:
     """Train as configured, or go on with a run that was stopped.
 
-    Under torchrun each process is a rank. Raises UserError for what the caller can mend, and
+    Under torchrun each process is a rank. Raises UserError for what the caller can fix, and
     Stopped, after a checkpoint, if SIGTERM or SIGINT asks for it.
     """
     register(config.model)
@@ -82,7 +82,7 @@ def train(
                 )
                 settings = {"train": config.as_json()}
                 redo(run, TRAIN, settings)
-                # Before the first checkpoint there is nothing to lose: settings may be mended.
+                # Before the first checkpoint there is nothing to lose: settings may be corrected.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
                 totals = begin(folder, TRAIN, settings, overwrite=overwrite or fresh)
                 if totals is None:
@@ -516,7 +516,7 @@ def last_metrics(folder: Folder) -> dict[str, Any]:
 
 
 def append_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
-    """Add a line; object stores cannot append: there the file is written anew."""
+    """Add a line; object stores cannot append: there the whole file is written again."""
     line = json.dumps(metrics).encode() + b"\n"
     if is_local(folder.url):
         with local_path(folder.address(METRICS)).open("ab") as file:

@@ -107,4 +107,4 @@ def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[
                 files[member.extension] = tar.read(member.size)
             yield Sample(found.key, files)
     if damage := DAMAGE & skipped.keys():
-        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it anew")
+        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it again")
