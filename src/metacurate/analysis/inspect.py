@@ -1,4 +1,4 @@
-"""Looking closely at a text, an entry or a pair: its matches, probabilities, and whether it stays."""
+"""Looking closely at a text, an entry or a pair: matches, probabilities, and whether it is kept."""
 
 from __future__ import annotations
 

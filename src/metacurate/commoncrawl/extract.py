@@ -77,7 +77,7 @@ PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 MAX_FILES_TOLD = 20
 
-WAT, WARC = "wat", "warc"
+WAT = "wat"
 # Records that may hold a page: as it came over HTTP, or by itself.
 PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)

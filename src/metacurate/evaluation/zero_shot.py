@@ -30,7 +30,6 @@ from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_cl
 
 RECALL_AT = (1, 5, 10)
 TOP = 5
-Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

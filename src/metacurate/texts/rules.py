@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from metacurate.errors import ArgumentError
 from metacurate.plugins import load_plugin
 
 
@@ -63,6 +64,12 @@ class TextRules:
     own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.min_length > self.max_length:
+            raise ArgumentError(
+                "{min_length} {low} is over {max_length} {high}",
+                low=self.min_length,
+                high=self.max_length,
+            )
         for name in self.own:
             _own_rule(name)
 
