@@ -92,7 +92,7 @@ def begin(
             more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
             raise ArgumentError(
                 "{folder} holds a run with other settings: {differences}; use {overwrite} to redo "
-                "it or another {out}",
+                "it or another output folder",
                 folder=folder.url,
                 differences="; ".join(found[:SHOWN_DIFFERENCES]) + more,
             )
@@ -105,9 +105,9 @@ def begin(
             del sections[old.name]
         section = None
     elif section is None and (found := stage.present(folder)):
-        raise ArgumentError(
-            "{file} is there already and was not made by this command; use another {out}",
-            file=folder.address(found[0]),
+        raise UserError(
+            f"{folder.address(found[0])} is there already and was not made by this command; "
+            "use another output folder"
         )
     if section is None:
         sections[stage.name] = {"config": config, "state": "running", "planned": 0}

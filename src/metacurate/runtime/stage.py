@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from metacurate.errors import ArgumentError
 from metacurate.runtime.engine import Task
@@ -35,43 +35,38 @@ STATE_READERS = 32
 Totals = TypeVar("Totals")
 
 
-@overload
-def run_stage(
-    run: Run,
-    stage: Stage,
-    config: Mapping[str, Any],
-    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
-    function: Callable[[Task], Statistics],
-    *,
-    unit: str,
-    parts: str = ...,
-    totals: Callable[[list[Statistics]], Totals],
-    replace: bool = ...,
-    alone: bool = ...,
-) -> Totals: ...
+class StageOptions(TypedDict, total=False):
+    """What may be said of any stage (see ``run_stage``)."""
+
+    parts: str
+    replace: bool
+    alone: bool
+
+
+Tasks = Sequence[Task] | Callable[[], Sequence[Task]]
+Function = Callable[[Task], Statistics]
 
 
 @overload
 def run_stage(
-    run: Run,
-    stage: Stage,
-    config: Mapping[str, Any],
-    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
-    function: Callable[[Task], Statistics],
-    *,
-    unit: str,
-    parts: str = ...,
-    replace: bool = ...,
-    alone: bool = ...,
-) -> Statistics: ...
+    run: Run, stage: Stage, config: Mapping[str, Any], tasks: Tasks[Task], function: Function[Task],
+    *, unit: str, totals: Callable[[list[Statistics]], Totals], **options: Unpack[StageOptions],
+) -> Totals: ...  # fmt: skip
+
+
+@overload
+def run_stage(
+    run: Run, stage: Stage, config: Mapping[str, Any], tasks: Tasks[Task], function: Function[Task],
+    *, unit: str, **options: Unpack[StageOptions],
+) -> Statistics: ...  # fmt: skip
 
 
 def run_stage(
     run: Run,
     stage: Stage,
     config: Mapping[str, Any],
-    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
-    function: Callable[[Task], Statistics],
+    tasks: Tasks[Task],
+    function: Function[Task],
     *,
     unit: str,
     parts: str = "shards",

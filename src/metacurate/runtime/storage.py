@@ -226,11 +226,9 @@ class Folder:
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError as error:
-            raise ArgumentError(
-                "{file} is damaged ({error}); remove {folder} or use another {out}",
-                file=self.address(name),
-                error=error,
-                folder=self.url,
+            raise UserError(
+                f"{self.address(name)} is damaged ({error}); remove {self.url} or use another "
+                "output folder"
             ) from None
 
     def open(self, name: str) -> IO[bytes]:
