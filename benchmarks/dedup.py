@@ -4,7 +4,7 @@ First metacurate, DuckDB and Polars (both streaming, on Parquet) side by side on
 metacurate alone on all rows. The rows are generated: a share of fresh URLs, the others drawn from a
 long-tailed distribution as on the web, where a few images are on a great many pages; texts are
 WordNet's glosses. The alternatives have less to do: they group by the URL as it stands and neither
-hash, normalise nor order the rows, nor keep texts in the order of first sight.
+hash, normalise nor order the rows, nor keep texts in the order in which they first appear.
 """
 
 from __future__ import annotations

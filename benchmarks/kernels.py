@@ -64,9 +64,9 @@ def plain_wat() -> None:
     """fastwarc, each record parsed by orjson, the rows made page by page."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    from metacurate.commoncrawl import extract, wat, wat_tables
+    from metacurate.commoncrawl import extract, wat
     from metacurate.commoncrawl.page_rows import SourcePage, page_rows, row_tables
-    from metacurate.commoncrawl.response import NO_IMAGE
+    from metacurate.commoncrawl.reasons import DroppedPage, DroppedRecord
 
     def pages(file: Any, counts: Any) -> Iterator[SourcePage]:
         snapshot = None
@@ -74,13 +74,13 @@ def plain_wat() -> None:
             counts.records += 1
             block = record.reader.read()
             if not wat.describes_html(block):
-                counts.dropped_records[wat_tables.NO_HTML_METADATA] += 1
+                counts.dropped_records[DroppedRecord.NO_HTML_METADATA] += 1
                 snapshot = wat.snapshot(block) or snapshot
                 continue
             counts.pages += 1
             page = wat._parse_whole(block) if wat.MARK in block else None
             if page is None or not page.images:
-                counts.dropped_pages[NO_IMAGE] += 1
+                counts.dropped_pages[DroppedPage.NO_IMAGE] += 1
                 continue
             url = record.headers.get("WARC-Target-URI", "")
             place = (page.warc_file, page.record_offset)

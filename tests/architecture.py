@@ -1,6 +1,6 @@
 """The house as its files have it: who imports whom, how long each room is, what each file is for.
 
-``python tests/architecture.py`` writes the tree of docs/architecture.md anew.
+``python tests/architecture.py`` writes the tree of docs/architecture.md again.
 """
 
 from __future__ import annotations

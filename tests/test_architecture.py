@@ -167,3 +167,17 @@ def test_the_library_speaks_of_arguments_not_options() -> None:
             and not any(allowed in text for allowed in OPTIONS_SPELT_OUT)
         ]
     assert spelt == []
+
+
+ARCHAIC = re.compile(
+    r"\b(anew|naught|heed(s|ed)?|thereof|wherein|be had|passed over|if need be|"
+    r"mend(s|ed)?|vouch(es)?|hitherto|lest|shall|unto|upon)\b"
+)
+
+
+@pytest.mark.parametrize("folder", ["src", "docs"])
+def test_plain_modern_english(folder: str) -> None:
+    files = [p for p in (SOURCE.parent / folder).rglob("*") if p.suffix in (".py", ".md")]
+    assert len(files) > 10
+    lines = ((path, line) for path in files for line in path.read_text("utf-8").splitlines())
+    assert [f"{path.name}: {line}" for path, line in lines if ARCHAIC.search(line)] == []

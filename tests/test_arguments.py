@@ -185,7 +185,7 @@ def test_settings_hold_plain_numbers() -> None:
 def test_an_error_is_told_in_the_callers_words() -> None:
     error = ArgumentError("{t} must be {what}; not {value:g}", what="{p}", value=-1.0)
     assert str(error) == "t must be {p}; not -1"
-    assert error.told(lambda name: f"--{name}") == "--t must be {p}; not -1"
+    assert error.spelled(lambda name: f"--{name}") == "--t must be {p}; not -1"
     copy = pickle.loads(pickle.dumps(error))  # as it comes from a worker
     assert str(copy) == str(error)
     assert isinstance(copy, ArgumentError)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """A problem that the user can mend (exit code 2); the message says what, where, what to do."""
+    """A problem that the user can fix (exit code 2); the message says what, where, what to do."""
 
 
 class ArgumentError(UserError, ValueError):
@@ -22,12 +22,12 @@ class ArgumentError(UserError, ValueError):
         super().__init__(template)
         self.values = values  # in the instance's dictionary: a pickled copy has them too
 
-    def told(self, spell: Callable[[str], str]) -> str:
+    def spelled(self, spell: Callable[[str], str]) -> str:
         """The message with the arguments' names as ``spell`` gives them."""
         return str(self.args[0]).format_map(_Fields(self.values, spell))
 
     def __str__(self) -> str:
-        return self.told(str)
+        return self.spelled(str)
 
 
 class _Fields(dict[str, Any]):

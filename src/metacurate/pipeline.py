@@ -89,7 +89,7 @@ def curate(
         The data card without its entry counts (``out/datacard.json`` has them).
 
     Raises:
-        UserError: What the caller can mend: settings, the pool, the metadata, an output folder that
+        UserError: What the caller can fix: settings, the pool, the metadata, an output folder that
             holds another run or is in use. The message says what, where and what to do.
     """
     settings = Balance(

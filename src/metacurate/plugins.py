@@ -13,15 +13,16 @@ from metacurate.errors import UserError, first_line
 
 Made = TypeVar("Made", bound=Callable)
 
-GROUPS = {
-    "engine": "metacurate.engines",
-    "evaluation task": "metacurate.tasks",
-    "format": "metacurate.formats",
-    "language identifier": "metacurate.identifiers",
-    "metadata source": "metacurate.metadata_sources",
-    "scorer": "metacurate.scorers",
-    "text rule": "metacurate.text_rules",
+_GROUPS = {
+    "engine": "engines",
+    "evaluation task": "tasks",
+    "format": "formats",
+    "language identifier": "identifiers",
+    "metadata source": "metadata_sources",
+    "scorer": "scorers",
+    "text rule": "text_rules",
 }
+GROUPS = {what: f"metacurate.{group}" for what, group in _GROUPS.items()}
 """What can be added by a package of one's own, and its group of entry points."""
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.commoncrawl import warc
+from metacurate.commoncrawl.reasons import DroppedRecord
 from metacurate.commoncrawl.warc import Record, read_batches, read_records
 from metacurate.kernels.bytes import BLOCK
 from web_pages import members, record
@@ -68,21 +69,21 @@ def test_a_damaged_member_costs_one_record() -> None:
         data = b"".join(parts[:position]) + bytes(damaged) + b"".join(parts[position + 1 :])
         found, losses = read(data)
         assert urls(found) == ALL[:position] + ALL[position + 1 :]
-        assert losses == {warc.DAMAGED_MEMBER: 1}
+        assert losses == {DroppedRecord.DAMAGED_MEMBER: 1}
 
 
 def test_garbage_between_members_is_passed_over() -> None:
     parts = [gzip.compress(r, mtime=0) for r in RECORDS]
     found, losses = read(parts[0] + b"\0garbage" * 1000 + b"".join(parts[1:]))
     assert urls(found) == ALL
-    assert losses == {warc.DAMAGED_MEMBER: 1}
+    assert losses == {DroppedRecord.DAMAGED_MEMBER: 1}
 
 
 def test_a_truncated_file_costs_its_last_record() -> None:
     data = members(*RECORDS)
     found, losses = read(data[:-30])
     assert urls(found) == ALL[:-1]
-    assert losses == {warc.TRUNCATED_MEMBER: 1}
+    assert losses == {DroppedRecord.TRUNCATED_MEMBER: 1}
     found, losses = read(b"".join(RECORDS)[:-100])
     assert urls(found) == ALL[:-1]
     assert sum(losses.values()) == 1
@@ -100,7 +101,7 @@ def test_a_wrong_length_costs_one_record(length: bytes) -> None:
     bad = b"WARC/1.0\r\nWARC-Type: metadata\r\nContent-Length: " + length + b"\r\n\r\nhello\r\n\r\n"
     found, losses = read(members(RECORDS[0], bad, RECORDS[1]))
     assert urls(found) == ALL[:2]
-    assert losses == {warc.BROKEN: 1}
+    assert losses == {DroppedRecord.BROKEN: 1}
 
 
 def test_several_records_in_a_member() -> None:
@@ -123,10 +124,10 @@ def test_oversized_records_are_passed_over() -> None:
     big = record("metadata", noise)
     found, losses = read(members(RECORDS[0], big, RECORDS[1]))
     assert urls(found) == ALL[:2]
-    assert losses == {warc.OVERSIZED: 1}
+    assert losses == {DroppedRecord.OVERSIZED: 1}
     found, losses = read(RECORDS[0] + big + RECORDS[1])
     assert urls(found) == ALL[:2]
-    assert losses == {warc.OVERSIZED: 1}
+    assert losses == {DroppedRecord.OVERSIZED: 1}
 
 
 def test_a_record_of_100_mb_does_not_come_into_memory() -> None:
@@ -140,7 +141,7 @@ def test_a_record_of_100_mb_does_not_come_into_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert urls(found) == ALL[:2]
-    assert losses == {warc.OVERSIZED: 1}
+    assert losses == {DroppedRecord.OVERSIZED: 1}
     assert peak < 20 << 20
 
 
@@ -149,7 +150,7 @@ def test_a_gzip_bomb_is_left_unfinished(monkeypatch: pytest.MonkeyPatch) -> None
     bomb = gzip.compress(b"WARC/1.0\r\n" + bytes(64 << 20))
     found, losses = read(members(RECORDS[0]) + bomb + members(RECORDS[1]))
     assert urls(found) == ALL[:2]
-    assert losses == {warc.OVERSIZED: 1}
+    assert losses == {DroppedRecord.OVERSIZED: 1}
 
 
 def test_failing_storage_is_no_damage() -> None:
@@ -298,7 +299,7 @@ def test_odd_records_cost_themselves_at_most(odd: str, place: int, layout: str) 
     if odd in SOUND:
         expected.insert(place, b"block 1")
     assert [r.block for r in found] == expected
-    assert losses == ({} if odd in SOUND else {warc.BROKEN: 1})
+    assert losses == ({} if odd in SOUND else {DroppedRecord.BROKEN: 1})
 
 
 @pytest.mark.parametrize("cut", [1, 30, 83, 85, 90, -4, -3])

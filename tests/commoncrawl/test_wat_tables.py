@@ -426,8 +426,8 @@ def test_addresses_are_resolved_as_python_resolves_them(raw: bytes, base: str) -
         return
     kind = {
         url_kernel.RESOLVED: "",
-        url_kernel.EMPTY: urls.NO_URL,
-        url_kernel.DATA: urls.DATA_URL,
+        url_kernel.EMPTY: urls.BadAddress.NO_URL,
+        url_kernel.DATA: urls.BadAddress.DATA_URL,
     }[int(kinds[0])]
     assert urls.Base(base).resolve(wat.json_text(raw)) == (found or None, kind)
 

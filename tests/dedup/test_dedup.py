@@ -377,7 +377,7 @@ def test_blocklist_names_a_bad_line(tmp_path: Path) -> None:
     listed.write_text("good.org\nnot a domain\n")
     with pytest.raises(UserError, match=r"line 2: 'not a domain'"):
         read_blocklist(listed)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="there is no blocklist"):
         read_blocklist(tmp_path / "missing.txt")
 
 

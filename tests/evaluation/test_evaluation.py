@@ -490,7 +490,7 @@ def test_imagenet_names_and_templates_come_from_open_clip(tar_folder):
     [
         (lambda d: datasets.class_texts(str(d / "none")), "no folder"),
         (lambda d: datasets.class_texts(str(d), templates=str(d / "bad.txt")), "has no {c}"),
-        (lambda d: datasets.class_texts(str(d), class_names=str(d / "no.txt")), "cannot be read"),
+        (lambda d: datasets.class_texts(str(d), class_names=str(d / "no.txt")), "there is no file"),
         (lambda d: list(datasets.examples(str(d / "red"), Counter())), "neither tars"),
         (lambda d: list(datasets.examples(str(d / "empty"), Counter())), "no folder"),
         (lambda d: datasets.class_texts("s4://bucket/x"), "s4"),

@@ -322,7 +322,7 @@ def test_tars_of_others_are_never_touched(server: HostileServer, tmp_path: Path)
     precious.parent.mkdir()
     precious.write_bytes(b"precious")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="another out"):
+        with pytest.raises(UserError, match="another output folder"):
             download(
                 str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG, overwrite=overwrite
             )

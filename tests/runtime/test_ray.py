@@ -266,7 +266,7 @@ def test_workers_must_see_the_run(tmp_path: Path) -> None:
         assert dict(run.engine.map_shards(abs, [-1])) == {0: 1}
     with open_run(tmp_path / "out", engine="ray") as run:
         (tmp_path / "out" / HOLDER).write_text("process 1 on another machine")
-        with pytest.raises(UserError, match=r"does not see .*out; give out on storage"):
+        with pytest.raises(UserError, match=r"does not see .*out: the output must be on storage"):
             dict(run.engine.map_shards(abs, [-1]))
 
 

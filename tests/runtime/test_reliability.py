@@ -210,7 +210,7 @@ def test_second_process_is_refused(metacurate: Command, place: Path) -> None:
         lock = place / "shared" / ".lock-holder"
         wait_for(lambda: lock.exists() and lock.read_text(), first)
         first.send_signal(signal.SIGSTOP)
-        fails(metacurate(*arguments), f"in use by process {first.pid} on ", "another --out")
+        fails(metacurate(*arguments), f"in use by process {first.pid} on ", "another output folder")
         fails(metacurate("count", place / "shared"), f"in use by process {first.pid} on ")
     finally:
         first.send_signal(signal.SIGCONT)

@@ -263,8 +263,7 @@ def test_storage_errors_are_one_line(
     fails(curate(pool, "--out", "s3://no-such-bucket-here/out"), "bucket does not exist")
     fails(
         curate(f"s3://{BUCKET}/nothing", "--out", tmp_path / "out"),
-        f"s3://{BUCKET}/nothing",
-        "no pool file",
+        f"there is no file or folder s3://{BUCKET}/nothing",
     )
     fails(curate("nonsense://a/b", "--out", tmp_path / "out"), "nonsense://a/b", "nonsense")
     s3fs.S3FileSystem.clear_instance_cache()

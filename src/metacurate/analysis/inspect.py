@@ -1,4 +1,4 @@
-"""Looking closely at a text, an entry or a pair: its matches, their probabilities, its fate."""
+"""Looking closely at a text, an entry or a pair: matches, probabilities, and whether it is kept."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def inspect_uid(run: Run, uid: str) -> dict[str, Any]:
     """A pair's texts, matches and draws, and whether it is kept, from its uid in hex.
 
     Plain JSON values: ``pairs`` has one element for each time that the pool has the pair among
-    those matched (at most MAX_PAIRS). The draws are taken anew and do not need the pool; the texts
+    those matched (at most MAX_PAIRS). The draws are repeated and do not need the pool; the texts
     and the URL are read from the pool if its files are still there, else they are null and ``note``
     says why. Raises UserError if the uid is none or no matched pair has it.
     """
@@ -294,7 +294,7 @@ def inspect_uid(run: Run, uid: str) -> dict[str, Any]:
 def _pool_rows(
     folder: Folder, places: Sequence[tuple[int, int]]
 ) -> tuple[list[dict[str, Any] | None], str | None]:
-    """The URL and texts of some (unit, row) of the run's pool, or why they cannot be had."""
+    """The URL and texts of some (unit, row) of the run's pool, or why they cannot be read."""
     section = finished_section(folder, MATCH)["config"]
     config = PoolConfig.from_json(section["pool_config"])
     try:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except ArgumentError as error:
-        fail(error.told(_options(sys.argv[1:] if arguments is None else arguments)))
+        fail(error.spelled(_options(sys.argv[1:] if arguments is None else arguments)))
     except UserError as error:
         fail(str(error))
     except Stopped as stop:

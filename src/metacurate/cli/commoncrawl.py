@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,12 @@ from metacurate.cli.options import (
     summary_table,
     totals_rows,
 )
-from metacurate.cli.pool import TextRule, pool_app
+from metacurate.cli.pool import drops_texts, pool_app
 
 
 @pool_app.command("extract")
 @runs
+@drops_texts
 def extract_command(
     sources: Annotated[
         list[str],
@@ -52,19 +53,6 @@ def extract_command(
     min_lang_score: Annotated[
         float, typer.Option(help="Texts whose language has a lower score are 'und'.")
     ] = 0.0,
-    min_length: Annotated[int, typer.Option(min=1, help="Least characters of a text.")] = 1,
-    max_length: Annotated[int, typer.Option(min=1, help="Most characters of a text.")] = 10_000,
-    min_letters: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Least share of letters in a text, without spaces."),
-    ] = 0.0,
-    drop_file_names: Annotated[
-        bool, typer.Option("--drop-file-names", help="Drop texts like IMG_1234.jpg.")
-    ] = False,
-    drop_urls: Annotated[
-        bool, typer.Option("--drop-urls", help="Drop texts that are URLs.")
-    ] = False,
-    text_rule: TextRule = None,
     snapshot: Annotated[
         str | None,
         typer.Option(help="The crawl's name.", show_default="as the files say (CC-MAIN-2023-14)"),
@@ -87,6 +75,7 @@ def extract_command(
         int, typer.Option(min=1, help="Larger records and pages are dropped (MiB).")
     ] = 32,
     *,
+    text_rules: dict[str, Any],
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -99,7 +88,7 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, tell_bad_files
+    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, report_bad_files
     from metacurate.texts.rules import TextRules
 
     settings = ExtractConfig(
@@ -107,14 +96,12 @@ def extract_command(
         identifier=identifier,
         page_language=page_language,
         min_language_score=min_lang_score,
-        rules=TextRules(
-            min_length, max_length, min_letters, drop_file_names, drop_urls, tuple(text_rule or ())
-        ),
+        rules=TextRules(**text_rules),
         snapshot=snapshot,
         max_record_bytes=max_record_mib << 20,
         entities=entities,
         official_key=official_key,
     )
     totals = extract_pool(sources, out, settings, **options)
-    tell_bad_files(totals)
+    report_bad_files(totals)
     show(totals, summary_table("pool extract", totals_rows(totals)), as_json=as_json)

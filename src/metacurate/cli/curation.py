@@ -313,7 +313,7 @@ def status_command(
 ) -> None:
     """Show how far the stages in an output folder are, and whether their files are whole.
 
-    What --verify finds damaged, the command that made the run makes anew when it is given again.
+    What --verify finds damaged, the command that made the run makes again when it is given again.
 
     Example: [bold]metacurate status run/ --verify[/bold]
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from metacurate.cli.options import (
     show,
     summary_table,
 )
-from metacurate.cli.pool import TextRule, pool_app
+from metacurate.cli.pool import drops_texts, pool_app
 
 if TYPE_CHECKING:
     from metacurate.pool.schema import PoolConfig
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @pool_app.command("dedup")
 @runs
 @reads_pool
+@drops_texts
 def dedup_command(
     pool: PoolInputs,
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
@@ -35,25 +36,6 @@ def dedup_command(
             help="Drop these: one domain (its subdomains too) or image URL a line.",
         ),
     ] = None,
-    min_length: Annotated[
-        int | None, typer.Option(min=1, help="Drop texts with fewer characters.")
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Drop texts with more characters.")
-    ] = None,
-    min_letters: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Drop texts with a smaller share of letters in their characters."
-        ),
-    ] = None,
-    drop_file_names: Annotated[
-        bool, typer.Option("--drop-file-names", help="Drop texts that are only a file name.")
-    ] = False,
-    drop_urls: Annotated[
-        bool, typer.Option("--drop-urls", help="Drop texts that are only a URL.")
-    ] = False,
-    text_rule: TextRule = None,
     max_texts: Annotated[
         int, typer.Option(min=0, help="Distinct texts an image keeps at most; 0: all.")
     ] = 1_000,
@@ -78,6 +60,7 @@ def dedup_command(
     ] = 500_000,
     *,
     pool_config: PoolConfig,
+    text_rules: dict[str, Any],
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
@@ -98,18 +81,7 @@ def dedup_command(
 
     if keep_repeats and dedup_texts is None:
         raise UserError("--keep-repeats needs --dedup-texts N")
-    if min_length is not None and max_length is not None and min_length > max_length:
-        raise UserError(f"--min-length {min_length} is over --max-length {max_length}")
-    rules = None
-    if any((min_length, max_length, min_letters, drop_file_names, drop_urls, text_rule)):
-        rules = TextRules(
-            min_length=min_length or 1,
-            max_length=max_length or 2**31,
-            min_letters=min_letters or 0.0,
-            drop_file_names=drop_file_names,
-            drop_urls=drop_urls,
-            own=tuple(text_rule or ()),
-        )
+    rules = TextRules(**{"max_length": 2**31, **text_rules}) if text_rules else None
     settings = DedupConfig(
         text_rules=rules,
         blocklist=read_blocklist(blocklist) if blocklist else Blocklist(),

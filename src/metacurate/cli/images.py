@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from metacurate.cli.options import (
 from metacurate.cli.pool import pool_app
 
 TOO_FEW_IMAGES = 3
+
+if TYPE_CHECKING:
+    from metacurate.images.download import DownloadTotals
 
 Tars = Annotated[
     str, typer.Argument(metavar="TARS", help="Folder of tar shards.", show_default=False)
@@ -184,7 +187,7 @@ def download(
     _require_success(totals, min_success)
 
 
-def _require_success(totals: dict[str, Any], share: float | None) -> None:
+def _require_success(totals: DownloadTotals, share: float | None) -> None:
     """Warn, and end with an exit code of its own, if too few URLs gave an image."""
     count, successes = totals["count"], totals["successes"]
     wanted = min(1, count) if share is None else share * count

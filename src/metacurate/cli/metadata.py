@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.root import app
 from metacurate.cli.tables import Grid
+
+if TYPE_CHECKING:
+    from metacurate.metadata.build import BuildTotals
 
 metadata_app = typer.Typer(help="Build metadata (the entries to match texts with), look at it.")
 app.add_typer(metadata_app, name="metadata", no_args_is_help=True)
@@ -118,7 +121,7 @@ def build_command(
     show(totals, _size_table(out, totals), as_json=as_json)
 
 
-def _size_table(out: str, totals: dict[str, Any]) -> Grid:
+def _size_table(out: str, totals: BuildTotals) -> Grid:
     table = Grid(out, "source", ">found", ">new entries", ">paper")
     for source, sizes in totals["sizes"].items():
         table.add_row(source, *(f"{sizes[k]:,}" for k in ("found", "added", "paper")))

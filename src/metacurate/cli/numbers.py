@@ -30,4 +30,4 @@ def _parsed(parse: Callable[[Any], N], value: Any) -> N:
     try:
         return parse(value)
     except ArgumentError as error:  # the option is named by who asks
-        raise typer.BadParameter(error.told(lambda _: "it")) from None
+        raise typer.BadParameter(error.spelled(lambda _: "it")) from None

@@ -158,18 +158,18 @@ _POOL_OPTIONS: dict[str, tuple[Any, Any]] = {
 
 def runs(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of every run; it gets them as its argument ``options``."""
-    return _with_options(command, "options", _RUN_OPTIONS, _run_options)
+    return with_options(command, "options", _RUN_OPTIONS, _run_options)
 
 
 def reads(command: Callable[..., None]) -> Callable[..., None]:
     """As ``runs``, for a command that only reads a run: without ``--overwrite``."""
     wanted = {name: option for name, option in _RUN_OPTIONS.items() if name != "overwrite"}
-    return _with_options(command, "options", wanted, _run_options)
+    return with_options(command, "options", wanted, _run_options)
 
 
 def reads_pool(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how a pool is read, as its argument ``pool_config``."""
-    return _with_options(command, "pool_config", _POOL_OPTIONS, _pool_config)
+    return with_options(command, "pool_config", _POOL_OPTIONS, _pool_config)
 
 
 def _run_options(**given: Any) -> dict[str, Any]:
@@ -188,7 +188,11 @@ def _pool_config(
     return PoolConfig(url_col, key_col, tuple(text_col or ()), lang_col, rows_per_unit)
 
 
-def _with_options(
+# What the decorators make: no options themselves, and their types may not be imported yet.
+_MADE = ("options", "pool_config", "text_rules")
+
+
+def with_options(
     command: Callable[..., None],
     argument: str,
     options: Mapping[str, tuple[Any, Any]],
@@ -196,10 +200,11 @@ def _with_options(
 ) -> Callable[..., None]:
     """The command with options in the place of an argument, which ``make`` makes of them."""
     signature = inspect.signature(command)
-    command.__annotations__.pop(argument, None)  # its type may not be imported yet
+    for name in _MADE:
+        command.__annotations__.pop(name, None)
     hints = get_type_hints(command, include_extras=True)
     own = [
-        p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY)
+        p.replace(annotation=hints.get(p.name, p.annotation), kind=p.KEYWORD_ONLY)
         for p in signature.parameters.values()
         if p.name not in (argument, "_context")
     ]
@@ -211,7 +216,7 @@ def _with_options(
     ]
 
     @wraps(command)
-    def with_options(_context: typer.Context, **given: Any) -> None:
+    def with_given(_context: typer.Context, **given: Any) -> None:
         _CONTEXT.set(_context)
         if "_context" in signature.parameters:
             given["_context"] = _context
@@ -222,9 +227,9 @@ def _with_options(
         "_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
     )
     parameters = [context, *own[:place], *added, *own[place:]]
-    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_options
+    with_given.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_given.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_given
 
 
 @contextmanager
@@ -255,7 +260,7 @@ def read_run(folder: str, options: Options) -> Iterator[Run]:
         yield opened
 
 
-def show(result: dict[str, Any], table: RenderableType, *, as_json: bool) -> None:
+def show(result: Mapping[str, Any], table: RenderableType, *, as_json: bool) -> None:
     """Print a result: as JSON for machines, else as a table.
 
     The JSON is ASCII: no text from a pool can reach the terminal as a control code.

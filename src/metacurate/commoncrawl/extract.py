@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import IO, Unpack
+from typing import IO, TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +26,15 @@ from metacurate.commoncrawl.page_rows import (
     page_rows,
     row_tables,
 )
+from metacurate.commoncrawl.reasons import (
+    DAMAGES,
+    DroppedImage,
+    DroppedPage,
+    DroppedRecord,
+    DroppedText,
+)
 from metacurate.commoncrawl.response import Page, Response, read_response
 from metacurate.commoncrawl.warc import (
-    DAMAGES,
     Record,
     file_start,
     other_content,
@@ -71,18 +77,15 @@ PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 MAX_FILES_TOLD = 20
 
-WAT, WARC = "wat", "warc"
+WAT = "wat"
 # Records that may hold a page: as it came over HTTP, or by itself.
 PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
 _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
-# Reasons for dropping records, pages, images and texts (more are with the modules that see them).
-LOST_PAGE = "page that crashed or stalled the parser"
-REVISIT = "revisit (the page is in another record)"
+# Why a whole file is named as no archive.
 NO_RECORD = "no sound record in it"
-OTHER_LANGUAGE = "text in another language"
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,35 @@ class ExtractTask:
     config: ExtractConfig
 
 
+class ExtractTotals(TypedDict):
+    """What was found in ``files``, and what was dropped, by reason (``reasons``).
+
+    ``bad_files``: those without a sound record, as ``ADDRESS (what it is)``; ``damaged_pages``: see
+    ``page_rows.Counts``; ``languages``: texts by language.
+    """
+
+    files: int
+    records: int
+    pages: int
+    damaged_pages: int
+    images: int
+    pairs: int
+    texts: int
+    bad_files: dict[str, int]
+    dropped_records: dict[str, int]
+    dropped_pages: dict[str, int]
+    dropped_images: dict[str, int]
+    dropped_texts: dict[str, int]
+    languages: dict[str, int]
+
+
 def extract_pool(
     sources: Sequence[str],
     out: str,
     config: ExtractConfig,
     **options: Unpack[RunOptions],
-) -> Statistics:
-    """Extract a pool from WAT and WARC files; the totals of its statistics.
+) -> ExtractTotals:
+    """Extract a pool from WAT and WARC files.
 
     ``sources``: see ``runtime.find``. Shards go to ``OUT/pool``. Resumes by itself. Raises
     UserError.
@@ -150,15 +175,15 @@ def extract_pool(
             for position, (source, form) in enumerate(files)
         ]
 
-        def totals(shards: list[Statistics]) -> Statistics:
-            return {"files": len(files), **add_statistics(shards)}
+        def totals(shards: list[Statistics]) -> ExtractTotals:
+            return cast(ExtractTotals, {"files": len(files), **add_statistics(shards)})
 
         return run_stage(
             run, EXTRACT, settings, tasks, extract_shard, unit="pages", totals=totals, alone=True
         )
 
 
-def tell_bad_files(totals: Statistics) -> None:
+def report_bad_files(totals: ExtractTotals) -> None:
     """Say which files were no archives; UserError if none was one."""
     bad = totals["bad_files"]
     if bad and len(bad) == totals["files"]:
@@ -282,7 +307,7 @@ def warc_pages(
             ]
             for record, page in zip(records, parser.map(responses), strict=True):
                 if not isinstance(page, Page):
-                    counts.dropped_pages[LOST_PAGE if isinstance(page, Lost) else page] += 1
+                    counts.dropped_pages[DroppedPage.LOST if isinstance(page, Lost) else page] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
                 counts.damaged_pages += page.damaged
@@ -316,7 +341,7 @@ def _response_batches(
             continue
         counts.records += 1
         if record.kind == b"revisit":
-            counts.dropped_records[REVISIT] += 1
+            counts.dropped_records[DroppedRecord.REVISIT] += 1
             continue
         counts.pages += 1
         batch.append(record)
@@ -370,8 +395,8 @@ def _pool_table(
         wanted = pc.is_in(languages, pa.array(config.languages)).to_numpy(zero_copy_only=False)
         row_of = np.repeat(np.arange(len(sizes)), sizes)
         sizes = np.bincount(row_of[wanted], minlength=len(sizes)).astype(np.int32)
-        counts.dropped_texts[OTHER_LANGUAGE] += int((~wanted).sum())
-        counts.dropped_images[OTHER_LANGUAGE] += int((sizes == 0).sum())
+        counts.dropped_texts[DroppedText.OTHER_LANGUAGE] += int((~wanted).sum())
+        counts.dropped_images[DroppedImage.OTHER_LANGUAGE] += int((sizes == 0).sum())
         texts, languages = texts.filter(pa.array(wanted)), languages.filter(pa.array(wanted))
         found = found.filter(pa.array(sizes > 0))
         sizes = sizes[sizes > 0]

@@ -15,19 +15,15 @@ from urllib.parse import urljoin
 
 import pyarrow as pa
 
+from metacurate.commoncrawl.reasons import DroppedImage, DroppedPage, DroppedText
 from metacurate.pages.entities import unescape
 from metacurate.pages.html import Image
-from metacurate.pages.urls import NO_URL, Base
+from metacurate.pages.urls import BadAddress, Base
 from metacurate.runtime.manifest import Statistics
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
 ROWS_PER_GROUP = 50_000
 
-# Reasons for dropping pages, images and texts (more are with the modules that see them).
-BAD_PAGE_URL = "bad page URL"
-NO_KEPT_TEXT = "no text"
-REPEATED = "repeated on the page"
-REPEATED_TEXT = "text that the image has already"
 
 FOUND = pa.schema(
     [
@@ -142,7 +138,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     try:
         base = Base(page.page_url, base_href, page.encoding)
     except ValueError:
-        counts.dropped_pages[BAD_PAGE_URL] += 1
+        counts.dropped_pages[DroppedPage.BAD_URL] += 1
         return
     counts.images += len(page.images)
     seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
@@ -152,15 +148,17 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
             text = clean(unescape(raw) if entities else raw)
             reason = drop_reason(text, rules)
             if reason is None and text in (kept for _, kept in texts):
-                reason = REPEATED_TEXT
+                reason = DroppedText.REPEATED
             if reason is None:
                 texts.append((source, text))
             else:
                 counts.dropped_texts[reason] += 1
         if not texts:
-            counts.dropped_images[NO_KEPT_TEXT] += 1
+            counts.dropped_images[DroppedImage.NO_TEXT] += 1
             continue
-        url, problem, address = None, NO_URL, ""
+        url: str | None = None
+        problem: str = BadAddress.NO_URL
+        address = ""
         for address in addresses:
             url, problem = base.resolve(unescape(address) if entities else address)
             if url is not None:
@@ -170,7 +168,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
             continue
         key = (url, tuple(texts))
         if key in seen:
-            counts.dropped_images[REPEATED] += 1
+            counts.dropped_images[DroppedImage.REPEATED] += 1
             continue
         seen.add(key)
         yield Row(

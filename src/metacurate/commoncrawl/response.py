@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
+from metacurate.commoncrawl.reasons import DroppedPage
 from metacurate.pages.encoding import decode, decode_as
 from metacurate.pages.html import Image, has_images, read_page
 
@@ -38,12 +39,6 @@ _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _PART = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _TYPE = re.compile(r"\s*([!#$%&'*+.^_`|~\w-]+/[!#$%&'*+.^_`|~\w-]+)(?=[\s;]|$)", re.ASCII)
 _PARAMETER = re.compile(r';\s*([^=;]*)(?:=\s*("(?:[^"\\]|\\.)*"?|[^;]*))?')
-
-NOT_HTML = "not HTML"
-BAD_RESPONSE = "broken HTTP response"
-BAD_ENCODING = "broken content encoding"
-OVERSIZED_PAGE = "oversized page"
-NO_IMAGE = "page without image"
 
 
 class Response(NamedTuple):
@@ -90,7 +85,7 @@ def read_response(response: Response) -> Page | str:
     if isinstance(content, str):
         return content
     if len(content.body) > response.max_bytes:
-        return OVERSIZED_PAGE
+        return DroppedPage.OVERSIZED
     kind = content.kind
     if kind is None and response.identified_type is not None:
         kind, _ = _media_type(response.identified_type)
@@ -99,14 +94,14 @@ def read_response(response: Response) -> Page | str:
     else:
         is_html = kind in HTML_TYPES
     if not is_html:
-        return NOT_HTML
+        return DroppedPage.NOT_HTML
     decoded = decode(content.body, content.charset)
     if not has_images(decoded.text):
-        return NO_IMAGE
+        return DroppedPage.NO_IMAGE
     parsed = read_page(decoded.text, with_encoding=not decoded.certain)
     declared = parsed.meta_encoding
     if declared is not None and declared != decoded.encoding:
-        # Declared further down than encodings are looked for: as browsers, begin anew.
+        # Declared further down than encodings are looked for: as browsers, start again.
         decoded = decode_as(content.body, declared)
         parsed = read_page(decoded.text)
     damaged = decoded.damaged or content.is_cut
@@ -121,7 +116,7 @@ def _content(response: Response) -> _Content | str:
         return _decoded(_Content(kind, charset, response.block), [], limit)
     head_end = _HEAD_END.search(response.block)
     if head_end is None or not _STATUS.match(response.block):
-        return BAD_RESPONSE
+        return DroppedPage.BAD_RESPONSE
     fields = _fields(response.block[: head_end.start()])
     kind, charset = _media_type(", ".join(fields.get("content-type", ())))
     content = _Content(kind, charset, response.block[head_end.end() :])
@@ -192,19 +187,19 @@ def _decoded(content: _Content, encodings: list[str], limit: int) -> _Content | 
             undone = _unpack(content.body, name, limit)
             is_gzip = content.body.startswith(GZIP_MAGIC)
             if undone is None and not is_gzip and _BINARY.search(content.body, 0, SNIFFED_BYTES):
-                return BAD_ENCODING
+                return DroppedPage.BAD_ENCODING
         elif name == "deflate":
             undone = _inflate(content.body, ZLIB, limit) or _inflate(content.body, RAW, limit)
         elif name in ("gzip", "x-gzip") and content.body.startswith(GZIP_MAGIC):
             undone = _inflate(content.body, GZIP, limit)
             if undone is None:
-                return BAD_ENCODING
+                return DroppedPage.BAD_ENCODING
         if undone is not None:
             content = content._replace(body=undone[0], is_cut=content.is_cut or undone[1])
     if content.body.startswith(GZIP_MAGIC):
         undone = _inflate(content.body, GZIP, limit)
         if undone is None:
-            return BAD_ENCODING
+            return DroppedPage.BAD_ENCODING
         return content._replace(body=undone[0], is_cut=content.is_cut or undone[1])
     return content
 

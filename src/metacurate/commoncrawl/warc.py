@@ -23,6 +23,7 @@ import numpy as np
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
 
+from metacurate.commoncrawl.reasons import DroppedRecord
 from metacurate.kernels.bytes import BLOCK
 from metacurate.kernels.wat import SPAN
 
@@ -49,12 +50,6 @@ BATCH_BYTES = 256 << 10
 # bomb), the next member is searched for in the compressed bytes.
 MAX_DISCARDED_BYTES = 1 << 30
 
-DAMAGED_MEMBER = "damaged gzip member"
-TRUNCATED_MEMBER = "truncated gzip member"
-OVERSIZED = "oversized record"
-BROKEN = "broken record"
-DAMAGED_FILE = "rest of a damaged file"
-DAMAGES = frozenset({DAMAGED_MEMBER, TRUNCATED_MEMBER, BROKEN, DAMAGED_FILE})
 
 _GZIP_MAGIC = re.compile(re.escape(GZIP_MAGIC))
 _ERROR_CODE = re.compile(rb"<Code>(\w{1,64})</Code>", re.ASCII)
@@ -290,7 +285,7 @@ class _Window:
 
 
 def _has_members_of_records(window: _Window) -> bool:
-    """Whether each gzip member holds one record, as far as can be told by the first."""
+    """Whether each gzip member holds one record, as far as the first one tells."""
     if not window.starts_with(GZIP_MAGIC):
         return False
     try:
@@ -321,13 +316,13 @@ def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[
             yield offset, member
             continue
         losses[member] += 1
-        if member == DAMAGED_MEMBER:
+        if member == DroppedRecord.DAMAGED_MEMBER:
             window.position = max(window.position, offset + 1)
             window.skip_to(GZIP_MAGIC)
 
 
 def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield members up to the first one that ``_inflate`` must have a closer look at.
+    """Yield members up to the first one that ``_inflate`` must look at more closely.
 
     Those yielded end where the next one begins, with a size that is not too large.
     """
@@ -350,12 +345,12 @@ def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes
 def _inflate(window: _Window, max_bytes: int) -> bytes | str:
     """Inflate the gzip member at the window's position, and move past it.
 
-    Returns the reason if it cannot be had. Of a damaged member the position stays (so that a member
-    that starts within is found); an oversized one is passed over.
+    Returns the reason if it cannot be read. Of a damaged member the position stays (so that a
+    member that starts within is found); an oversized one is skipped.
     """
     piece = window.piece()
     if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
-        return DAMAGED_MEMBER
+        return DroppedRecord.DAMAGED_MEMBER
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     pieces: list[bytes] = []
     size = 0
@@ -367,7 +362,7 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
         try:
             inflated = inflater.decompress(piece, room)
         except igzip_lib.error:  # type: ignore[misc]
-            return DAMAGED_MEMBER if size <= max_bytes else _pass_over(window)
+            return DroppedRecord.DAMAGED_MEMBER if size <= max_bytes else _skip_oversized(window)
         size += len(inflated)
         if size <= max_bytes:
             pieces.append(inflated)
@@ -376,7 +371,7 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
             window.position += distance
             distance = 0
             if size > max_bytes + MAX_DISCARDED_BYTES:
-                return _pass_over(window)
+                return _skip_oversized(window)
         if inflater.eof:
             break
         room = INFLATE_BYTES
@@ -386,16 +381,16 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
             distance += len(piece)
             if not piece:
                 window.position += distance
-                return TRUNCATED_MEMBER
+                return DroppedRecord.TRUNCATED_MEMBER
     window.position += distance - len(inflater.unused_data)
     if size > max_bytes:
-        return OVERSIZED
+        return DroppedRecord.OVERSIZED
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _pass_over(window: _Window) -> str:
+def _skip_oversized(window: _Window) -> str:
     window.skip_to(GZIP_MAGIC)
-    return OVERSIZED
+    return DroppedRecord.OVERSIZED
 
 
 class _Header(NamedTuple):
@@ -490,7 +485,7 @@ class _Splitter:
                 continue
             if header.length > self._max_bytes:
                 if header.kind in self._kinds:
-                    self._losses[OVERSIZED] += 1
+                    self._losses[DroppedRecord.OVERSIZED] += 1
                 end = header.start + header.length
                 at = min(end, len(data))
                 self.left = end - at
@@ -520,7 +515,7 @@ class _Splitter:
 
     def _lose(self, start: int) -> int:
         """Count a broken record; where the next one is to be looked for."""
-        self._losses[BROKEN] += 1
+        self._losses[DroppedRecord.BROKEN] += 1
         self._is_lost = True
         return start
 
@@ -598,7 +593,7 @@ def _read_other(
             window.position += len(piece)
             yield from splitter.feed(offset, piece, is_plain=True)
     if splitter.left:
-        losses[DAMAGED_FILE] += 1
+        losses[DroppedRecord.DAMAGED_FILE] += 1
     yield from splitter.finish()
 
 
@@ -613,12 +608,12 @@ def _inflated(window: _Window, losses: Counter[str]) -> Iterator[tuple[int, byte
                 piece = window.peek(0, PIECE_BYTES)
                 window.position += len(piece)
                 if not piece:
-                    losses[TRUNCATED_MEMBER] += 1
+                    losses[DroppedRecord.TRUNCATED_MEMBER] += 1
                     return
             try:
                 inflated = inflater.decompress(piece, INFLATE_BYTES)
             except igzip_lib.error:  # type: ignore[misc]
-                losses[DAMAGED_MEMBER] += 1
+                losses[DroppedRecord.DAMAGED_MEMBER] += 1
                 window.skip_to(GZIP_MAGIC)
                 break
             yield offset, inflated
@@ -637,11 +632,11 @@ def _read_with_fastwarc(
         for record in ArchiveIterator(stream, record_types=types, parse_http=False):
             length = record.content_length
             if length > max_bytes:
-                losses[OVERSIZED] += 1
+                losses[DroppedRecord.OVERSIZED] += 1
                 continue
             block = record.reader.read(length)
             if len(block) < length:
-                losses[BROKEN] += 1
+                losses[DroppedRecord.BROKEN] += 1
                 continue
             header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
             kind = str(record.record_type).encode()
@@ -654,4 +649,4 @@ def _read_with_fastwarc(
             raise
         if window.failure is not None:
             raise window.failure from None
-        losses[DAMAGED_FILE] += 1
+        losses[DroppedRecord.DAMAGED_FILE] += 1

@@ -20,11 +20,7 @@ import pyarrow.compute as pc
 from metacurate.arrays import offsets_of
 from metacurate.commoncrawl import wat
 from metacurate.commoncrawl.page_rows import (
-    BAD_PAGE_URL,
     FOUND,
-    NO_KEPT_TEXT,
-    REPEATED,
-    REPEATED_TEXT,
     USUAL,
     Counts,
     Reading,
@@ -35,13 +31,13 @@ from metacurate.commoncrawl.page_rows import (
     row_table,
     row_tables,
 )
-from metacurate.commoncrawl.response import NO_IMAGE
+from metacurate.commoncrawl.reasons import DroppedImage, DroppedPage, DroppedRecord, DroppedText
 from metacurate.commoncrawl.warc import MAX_HEADER_BYTES, RecordBatch
 from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
 from metacurate.kernels import wat as kernel
 from metacurate.pages.entities import unescape
-from metacurate.pages.urls import DATA_URL, MAX_URL_CHARS, NO_URL, Base
+from metacurate.pages.urls import MAX_URL_CHARS, BadAddress, Base
 from metacurate.texts.rules import INVISIBLE, TextRules, clean, drop_reason
 
 # How much is taken over from pages before it becomes rows. Pages with longer JSON go alone, row by
@@ -57,9 +53,6 @@ _MAY_BE_INVISIBLE = np.zeros(256, bool)
 for _part in re.findall(r".-.|.", INVISIBLE):
     _first, _last = (c.encode()[0] for c in (_part[0], _part[-1]))
     _MAY_BE_INVISIBLE[_first : _last + 1] = True
-
-INVALID_JSON = "invalid JSON"
-NO_HTML_METADATA = "no HTML metadata"
 
 
 class WatPage(NamedTuple):
@@ -101,7 +94,7 @@ def wat_tables(
             position += 1
             block = batch.data[start:end]
             if not wat.describes_html(block):
-                counts.dropped_records[NO_HTML_METADATA] += 1
+                counts.dropped_records[DroppedRecord.NO_HTML_METADATA] += 1
                 yield from _flush(pending, snapshot, rules, counts)
                 snapshot = fixed_snapshot or wat.snapshot(block) or snapshot
                 continue
@@ -123,10 +116,10 @@ def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
     try:
         read = wat.read_page(page.block)
     except wat.InvalidJson:
-        counts.dropped_pages[INVALID_JSON] += 1
+        counts.dropped_pages[DroppedPage.INVALID_JSON] += 1
         return
     if not read.images:
-        counts.dropped_pages[NO_IMAGE] += 1
+        counts.dropped_pages[DroppedPage.NO_IMAGE] += 1
         return
     source = SourcePage(
         read.images,
@@ -168,8 +161,8 @@ class _Pending:
         )
         position, all_pages, _, _, without_html, without_links = progress.tolist()
         counts.pages += all_pages - pages + without_links
-        _add(counts.dropped_records, NO_HTML_METADATA, without_html)
-        _add(counts.dropped_pages, NO_IMAGE, without_links)
+        _add(counts.dropped_records, DroppedRecord.NO_HTML_METADATA, without_html)
+        _add(counts.dropped_pages, DroppedPage.NO_IMAGE, without_links)
         return position, stop
 
     def add_rows(self, rows: Iterable[Row]) -> None:
@@ -223,8 +216,8 @@ def _links_table(
     alt = _read_texts(raw, links, kernel.ALT, broken, entities)
     title = _read_texts(raw, links, kernel.TITLE, broken, entities)
     escaped = _escaped_addresses(raw, links, broken, entities)
-    _add(counts.dropped_pages, INVALID_JSON, broken.sum())
-    _add(counts.dropped_pages, BAD_PAGE_URL, (bad & ~broken).sum())
+    _add(counts.dropped_pages, DroppedPage.INVALID_JSON, broken.sum())
+    _add(counts.dropped_pages, DroppedPage.BAD_URL, (bad & ~broken).sum())
 
     usual = ~(broken | bad)[links[:, kernel.PAGE]]
     counts.images += int(usual.sum())
@@ -232,9 +225,9 @@ def _links_table(
     has_title = _kept_texts(title, usual, rules, counts)
     twice = has_alt & has_title & pc.equal(alt.texts, title.texts).fill_null(False).to_numpy(False)
     has_title &= ~twice
-    _add(counts.dropped_texts, REPEATED_TEXT, twice.sum())
+    _add(counts.dropped_texts, DroppedText.REPEATED, twice.sum())
     has_text = has_alt | has_title
-    _add(counts.dropped_images, NO_KEPT_TEXT, (usual & ~has_text).sum())
+    _add(counts.dropped_images, DroppedImage.NO_TEXT, (usual & ~has_text).sum())
 
     rows = np.flatnonzero(has_text)
     urls = _resolve(raw, links, rows, escaped, bases, counts)
@@ -242,7 +235,7 @@ def _links_table(
     chosen = [_taken(alt.texts, rows, has_alt), _taken(title.texts, rows, has_title)]
     page_of = links[rows, kernel.PAGE]
     first = _first_of_equal([page_of, *(_identities(c) for c in (urls, *chosen))])
-    _add(counts.dropped_images, REPEATED, (~first).sum())
+    _add(counts.dropped_images, DroppedImage.REPEATED, (~first).sum())
 
     page_of, keep = page_of[first], pa.array(first)
     row_page = pa.array(page_of)
@@ -414,7 +407,7 @@ def _resolve(
     bases: _Bases,
     counts: Counts,
 ) -> pa.StringArray:
-    """The absolute addresses of the links ``which``; null where it cannot be had."""
+    """The absolute addresses of the links ``which``; null where there is none."""
     chosen = links[which]
     spans, pages = chosen[:, kernel.ADDRESS : kernel.ADDRESS_END + 1], chosen[:, kernel.PAGE]
     kinds = np.empty(len(which), np.uint8)
@@ -433,8 +426,8 @@ def _resolve(
         out,
     )
     kinds[np.isin(which, list(escaped))] = url_kernel.ODD
-    _add(counts.dropped_images, NO_URL, (kinds == url_kernel.EMPTY).sum())
-    _add(counts.dropped_images, DATA_URL, (kinds == url_kernel.DATA).sum())
+    _add(counts.dropped_images, BadAddress.NO_URL, (kinds == url_kernel.EMPTY).sum())
+    _add(counts.dropped_images, BadAddress.DATA_URL, (kinds == url_kernel.DATA).sum())
     urls = _string_array(offsets, out[: offsets[-1]].copy(), kinds == url_kernel.RESOLVED)
     places = np.flatnonzero(kinds == url_kernel.ODD)
     resolvers: dict[int, Base] = {}

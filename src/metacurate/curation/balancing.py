@@ -337,7 +337,7 @@ def balance(
         entry_ids: uint32[matches].
         keep_probs: float64[entries], as ``keep_probabilities`` gives them.
         seed: The seed of all draws, in [0, 2**64).
-        epoch: Counted up by a data loader that draws anew for each epoch, in [0, 2**64).
+        epoch: Counted up by a data loader that draws again for each epoch, in [0, 2**64).
         choose_text: ``any``: each of a pair's texts may keep it; ``one``: one of them, chosen
             first by a draw of its own.
 

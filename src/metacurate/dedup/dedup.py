@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from metacurate.counts import counted
 from metacurate.dedup.blocklist import Blocklist
 from metacurate.dedup.merging import select_texts
+from metacurate.dedup.reasons import DroppedRow, DroppedText
 from metacurate.dedup.repeats import count_texts, drop_texts, limit_texts, plan_buckets
 from metacurate.dedup.runs import (
     MergeCounts,
@@ -33,6 +35,7 @@ from metacurate.dedup.runs import (
     rows_per_batch,
     write_runs,
 )
+from metacurate.formats import reasons
 from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
@@ -129,19 +132,36 @@ class _WriteTask:
     limits: int
 
 
+class DedupTotals(TypedDict):
+    """``rows`` read = ``pairs`` + the sum of ``dropped``; ``texts_read`` = ``texts`` + the sum of
+    ``texts_dropped``; ``skipped``: what the reader could not use; counts are by reason
+    (``reasons``, ``formats.reasons``). ``bad_files``: reasons by file.
+    """
+
+    units: int
+    rows: int
+    pairs: int
+    dropped: dict[str, int]
+    texts_read: int
+    texts: int
+    texts_dropped: dict[str, int]
+    shards: int
+    skipped: dict[str, int]
+    bad_files: dict[str, str]
+
+
 def dedup(
     inputs: Sequence[str],
     out: str,
     config: DedupConfig,
     pool_config: PoolConfig,
     **options: Unpack[RunOptions],
-) -> Statistics:
+) -> DedupTotals:
     """Write ``OUT/pool/part-NNNNNN.parquet``: one row a uid, sorted by uid over all shards.
 
     A row has the columns of its first row in the pool (inputs in the order of their names), and the
-    distinct texts of all its rows in the order of first sight. Returns the totals: ``rows`` read =
-    ``pairs`` + the sum of ``dropped``; ``texts_read`` = ``texts`` + the sum of ``texts_dropped``;
-    ``skipped`` is what the reader could not use. Resumes; UserError if ``out`` holds another run.
+    distinct texts of all its rows in the order in which they first appear. Resumes; UserError if
+    ``out`` holds another run.
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
         pool = open_pool(
@@ -165,7 +185,7 @@ def dedup(
         if totals is None:
             totals = _run(run, job, pool, settings)
         discard(run.folder, SCRATCH)
-        return totals
+        return cast(DedupTotals, totals)
 
 
 def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
@@ -178,7 +198,7 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
         def totals(shards: list[Statistics]) -> Statistics:
             own = add_statistics(shards)
             is_last = which == (WRITE if most else MERGE)
-            return _totals([*parts, own], pool) if is_last else own
+            return cast(Statistics, _totals([*parts, own], pool)) if is_last else own
 
         parts.append(run_stage(run, which, settings, tasks, function, unit=unit, totals=totals))
         return parts[-1]
@@ -198,26 +218,21 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
     return totals
 
 
-def _totals(parts: Sequence[Statistics], pool: Pool) -> Statistics:
+def _totals(parts: Sequence[Statistics], pool: Pool) -> DedupTotals:
     read, written = parts[0], parts[-1]
     summed = add_statistics(parts)
     return {
         "units": len(pool.units),
         "rows": read["rows"],
         "pairs": written["pairs"],
-        "dropped": _counted(summed["dropped"]),
+        "dropped": counted(summed["dropped"]),
         "texts_read": read["texts_read"],
         "texts": written["texts"],
-        "texts_dropped": _counted(summed["texts_dropped"]),
+        "texts_dropped": counted(summed["texts_dropped"]),
         "shards": written["shards"],
         "skipped": read["skipped"],
         "bad_files": dict(pool.bad_files),
     }
-
-
-def _counted(counts: Mapping[str, int]) -> dict[str, int]:
-    """The counts that are not zero, by name."""
-    return {name: n for name, n in sorted(counts.items()) if n}
 
 
 def _runs(position: int) -> str:
@@ -253,13 +268,13 @@ def _partition(task: _PartitionTask) -> Statistics:
         job.config.max_texts, counts,
     )  # fmt: skip
     # The reader's counts of rows without these are a part of what is dropped here.
-    for reason in ("no_url", "no_text"):
+    for reason in (reasons.NO_URL, reasons.NO_TEXT):
         del skipped[reason]
     return {
         "rows": drops.rows,
         "texts_read": drops.texts,
         **_with_merged(drops, counts),
-        "skipped": _counted(skipped),
+        "skipped": counted(skipped),
     }
 
 
@@ -275,12 +290,12 @@ class _Drops:
 
 def _with_merged(drops: _Drops, counts: MergeCounts) -> Statistics:
     return {
-        "dropped": _counted({**drops.dropped, "duplicate": counts.duplicate_pairs}),
-        "texts_dropped": _counted(
+        "dropped": counted({**drops.dropped, DroppedRow.DUPLICATE: counts.duplicate_pairs}),
+        "texts_dropped": counted(
             {
                 **drops.texts_dropped,
-                "duplicate": counts.duplicate_texts,
-                "over_max_texts": counts.texts_over_limit,
+                DroppedText.DUPLICATE: counts.duplicate_texts,
+                DroppedText.OVER_MAX_TEXTS: counts.texts_over_limit,
             }
         ),
     }
@@ -292,7 +307,11 @@ def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Tabl
     domain, url = config.blocklist.masks(rows.column("url"))
     kept_rows = np.ones(rows.num_rows, dtype=bool)
     no_uid = rows.column("uid").is_null().to_numpy(zero_copy_only=False)
-    row_reasons = [("no_uid", no_uid), ("blocked_domain", domain), ("blocked_url", url)]
+    row_reasons = [
+        (DroppedRow.NO_UID, no_uid),
+        (DroppedRow.BLOCKED_DOMAIN, domain),
+        (DroppedRow.BLOCKED_URL, url),
+    ]
     _take_out(kept_rows, row_reasons, drops.dropped)
 
     lists = rows.column("texts")
@@ -303,13 +322,13 @@ def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Tabl
     kept = there.copy()
     of_dropped = np.repeat(~kept_rows, np.diff(lists.offsets.to_numpy()))
     empty = pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
-    text_reasons = [("of_dropped_pair", of_dropped), ("empty", empty)]
+    text_reasons = [(DroppedText.OF_DROPPED_PAIR, of_dropped), (DroppedText.EMPTY, empty)]
     _take_out(kept, text_reasons, drops.texts_dropped)
     if config.text_rules is not None:
         _apply_rules(texts, kept, config.text_rules, drops.texts_dropped)
 
     table, left = select_texts(pa.Table.from_batches([rows]), kept)
-    _take_out(kept_rows, [("no_text", left == 0)], drops.dropped)
+    _take_out(kept_rows, [(DroppedRow.NO_TEXT, left == 0)], drops.dropped)
     return table.filter(pa.array(kept_rows))
 
 
@@ -384,6 +403,6 @@ def _write(task: _WriteTask) -> Statistics:
     _write_shard(folder, task.position, table)
     return {
         **_size(table),
-        "dropped": _counted({"text_of_many_images": rows}),
-        "texts_dropped": _counted({"text_of_many_images": texts}),
+        "dropped": counted({DroppedRow.TEXT_OF_MANY_IMAGES: rows}),
+        "texts_dropped": counted({DroppedText.TEXT_OF_MANY_IMAGES: texts}),
     }

@@ -17,7 +17,7 @@ from metacurate.arrays import list_offsets, offsets_of, ranges_to_indices, uid_h
 
 
 class Merged(NamedTuple):
-    """A table with distinct uids in rising order, and what became of the rest."""
+    """A table with distinct uids in rising order, and what happened to the rest."""
 
     table: pa.Table
     duplicate_pairs: int
@@ -28,9 +28,10 @@ class Merged(NamedTuple):
 def merge_rows(table: pa.Table, max_texts: int) -> Merged:
     """Merge the rows of one uid: the first row's columns, and the distinct texts of all of them.
 
-    Texts are compared by their bytes and kept in the order of first sight, at most ``max_texts``
-    an image (0: all), each with the source and language it was first seen with. Applied to parts
-    of a pool and then to the parts' results in order, it gives what it gives on the whole.
+    Texts are compared by their bytes and kept in the order in which they first appear, at most
+    ``max_texts`` an image (0: all), each with the source and language it was first seen with.
+    Applied to parts of a pool and then to the parts' results in order, it gives what it gives on
+    the whole.
     """
     batch = as_one_batch(table)
     if batch.num_rows == 0:
@@ -114,7 +115,7 @@ def _first_of_each(values: pa.StructArray, positions: np.ndarray, group: np.ndar
     several = np.flatnonzero(sizes[group] > 1) if len(group) else group
     if not len(several):
         return keep
-    # struct_field, not .field(): it heeds the struct array's own offset.
+    # struct_field, not .field(): it respects the struct array's own offset.
     text = pc.struct_field(values, "text").take(pa.array(positions[several]))
     codes = text.dictionary_encode().indices.to_numpy()
     keys = group[several].astype(np.uint64) << np.uint64(32) | codes.astype(np.uint64)

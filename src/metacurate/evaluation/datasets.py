@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metacurate.errors import ArgumentError, UserError
+from metacurate.evaluation.reasons import SkippedExample
 from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.find import HIDDEN, files_below
 from metacurate.runtime.inputs import open_input, read_text
@@ -69,7 +70,7 @@ def class_texts(
 ) -> ClassificationText:
     """Class names and templates: from the files given, "imagenet", or those beside the data.
 
-    Without any, an image folder's own folder names and ``a photo of a {c}.`` serve. Raises
+    Without any, an image folder's own folder names and ``a photo of a {c}.`` are used. Raises
     UserError if there are no names, or not as many as the data set has class folders.
     """
     _require(data)
@@ -228,7 +229,7 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
     for label, place in enumerate(classes):
         for name, file in files_below(place).items():
             if file.fault or name.rpartition(".")[2].lower() not in DATASET_EXTENSIONS:
-                skipped["not_an_image_file"] += 1
+                skipped[SkippedExample.NOT_AN_IMAGE_FILE] += 1
                 continue
             try:
                 yield Example(read_bounded(file.address), label, ())
@@ -240,12 +241,12 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
     with open_input(address) as file:
         for sample in read_samples(file, address, skipped):
             if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
-                skipped["missing_image"] += 1
+                skipped[SkippedExample.MISSING_IMAGE] += 1
                 continue
             try:
                 label = int(sample.files["cls"]) if "cls" in sample.files else None
             except ValueError:
-                skipped["broken_label"] += 1
+                skipped[SkippedExample.BROKEN_LABEL] += 1
                 continue
             text = decode_text(sample.files.get("txt"), skipped)
             texts = sample_texts(sample.record(skipped), text)

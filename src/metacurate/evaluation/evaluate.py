@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from metacurate.counts import in_words
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
@@ -15,7 +16,7 @@ from metacurate.runtime.inputs import read_text
 from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder
 
-Task = Callable[..., dict[str, Any]]
+Task = Callable[..., Mapping[str, Any]]
 TASKS: dict[str, Task] = {"classification": classify, "retrieval": retrieve}
 CLASSIFICATION = "classification"
 TYPE_FILE = "dataset_type.txt"
@@ -61,7 +62,7 @@ def check(data: str, class_names: str | None, templates: str | None, groups: str
         _read_groups(groups)
     skipped: Counter[str] = Counter()
     if next(datasets.examples(data, skipped), None) is None:
-        raise UserError(f"{data} has no usable image ({dict(skipped)})")
+        raise UserError(f"{data} has no usable image ({in_words(skipped)})")
 
 
 def _read_groups(path: str) -> dict[str, str]:
@@ -74,7 +75,7 @@ def _read_groups(path: str) -> dict[str, str]:
     return table
 
 
-def estimates(result: dict[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
+def estimates(result: Mapping[str, Any], prefix: str = "") -> list[tuple[str, dict[str, Any]]]:
     """All values with an interval in a result, with their names."""
     found: list[tuple[str, dict[str, Any]]] = []
     for name, value in result.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,15 @@ Hits = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int64]
 
 
+class PlainEstimate(TypedDict):
+    """An ``Estimate`` in JSON."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with the bounds of its 95% percentile bootstrap interval, and its sample size."""
@@ -24,7 +34,7 @@ class Estimate:
     high: float
     n: int
 
-    def as_json(self) -> dict[str, float | int]:
+    def as_json(self) -> PlainEstimate:
         """Plain values."""
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 

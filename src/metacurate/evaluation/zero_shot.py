@@ -10,16 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
+from metacurate.evaluation.reasons import SkippedExample
 from metacurate.images.decode import DATASET_FORMATS, UndecodableImage
 from metacurate.images.decoders import decode_isolated
 from metacurate.runtime.engines.local import available_cores
@@ -28,7 +30,6 @@ from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_cl
 
 RECALL_AT = (1, 5, 10)
 TOP = 5
-Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_model(
 
     ``checkpoint``: a folder of ``metacurate train``; a checkpoint file, with ``model`` open_clip's
     name of its architecture; or a tag of open_clip's pretrained weights (``openai``,
-    ``metaclip_400m``), with ``model``. Raises UserError if that is not to be had.
+    ``metaclip_400m``), with ``model``. Raises UserError if that cannot be found.
     """
     clip = open_clip()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -133,8 +134,8 @@ def _encode(
     skipped: Counter[str],
     progress: Meter | None,
 ) -> Iterator[_Encoded]:
-    """Features a batch at a time, in order; decoding goes on beside in threads (Pillow and torch
-    let go of the interpreter), one batch ahead of the model."""
+    """Features a batch at a time, in order; decoding runs in threads meanwhile (Pillow and torch
+    release the interpreter's lock), one batch ahead of the model."""
 
     def prepare(example: Example) -> torch.Tensor | str:
         try:
@@ -165,6 +166,44 @@ def _encode(
                 progress.advance(len(batch), shards=0)
 
 
+class Accuracies(TypedDict):
+    """``top5`` and the mean of both only with five classes or more."""
+
+    top1: metrics.PlainEstimate
+    mean_per_class: metrics.PlainEstimate
+    top5: NotRequired[metrics.PlainEstimate]
+    mean_of_top1_and_top5: NotRequired[metrics.PlainEstimate]
+
+
+class GroupResult(Accuracies):
+    """The images of one group's classes."""
+
+    images: int
+
+
+class ClassificationResult(GroupResult):
+    """``chance``: one in ``classes``; ``repeated_class_names``: all but the first class of such a
+    name are never right; ``roc_auc`` only with two classes; ``skipped``: by reason (``reasons``).
+    """
+
+    classes: int
+    repeated_class_names: list[str]
+    chance: float
+    roc_auc: NotRequired[metrics.PlainEstimate]
+    skipped: dict[str, int]
+    groups: NotRequired[dict[str, GroupResult]]
+
+
+class RetrievalResult(TypedDict):
+    """Recalls (``recall_at_1``, ...) both ways; ``skipped``: by reason (``reasons``)."""
+
+    images: int
+    captions: int
+    image_to_text: dict[str, metrics.PlainEstimate]
+    text_to_image: dict[str, metrics.PlainEstimate]
+    skipped: dict[str, int]
+
+
 @torch.no_grad()
 def classify(
     loaded: LoadedModel,
@@ -173,7 +212,7 @@ def classify(
     *,
     groups: dict[str, str] | None = None,
     progress: Meter | None = None,
-) -> dict[str, Any]:
+) -> ClassificationResult:
     """Zero-shot classification: top-1, top-5 and mean per class, with intervals.
 
     A class's vector is the normalised mean of its prompts' normalised features (every template with
@@ -195,7 +234,7 @@ def classify(
             for i, e in enumerate(encoded.examples)
             if e.label is not None and 0 <= e.label < len(names)
         ]
-        skipped["label_out_of_range"] += len(encoded.examples) - len(usable)
+        skipped[SkippedExample.LABEL_OUT_OF_RANGE] += len(encoded.examples) - len(usable)
         if not usable:
             continue
         own = torch.tensor([encoded.examples[i].label for i in usable], device=loaded.device)
@@ -207,23 +246,25 @@ def classify(
             leads.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
         labels += own.tolist()
     if not labels:
-        raise UserError(f"{data} has no usable image with a label ({dict(skipped)})")
+        raise UserError(f"{data} has no usable image with a label ({in_words(skipped)})")
     rank, label = np.concatenate(ranks), np.array(labels, dtype=np.int64)
-    result: dict[str, Any] = {
+    found = {
         "images": label.size,
         "classes": len(names),
-        # All but the first class of a name are never right.
         "repeated_class_names": sorted({n for n, c in Counter(names).items() if c > 1}),
         "chance": 1 / len(names),
         **_accuracies(rank, label, len(names)),
         **_areas(np.concatenate(leads or [np.empty(0)]), label),
-        "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+        "skipped": counted(skipped),
     }
+    result = cast(ClassificationResult, found)
     if groups:
         group = np.array([groups.get(name, "") for name in names])[label]
         result["groups"] = {
-            name: {"images": int((group == name).sum())}
-            | _accuracies(rank[group == name], label[group == name], len(names))
+            name: GroupResult(
+                images=int((group == name).sum()),
+                **_accuracies(rank[group == name], label[group == name], len(names)),
+            )
             for name in sorted(set(group.tolist()) - {""})
         }
     return result
@@ -243,7 +284,7 @@ def _ranks(logits: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 
 def _accuracies(
     rank: npt.NDArray[np.int64], label: npt.NDArray[np.int64], classes: int
-) -> dict[str, Any]:
+) -> Accuracies:
     found = {
         "top1": metrics.mean_estimate(rank < 1),
         "mean_per_class": metrics.class_mean_estimate(rank < 1, label),
@@ -252,10 +293,14 @@ def _accuracies(
         found["top5"] = metrics.mean_estimate(rank < TOP)
         halves = (rank < 1).astype(np.float64) + (rank < TOP)
         found["mean_of_top1_and_top5"] = metrics.mean_estimate(halves / 2)
-    return {name: estimate.as_json() for name, estimate in found.items()}
+    return cast(Accuracies, {name: estimate.as_json() for name, estimate in found.items()})
 
 
-def _areas(leads: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> dict[str, Any]:
+class _Areas(TypedDict, total=False):
+    roc_auc: metrics.PlainEstimate
+
+
+def _areas(leads: npt.NDArray[np.float64], label: npt.NDArray[np.int64]) -> _Areas:
     """The area under the ROC curve where both of two classes have images."""
     if not leads.size or np.isnan(leads).any() or not 0 < label.sum() < label.size:
         return {}
@@ -280,7 +325,7 @@ def _class_vectors(
 
 
 @torch.no_grad()
-def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -> dict[str, Any]:
+def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -> RetrievalResult:
     """Retrieval: recall at 1, 5 and 10 of captions for images and of images for captions.
 
     An image's recall is a hit if any of its captions is among the first k of all captions.
@@ -292,14 +337,14 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
     images = 0
     for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
         usable = [i for i, e in enumerate(encoded.examples) if e.captions]
-        skipped["no_caption"] += len(encoded.examples) - len(usable)
+        skipped[SkippedExample.NO_CAPTION] += len(encoded.examples) - len(usable)
         parts.append(encoded.features[torch.tensor(usable, dtype=torch.long, device=loaded.device)])
         for i in usable:
             captions += encoded.examples[i].captions
             owners += [images] * len(encoded.examples[i].captions)
             images += 1
     if not captions:
-        raise UserError(f"{data} has no image with a caption ({dict(skipped)})")
+        raise UserError(f"{data} has no image with a caption ({in_words(skipped)})")
     pictures, texts = torch.cat(parts), loaded.text_features(captions)
     owner = torch.tensor(owners, device=loaded.device)
     image_ranks = _best_ranks(pictures, texts, owner, loaded.batch_size)
@@ -315,7 +360,7 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
             f"recall_at_{k}": metrics.clustered_mean_estimate(text_ranks < k, groups).as_json()
             for k in RECALL_AT
         },
-        "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+        "skipped": counted(skipped),
     }
 
 

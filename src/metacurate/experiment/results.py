@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -20,11 +20,55 @@ STUDENT_95 = (
 NORMAL_95 = 1.960
 
 
-def summarise(config: ExperimentConfig, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+class RunResult(TypedDict):
+    """One arm with one seed; ``scores``: the values of its evaluation by name."""
+
+    arm: str
+    seed: int
+    pairs: int
+    seen_pairs: int
+    loss: float
+    chance: float
+    scores: dict[str, float]
+
+
+class Score(TypedDict):
+    """A mean over seeds, the bounds of its 95% interval (None of a single value), the values."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: list[float]
+
+
+class ArmResult(TypedDict):
+    """``kind``, ``t``, ``online``, ``like``: as configured; ``difference``: paired by seed."""
+
+    kind: str
+    t: NotRequired[float]
+    online: bool
+    like: NotRequired[str]
+    pairs: list[int]
+    loss: list[float]
+    scores: dict[str, Score]
+    difference: dict[str, Score]
+
+
+class Results(TypedDict):
+    """An experiment's results: by arm, beside what all runs share."""
+
+    seeds: list[int]
+    seen_pairs: int
+    chance: float
+    compare_to: str
+    arms: dict[str, ArmResult]
+
+
+def summarise(config: ExperimentConfig, runs: Sequence[RunResult]) -> Results:
     """Means over seeds with 95% intervals (Student's t), and differences paired by seed."""
     by_arm = {arm.name: [run for run in runs if run["arm"] == arm.name] for arm in config.arms}
     baseline = by_arm[config.compare_to]
-    arms = {}
+    arms: dict[str, ArmResult] = {}
     for name, of_arm in by_arm.items():
         scores = {
             metric: mean_interval([run["scores"][metric] for run in of_arm])
@@ -39,13 +83,16 @@ def summarise(config: ExperimentConfig, runs: Sequence[dict[str, Any]]) -> dict[
             )
             for metric in scores
         }
-        arms[name] = {
-            **{k: v for k, v in asdict(config.arm(name)).items() if k != "name" and v is not None},
+        arm = asdict(config.arm(name))
+        settings = {k: v for k, v in arm.items() if k != "name" and v is not None}
+        found = {
+            **settings,
             "pairs": [run["pairs"] for run in of_arm],
             "loss": [run["loss"] for run in of_arm],
             "scores": scores,
             "difference": differences,
         }
+        arms[name] = cast(ArmResult, found)
     return {
         "seeds": list(config.seeds),
         "seen_pairs": runs[0]["seen_pairs"],
@@ -55,7 +102,7 @@ def summarise(config: ExperimentConfig, runs: Sequence[dict[str, Any]]) -> dict[
     }
 
 
-def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+def mean_interval(values: Sequence[float]) -> Score:
     """The mean with its 95% interval by Student's t; a single value has no interval (null)."""
     array = np.array(values, dtype=np.float64)
     mean = float(array.mean())
@@ -68,7 +115,7 @@ def mean_interval(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "values": array.tolist()}
 
 
-def score_text(score: dict[str, Any], *, signed: bool = False) -> str:
+def score_text(score: Score, *, signed: bool = False) -> str:
     """A mean in percent with half its interval's width."""
     mean = f"{100 * score['mean']:{'+' if signed else ''}.1f}"
     if score["high"] is None:
@@ -76,7 +123,7 @@ def score_text(score: dict[str, Any], *, signed: bool = False) -> str:
     return f"{mean} ± {100 * (score['high'] - score['mean']):.1f}"
 
 
-def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of the results' table."""
     arms = results["arms"]
     metrics = list(next(iter(arms.values()))["scores"])
@@ -93,7 +140,7 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def markdown(results: dict[str, Any]) -> str:
+def markdown(results: Results) -> str:
     """The results as a Markdown table with what its numbers mean."""
     header, rows = table_rows(results)
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
@@ -106,7 +153,7 @@ def markdown(results: dict[str, Any]) -> str:
     )
 
 
-def plot(results: dict[str, Any], folder: Folder) -> None:
+def plot(results: Results, folder: Folder) -> None:
     """Accuracies of all arms as PNG and SVG."""
     import matplotlib as mpl
 
@@ -125,7 +172,7 @@ def plot(results: dict[str, Any], folder: Folder) -> None:
         for axis, metric in zip(axes[0], metrics, strict=True):
             for row, name in enumerate(names):
                 score = arms[name]["scores"][metric]
-                if score["high"] is not None:
+                if score["low"] is not None and score["high"] is not None:
                     bounds = [100 * score["low"], 100 * score["high"]]
                     axis.plot(bounds, [row, row], color="tab:blue", linewidth=2)
                 seeds = [100 * v for v in score["values"]]

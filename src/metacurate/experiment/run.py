@@ -2,7 +2,7 @@
 
 An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
 ``random`` (of the matched pairs, at random, as many as another arm has) and ``balanced`` (at a
-threshold t, drawn once or, with ``online``, anew in every epoch). Every arm is trained once a seed;
+threshold t, drawn once or, with ``online``, in every epoch). Every arm is trained once a seed;
 the seed decides the weights at the start, the order of the pairs and the draws of the subset.
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
@@ -15,14 +15,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from metacurate.curation.datacard import DataCard
 from metacurate.experiment.config import Arm, ExperimentConfig
-from metacurate.experiment.results import markdown, plot, summarise
+from metacurate.experiment.results import Results, RunResult, markdown, plot, summarise
 from metacurate.pipeline import curate
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.manifest import Stage, finished
+from metacurate.runtime.manifest import Stage, Statistics, finished
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
 from metacurate.runtime.stage import redo, run_stage
@@ -62,11 +62,11 @@ def experiment(
     workers: int = 1,
     overwrite: bool = False,
     show_progress: bool = False,
-) -> dict[str, Any]:
+) -> Results:
     """Run what is missing of an experiment and write its results; returns them.
 
     ``workers`` training runs go at a time (on a GPU they share it). Raises UserError for what the
-    caller can mend.
+    caller can fix.
     """
     with open_run(
         out, inputs=config.pool.paths, workers=workers,
@@ -87,8 +87,8 @@ def experiment(
                 for seed in config.seeds
             ]
 
-        def write(runs: list[dict[str, Any]]) -> dict[str, Any]:
-            results = summarise(config, runs)
+        def write(runs: list[Statistics]) -> Statistics:
+            results = summarise(config, cast(list[RunResult], runs))
             folder.write_json(RESULTS_FILE, results)
             with folder.create(TABLE_FILE) as file:
                 file.write(markdown(results).encode())
@@ -99,7 +99,7 @@ def experiment(
             run, EXPERIMENT, settings, tasks, run_arm, unit="seen_pairs", parts="runs",
             totals=write,
         )  # fmt: skip
-        return dict(folder.read_json(RESULTS_FILE))
+        return cast(Results, folder.read_json(RESULTS_FILE))
 
 
 def _check(config: ExperimentConfig, folder: Folder) -> None:

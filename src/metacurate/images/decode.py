@@ -23,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.GifImagePlugin import GifImageFile
 
+from metacurate.images.reasons import BadImage
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS
 
 FORMATS = tuple(dict.fromkeys(IMAGE_EXTENSIONS.values()))
@@ -48,8 +49,8 @@ ORIENTATIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDES_SWAPPED = tuple(ORIENTATIONS[value] for value in (5, 6, 7, 8))
-# Browsers heed EXIF in these, and AVIF's own turning, which Pillow tells as EXIF; they ignore it in
-# WebP, and XMP everywhere.
+# Browsers respect EXIF in these, and AVIF's own turning, which Pillow tells as EXIF; they ignore it
+# in WebP, and XMP everywhere.
 ORIENTED_FORMATS = frozenset({"JPEG", "MPO", "PNG", "AVIF"})
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -103,14 +104,14 @@ def decode(
     except UndecodableImage:
         raise
     except UnidentifiedImageError:
-        reason = "truncated" if _is_cut_off(body) else "not_an_image"
+        reason = BadImage.TRUNCATED if _is_cut_off(body) else BadImage.NOT_AN_IMAGE
     except Image.DecompressionBombError:
-        reason = "too_many_pixels"
+        reason = BadImage.TOO_MANY_PIXELS
     except MemoryError:
-        reason = "out_of_memory"
+        reason = BadImage.OUT_OF_MEMORY
     except Exception as error:
         # Pillow's decoders raise many kinds of exceptions for damaged files.
-        reason = "truncated" if _is_cut_off(body, error) else "broken_image"
+        reason = BadImage.TRUNCATED if _is_cut_off(body, error) else BadImage.BROKEN_IMAGE
     raise UndecodableImage(reason)
 
 
@@ -128,15 +129,15 @@ def _decode(
         size = opened.size
         pixels = size[0] * size[1]
         if pixels > max_pixels:
-            raise UndecodableImage("too_many_pixels")
+            raise UndecodableImage(BadImage.TOO_MANY_PIXELS)
         if pixels == 0:
-            raise UndecodableImage("broken_image")
+            raise UndecodableImage(BadImage.BROKEN_IMAGE)
         if (reason := refuse(*size) if refuse is not None else None) is not None:
             raise UndecodableImage(reason)
         if _is_jpeg(opened):
             scans = body.count(b"\xff\xda")
             if scans > MAX_SCANS or scans * pixels > max(MAX_SCANNED_PIXELS, 4 * pixels):
-                raise UndecodableImage("too_many_scans")
+                raise UndecodableImage(BadImage.TOO_MANY_SCANS)
             if at_least:
                 opened.draft(None, (at_least, at_least))
         elif opened.info.get("default_image"):

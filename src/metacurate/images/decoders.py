@@ -21,12 +21,13 @@ from PIL import Image
 
 from metacurate.images.decode import FORMATS, UndecodableImage, decode
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected, process_image
+from metacurate.images.reasons import BadImage
 from metacurate.runtime.isolate import Isolated, Item, Lost, Result
 
 CPU_SECONDS_PER_IMAGE = 20.0
 MAX_MEMORY_BYTES = 4 << 30
 
-LOST_REASONS = {Lost.TOOK_TOO_LONG: "decoder_timed_out", Lost.CRASHED: "decoder_died"}
+LOST_REASONS = {Lost.TOOK_TOO_LONG: BadImage.DECODER_TIMED_OUT, Lost.CRASHED: BadImage.DECODER_DIED}
 
 Job = tuple[bytes, ImageConfig]
 

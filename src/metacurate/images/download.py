@@ -19,17 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
 from metacurate.images.fetch import Failure, FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
+from metacurate.images.reasons import FailedDownload
 from metacurate.images.urltable import ColumnNames, UrlTable
 from metacurate.pool.convert import json_row
 from metacurate.runtime.engine import Result, Task
@@ -117,6 +119,18 @@ class _Stored:
     size: int
 
 
+class DownloadTotals(TypedDict):
+    """``count`` rows: ``successes`` and failures; ``status_dict``: by reason (``reasons``), with
+    those that succeeded; the names are img2dataset's.
+    """
+
+    count: int
+    successes: int
+    failed_to_download: int
+    failed_to_resize: int
+    status_dict: dict[str, int]
+
+
 def download(
     source: str,
     out: str,
@@ -124,11 +138,10 @@ def download(
     *,
     overwrite: bool = False,
     show_progress: bool = False,
-) -> Statistics:
+) -> DownloadTotals:
     """Download the images of a curated set (or any Parquet with URLs) into tar shards.
 
-    Returns the totals: ``count``, ``successes``, ``failed_to_download``, ``failed_to_resize`` and
-    ``status_dict`` (counts by reason). Raises UserError for options and files that do not fit.
+    Raises UserError for options and files that do not fit.
     """
     _check(config)
     table = UrlTable.find(source, config.columns, config.sample, config.sample_offset)
@@ -139,9 +152,15 @@ def download(
     ]
     recorded = {"input": table.fingerprint(), **config.recorded()}
 
-    def totals(shards: list[Statistics]) -> Statistics:
-        summed = _no_rows() | add_statistics(shards)
-        return summed | {"status_dict": dict(sorted(summed["status_dict"].items()))}
+    def totals(shards: list[Statistics]) -> DownloadTotals:
+        summed = {"status_dict": {}, **add_statistics(shards)}
+        return {
+            "count": summed.get("count", 0),
+            "successes": summed.get("successes", 0),
+            "failed_to_download": summed.get(FAILED_TO_DOWNLOAD, 0),
+            "failed_to_resize": summed.get(FAILED_TO_RESIZE, 0),
+            "status_dict": counted(summed["status_dict"]),
+        }
 
     with (
         open_run(
@@ -153,11 +172,6 @@ def download(
             replace(run, engine=downloader), DOWNLOAD, recorded, tasks, downloader.shard,
             unit="count", totals=totals, alone=True,
         )  # fmt: skip
-
-
-def _no_rows() -> Statistics:
-    zero = dict.fromkeys(("count", "successes", FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE), 0)
-    return {**zero, "status_dict": {}}
 
 
 def _check(config: DownloadConfig) -> None:
@@ -278,7 +292,7 @@ class _Downloader:
 
         async def one(url: str | None, digest: str | None) -> _Stored | Failure | Rejected:
             if not url:
-                return Failure("no_url")
+                return Failure(FailedDownload.NO_URL)
             outcome = await self._fetcher.fetch(
                 url, lambda body: self._decoders.process(body, self._config.images)
             )
@@ -288,7 +302,7 @@ class _Downloader:
             if isinstance(image, Rejected):
                 return image
             if digest is not None and digest != image.sha256:
-                return Failure("hash_mismatch")
+                return Failure(FailedDownload.HASH_MISMATCH)
             return store(image)
 
         async with asyncio.TaskGroup() as group:
@@ -342,7 +356,7 @@ class _Downloader:
             "successes": statuses[SUCCESS],
             FAILED_TO_DOWNLOAD: statuses[FAILED_TO_DOWNLOAD],
             FAILED_TO_RESIZE: statuses[FAILED_TO_RESIZE],
-            "status_dict": dict(sorted(reasons.items())),
+            "status_dict": counted(reasons),
         }
         self._folder.write_json(statistics_name(stem), statistics)
         return statistics

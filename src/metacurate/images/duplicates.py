@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -53,15 +53,22 @@ def duplicates_name(stem: str) -> str:
     return f"duplicates/{stem}.parquet"
 
 
+class DuplicatesTotals(TypedDict):
+    """``images`` compared; ``perceptual_duplicates`` are those that are not exact ones already."""
+
+    images: int
+    exact_duplicates: int
+    perceptual_duplicates: int
+
+
 def mark_duplicates(
     tars: str, *, max_distance: int = 3, **options: Unpack[RunOptions]
-) -> Statistics:
+) -> DuplicatesTotals:
     """Mark a folder's duplicate images in ``duplicates/NNNNN.parquet`` (see ``SCHEMA``).
 
     ``max_distance``: differing bits (0 to 5) up to which two difference hashes are of one picture.
     Needs the shards' Parquet files with ``status``, ``key`` and ``sha256`` (and ``dhash``, else no
-    perceptual duplicates are found). Returns ``images``, ``exact_duplicates``,
-    ``perceptual_duplicates`` (those that are not exact ones already).
+    perceptual duplicates are found).
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
         raise ArgumentError(
@@ -81,7 +88,8 @@ def mark_duplicates(
             "max_distance": max_distance,
         }
         task = _MarkTask(run.folder, tuple(stems), max_distance, run.show_progress)
-        return run_stage(run, DUPLICATES, recorded, [task], _mark, unit="images", alone=True)
+        totals = run_stage(run, DUPLICATES, recorded, [task], _mark, unit="images", alone=True)
+        return cast(DuplicatesTotals, totals)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Fetching URLs from hosts that nobody vouches for: bounded, polite, and never inwards.
+"""Fetching URLs from hosts that are not trusted: bounded, polite, and never inwards.
 
 URLs are read by the standard that browsers follow (WHATWG's, by ada) and asked for with exactly the
 bytes that it makes of them: a signed URL keeps its signature.
 Every request is bounded in time, bytes and redirects; every connection is checked against
 ``addresses``; hosts are asked by a few requests at a time, with a pause between them if wished, and
-their ``Retry-After`` is heeded for all requests to them.
+their ``Retry-After`` is obeyed for all requests to them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from metacurate.images.addresses import is_allowed, parse_networks
+from metacurate.images.reasons import FailedDownload
 from metacurate.pool.url import canonical_url
 from metacurate.version import __version__
 
@@ -38,10 +39,23 @@ MAX_URL_CHARACTERS = 8192
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 RETRIED_REASONS = frozenset(
-    {"dns_failed", "connect_failed", "connect_timeout", "connection_lost", "timeout"}
+    {
+        FailedDownload.DNS_FAILED,
+        FailedDownload.CONNECT_FAILED,
+        FailedDownload.CONNECT_TIMEOUT,
+        FailedDownload.CONNECTION_LOST,
+        FailedDownload.TIMEOUT,
+    }
 )
-UNREACHABLE = frozenset({"dns_failed", "connect_failed", "connect_timeout", "tls_failed"})
-# This many attempts in a row that found no one at a host settle the matter for its other URLs:
+UNREACHABLE = frozenset(
+    {
+        FailedDownload.DNS_FAILED,
+        FailedDownload.CONNECT_FAILED,
+        FailedDownload.CONNECT_TIMEOUT,
+        FailedDownload.TLS_FAILED,
+    }
+)
+# This many attempts in a row that found nobody at a host decide for its other URLs:
 # a pool has thousands of images on hosts that are gone.
 MAX_UNREACHABLE = 10
 MAX_REMEMBERED_HOSTS = 100_000
@@ -58,7 +72,7 @@ class FetchConfig:
     ``host_delay``: from one request's start to the next one's, to one host name;
     ``timeout``: one request, from connecting to the last byte; ``retries``: further attempts after
     a failure that may pass, ``backoff`` * 2**n apart; ``max_wait``: the longest ``Retry-After``
-    heeded (a URL with a longer one is given up); ``robots_directives``: values of ``X-Robots-Tag``
+    obeyed (a URL with a longer one is given up); ``robots_directives``: values of ``X-Robots-Tag``
     that forbid the use; ``allow_networks``: networks that are allowed besides public addresses.
     """
 
@@ -186,17 +200,17 @@ class Fetcher:
     ) -> Success[Consumed] | Failure:
         target = _parse(url)
         if target is None:
-            return Failure("bad_url")
+            return Failure(FailedDownload.BAD_URL)
         for _ in range(self._config.max_redirects + 1):
-            # Each hop waits for its host's turn anew and holds no other host's meanwhile.
+            # Each hop waits for its host's turn again and holds no other host's meanwhile.
             outcome = await self._request(target, consume)
             if not isinstance(outcome, _Redirect):
                 return outcome
             location = _parse(outcome.location, target)
             if location is None:
-                return Failure("bad_redirect")
+                return Failure(FailedDownload.BAD_REDIRECT)
             target = location
-        return Failure("too_many_redirects")
+        return Failure(FailedDownload.TOO_MANY_REDIRECTS)
 
     async def _request(
         self, url: str, consume: Callable[[bytes], Awaitable[Consumed]]
@@ -263,50 +277,54 @@ class Fetcher:
             ):
                 return await self._read(response)
         except BlockedAddressError:
-            return Failure("blocked_address")
+            return Failure(FailedDownload.BLOCKED_ADDRESS)
         except aiohttp.ConnectionTimeoutError:
-            return Failure("connect_timeout")
+            return Failure(FailedDownload.CONNECT_TIMEOUT)
         except TimeoutError:
-            return Failure("timeout")
+            return Failure(FailedDownload.TIMEOUT)
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError):
-            return Failure("tls_failed")
+            return Failure(FailedDownload.TLS_FAILED)
         except aiohttp.ClientConnectorDNSError:
-            return Failure("dns_failed")
+            return Failure(FailedDownload.DNS_FAILED)
         except aiohttp.ClientConnectorError:
-            return Failure("connect_failed")
+            return Failure(FailedDownload.CONNECT_FAILED)
         except aiohttp.InvalidURL:
-            return Failure("bad_url")
+            return Failure(FailedDownload.BAD_URL)
         except aiohttp.ClientResponseError:
-            return Failure("bad_response")
+            return Failure(FailedDownload.BAD_RESPONSE)
         except (aiohttp.ClientError, OSError):
-            return Failure("connection_lost")
+            return Failure(FailedDownload.CONNECTION_LOST)
         except ValueError:
             # Names that cannot be asked for ("a..b", labels over 63 characters).
-            return Failure("bad_url")
+            return Failure(FailedDownload.BAD_URL)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | Failure | _Redirect:
         config = self._config
         if response.status in REDIRECTS:
             location = response.headers.get("Location")
-            return Failure("bad_redirect") if location is None else _Redirect(_location(location))
+            return (
+                Failure(FailedDownload.BAD_REDIRECT)
+                if location is None
+                else _Redirect(_location(location))
+            )
         if response.status != 200:
             retry_after = _seconds(response.headers.get("Retry-After"))
-            heeded = response.status in (429, 503)
-            return Failure(f"http_{response.status}", retry_after if heeded else 0.0)
+            waits = response.status in (429, 503)
+            return Failure(f"http_{response.status}", retry_after if waits else 0.0)
         robots = response.headers.getall("X-Robots-Tag", [])
         if forbids(robots, config.user_agent, config.robots_directives):
-            return Failure("robots_header")
+            return Failure(FailedDownload.ROBOTS_HEADER)
         if response.content_type in PAGE_TYPES and "Content-Type" in response.headers:
-            return Failure("wrong_content_type")
+            return Failure(FailedDownload.WRONG_CONTENT_TYPE)
         if (response.content_length or 0) > config.max_bytes:
-            return Failure("too_many_bytes")
+            return Failure(FailedDownload.TOO_MANY_BYTES)
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > config.max_bytes:
-                return Failure("too_many_bytes")
+                return Failure(FailedDownload.TOO_MANY_BYTES)
         if not body:
-            return Failure("empty_body")
+            return Failure(FailedDownload.EMPTY_BODY)
         return _decoded(bytes(body), response.headers.get("Content-Encoding", ""), config.max_bytes)
 
 
@@ -414,7 +432,7 @@ def _decoded(body: bytes, header: str, max_bytes: int) -> bytes | Failure:
     """
     encodings = [name.strip().lower() for name in header.split(",")]
     if UNREAD_ENCODINGS.intersection(encodings):
-        return Failure("unknown_content_encoding")
+        return Failure(FailedDownload.UNKNOWN_CONTENT_ENCODING)
     encodings = [name for name in encodings if name not in ("", "identity")]
     known = all(name in ("gzip", "x-gzip", "deflate") for name in encodings)
     if not known or len(encodings) > MAX_ENCODINGS:
@@ -436,9 +454,9 @@ def _inflated(body: bytes, max_bytes: int) -> bytes | Failure:
         except zlib.error:
             continue
         if len(data) > max_bytes:
-            return Failure("too_many_bytes")
-        return data if inflate.eof and data else Failure("connection_lost")
-    return Failure("bad_response")
+            return Failure(FailedDownload.TOO_MANY_BYTES)
+        return data if inflate.eof and data else Failure(FailedDownload.CONNECTION_LOST)
+    return Failure(FailedDownload.BAD_RESPONSE)
 
 
 # What the process has open besides: files of two shards, pipes, libraries.

@@ -13,18 +13,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
+from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated
 from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg
+from metacurate.images.reasons import Filtered
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.pool.convert import json_row
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
@@ -111,14 +113,27 @@ class _FilterTask:
     config: FilterConfig
 
 
+class FilterTotals(TypedDict):
+    """``count``: rows of the first input; ``images`` were given to this filter, ``successes`` kept.
+
+    ``dropped``: by reason (``reasons.Filtered``, ``reasons.BadImage``, or the rule that was not
+    met); ``status_dict``: all rows, also by what an earlier step said about them;
+    ``skipped_members``: of the tars (``webdataset.reasons``).
+    """
+
+    count: int
+    images: int
+    successes: int
+    dropped: dict[str, int]
+    blurred_images: int
+    skipped_members: dict[str, int]
+    status_dict: dict[str, int]
+
+
 def filter_images(
     tars: str, out: str, config: FilterConfig, **options: Unpack[RunOptions]
-) -> Statistics:
-    """Score and filter a folder of tar shards into another one.
-
-    Returns ``count`` (rows of the first input), ``images`` (given to this filter), ``successes``
-    (images kept), ``dropped`` (counts by rule), ``blurred_images`` and ``status_dict``.
-    """
+) -> FilterTotals:
+    """Score and filter a folder of tar shards into another one."""
     if config.drop_duplicates not in (None, *KINDS):
         raise ArgumentError("{drop_duplicates} is {kinds}", kinds=" or ".join(KINDS))
     if not (config.scorers or config.drop_duplicates):
@@ -146,12 +161,14 @@ def filter_images(
         ]
         return run_stage(
             run, FILTER, recorded, tasks, _filter_shard, unit="images",
-            totals=lambda shards: _sorted_tables(add_statistics(shards)), alone=True,
+            totals=_totals, alone=True,
         )  # fmt: skip
 
 
-def _sorted_tables(totals: Statistics) -> Statistics:
-    return {k: dict(sorted(v.items())) if isinstance(v, dict) else v for k, v in totals.items()}
+def _totals(shards: list[Statistics]) -> FilterTotals:
+    summed = add_statistics(shards)
+    ordered = {k: counted(v) if isinstance(v, dict) else v for k, v in summed.items()}
+    return cast(FilterTotals, ordered)
 
 
 def _filter_shard(task: _FilterTask) -> Statistics:
@@ -190,7 +207,7 @@ _Read = tuple[Sample, dict[str, Any], Image.Image | str]
 
 def _image(sample: Sample) -> Image.Image | str:
     if sample.image is None:
-        return "no_image"
+        return Filtered.NO_IMAGE
     try:
         return decode_isolated(sample.image)
     except UndecodableImage as reason:
@@ -334,7 +351,7 @@ def _duplicates(task: _FilterTask) -> dict[str, str]:
         leaders = table[f"{marked}_duplicate_of"].to_pylist()
         for key, leader in zip(table["key"].to_pylist(), leaders, strict=True):
             if leader is not None:
-                found.setdefault(key, f"{marked}_duplicate")
+                found.setdefault(key, Filtered(f"{marked}_duplicate"))
     return found
 
 
@@ -352,7 +369,7 @@ def _report(
     messages = rows["error_message"].to_pylist()
     for position, key in enumerate(keys):
         if key not in scored and statuses[position] == SUCCESS:
-            reasons[key] = "missing_image"
+            reasons[key] = Filtered.MISSING_IMAGE
         if key in reasons:
             statuses[position], messages[position] = FILTERED, reasons[key]
     for name, values in (("status", statuses), ("error_message", messages)):
@@ -373,10 +390,10 @@ def _report(
         "images": len(scored),
         "successes": counts[SUCCESS],
         **{s: n for s, n in sorted(counts.items()) if s != SUCCESS},
-        "dropped": dict(sorted(Counter(reasons.values()).items())),
+        "dropped": counted(Counter(reasons.values())),
         "blurred_images": blurred,
-        "skipped_members": dict(sorted(skipped.items())),
-        "status_dict": dict(sorted(Counter(m or SUCCESS for m in messages).items())),
+        "skipped_members": counted(skipped),
+        "status_dict": counted(Counter(m or SUCCESS for m in messages)),
     }
     task.folder.write_json(statistics_name(task.stem), statistics)
     return statistics

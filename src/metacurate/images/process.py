@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from metacurate.images.decode import MAX_PIXELS, UndecodableImage, decode
+from metacurate.images.reasons import BadImage
 
 RESIZE_MODES = ("none", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
 MAX_JPEG_SIDE = 65_500
@@ -73,7 +74,7 @@ def process_image(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected
     except UndecodableImage as error:
         return Rejected(str(error))
     except MemoryError:
-        return Rejected("out_of_memory")
+        return Rejected(BadImage.OUT_OF_MEMORY)
 
 
 def _process(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
@@ -88,7 +89,7 @@ def _process(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
     )
     resized = _resized(picture.image, config)
     if max(resized.size) > MAX_JPEG_SIDE or resized.width * resized.height > config.max_pixels:
-        return Rejected("too_many_pixels")
+        return Rejected(BadImage.TOO_MANY_PIXELS)
     return ProcessedImage(
         jpeg=encode_jpeg(resized, config.quality),
         width=resized.width,
@@ -102,9 +103,9 @@ def _process(body: bytes, config: ImageConfig) -> ProcessedImage | Rejected:
 
 def _refusal(width: int, height: int, config: ImageConfig) -> str | None:
     if min(width, height) < config.min_size:
-        return "image_too_small"
+        return BadImage.IMAGE_TOO_SMALL
     if config.max_aspect and max(width, height) > config.max_aspect * min(width, height):
-        return "aspect_ratio_too_large"
+        return BadImage.ASPECT_RATIO_TOO_LARGE
     return None
 
 
@@ -134,7 +135,7 @@ def _resized(image: Image.Image, config: ImageConfig) -> Image.Image:
     if side > config.size or (config.upscale and side < config.size):
         width, height = (max(1, round(s * config.size / side)) for s in image.size)
         if max(width, height) > MAX_JPEG_SIDE or width * height > config.max_pixels:
-            raise UndecodableImage("too_many_pixels")
+            raise UndecodableImage(BadImage.TOO_MANY_PIXELS)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     square = (config.size, config.size)
     if config.resize == "center_crop":

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from metacurate.arrays import offsets_of
+from metacurate.counts import in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.types import is_list, is_text
 from metacurate.pool.columns import Needs
@@ -96,7 +97,7 @@ class UrlTable:
         skipped: Counter[str] = Counter()
         sizes = [count_rows(unit, skipped=skipped) for unit in pool.units]
         if skipped:
-            note(f"{source}: " + ", ".join(f"{n:,} {reason}" for reason, n in skipped.items()))
+            note(f"{source}: {in_words(skipped)}")
         first_rows = offsets_of(sizes)
         rows = int(first_rows[-1])
         if not 0 <= sample <= rows:
@@ -165,7 +166,7 @@ class UrlTable:
         self._reading = None
         raise UserError(
             f"{unit.url} is damaged: row {row - base} of {unit.pieces or 'the file'} cannot be "
-            "read; make it anew or leave it out"
+            "read; make it again or leave it out"
         )
 
     def urls(self, rows: pa.Table) -> list[str | None]:

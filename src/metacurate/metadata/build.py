@@ -13,11 +13,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metacurate.counts import in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.metadata import stages
@@ -95,11 +96,23 @@ class BuildConfig:
         return found
 
 
-def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions]) -> Statistics:
+class BuildTotals(TypedDict):
+    """``sizes``: entries by source, beside the paper's; ``notes``: what a user should know of the
+    result; ``stages``: what was counted and lost on the way, by stage (``reasons``).
+    """
+
+    entries: int
+    fingerprint: str
+    sizes: dict[str, Any]
+    paper_entries: int
+    notes: list[str]
+    stages: dict[str, Statistics]
+
+
+def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions]) -> BuildTotals:
     """Build metadata and write ``out`` (JSON) and the same name with ``.parquet``.
 
-    The folder ``work_folder(out)`` holds the work files. Returns the totals: sizes by source, the
-    paper's beside them, and what was counted and lost on the way.
+    The folder ``work_folder(out)`` holds the work files.
     """
     if not out.endswith(".json"):
         raise ArgumentError(
@@ -218,7 +231,7 @@ def _assemble(
     chosen: tuple[str, ...],
     done: dict[str, Statistics],
     out: str,
-) -> Statistics:
+) -> BuildTotals:
     found = {"wordnet": _synsets(config)} if "wordnet" in chosen else {}
     own = {source: list(_own_source(source)()) for source in chosen if source not in SOURCES}
     names = json.dumps([entry for entry, _ in found.get("wordnet", [])])
@@ -238,7 +251,7 @@ def _assemble(
     if done_before is not None and not (_holds(parquet, done_before) and _holds(out, done_before)):
         reopen(run.folder, stages.METADATA)
 
-    def write(_: list[Statistics]) -> Statistics:
+    def write(_: list[Statistics]) -> BuildTotals:
         metadata, sizes = _merged(run, config, chosen, found)
         save_parquet(metadata, parquet)
         save_json(metadata, out)
@@ -247,7 +260,7 @@ def _assemble(
             "fingerprint": metadata.fingerprint,
             "sizes": sizes,
             "paper_entries": PAPER_TOTAL,
-            **_notes(config, chosen, done),
+            "notes": _notes(config, chosen, done),
             "stages": done,
         }
 
@@ -319,9 +332,7 @@ def _scored(run: Run, config: BuildConfig, source: str) -> Entries:
     return list(zip(table["entry"].to_pylist(), scores, strict=True))
 
 
-def _notes(
-    config: BuildConfig, chosen: tuple[str, ...], done: dict[str, Statistics]
-) -> dict[str, Any]:
+def _notes(config: BuildConfig, chosen: tuple[str, ...], done: dict[str, Statistics]) -> list[str]:
     """What a user should know about the result: warnings, in plain words."""
     notes = []
     tokens = done.get("dump", {}).get("tokens", 0)
@@ -343,12 +354,11 @@ def _notes(
             )
     for stage, totals in done.items():
         if lost := totals.get("losses"):
-            kinds = ", ".join(f"{count:,} {reason}" for reason, count in lost.items())
-            notes.append(f"not usable in the {stage} files: {kinds}")
+            notes.append(f"not usable in the {stage} files: {in_words(lost)}")
     repeated = done.get("articles", {}).get("repeated_articles", 0)
     if repeated:
         notes.append(f"{repeated:,} articles are in the dump files more than once")
-    return {"notes": notes}
+    return notes
 
 
 def work_folder(out: str) -> str:

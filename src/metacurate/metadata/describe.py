@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 
 from metacurate.metadata.store import Metadata
 
 
-def describe(metadata: Metadata, shown: int) -> dict[str, Any]:
-    """Size, fingerprint, entries by source and language, and the first and last ``shown``."""
+class Description(TypedDict):
+    """Size, fingerprint, entries by source and language, and the first and last entries."""
+
+    entries: int
+    fingerprint: str
+    sources: dict[str, int]
+    languages: dict[str, int]
+    first: list[str]
+    last: list[str]
+
+
+def describe(metadata: Metadata, shown: int) -> Description:
+    """What metadata consists of, with the first and last ``shown`` entries."""
     return {
         "entries": len(metadata),
         "fingerprint": metadata.fingerprint,

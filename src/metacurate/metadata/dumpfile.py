@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from metacurate.metadata.reasons import Loss
 from metacurate.runtime.inputs import open_input
 
 BLOCK_BYTES = 1 << 20
@@ -80,14 +81,14 @@ def read_lines(part: Part, losses: Counter[str], max_bytes: int) -> Iterator[byt
             if skipping:
                 skipping = False
             elif len(line) > max_bytes:
-                losses["long_lines"] += 1
+                losses[Loss.LONG_LINES] += 1
             else:
                 yield line
         if len(rest) > max_bytes:
             if not skipping:
-                losses["long_lines"] += 1
+                losses[Loss.LONG_LINES] += 1
             rest, skipping = b"", True
-    if rest and not skipping and not losses["truncated_streams"]:
+    if rest and not skipping and not losses[Loss.TRUNCATED_STREAMS]:
         yield rest
 
 
@@ -110,14 +111,14 @@ def _gzip_blocks(file: IO[bytes], losses: Counter[str]) -> Iterator[Block]:
         try:
             while not stream.eof:
                 if not stored:
-                    losses["truncated_streams"] += 1
+                    losses[Loss.TRUNCATED_STREAMS] += 1
                     return
                 data = stream.decompress(stored, BLOCK_BYTES)
                 stored = stream.unconsumed_tail or (b"" if stream.eof else file.read(BLOCK_BYTES))
                 if data:
                     yield Block(data)
         except zlib.error:
-            losses["damaged_streams"] += 1
+            losses[Loss.DAMAGED_STREAMS] += 1
             return
         stored = (stream.unused_data or file.read(BLOCK_BYTES)).lstrip(b"\0")
 
@@ -136,7 +137,7 @@ def _bz2_blocks(file: IO[bytes], part: Part, losses: Counter[str]) -> Iterator[B
                     stored = file.read(BLOCK_BYTES)
                     position += len(stored)
                     if not stored:
-                        losses["truncated_streams"] += owned
+                        losses[Loss.TRUNCATED_STREAMS] += owned
                         yield Block(b"", owned, gap=True)
                         return
                 data = stream.decompress(stored, BLOCK_BYTES)
@@ -144,14 +145,14 @@ def _bz2_blocks(file: IO[bytes], part: Part, losses: Counter[str]) -> Iterator[B
                     yield Block(data, owned, gap)
                     gap = False
         except (OSError, EOFError, ValueError):
-            losses["damaged_streams"] += owned
+            losses[Loss.DAMAGED_STREAMS] += owned
             gap = True
             begin = _next_stream(file, begin + 1, None)
             continue
         after = position - len(stream.unused_data)
         following = _next_stream(file, after, None)
         if following is not None and following != after:
-            losses["damaged_streams"] += owned
+            losses[Loss.DAMAGED_STREAMS] += owned
             gap = True
         begin = following
 

@@ -23,6 +23,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
+from metacurate.metadata.reasons import Loss
 from metacurate.metadata.shuffle import hash_texts, write_run
 from metacurate.runtime.storage import Folder
 
@@ -99,7 +100,7 @@ class RunCounter:
         too_long = np.fromiter((len(word) > MAX_WORD for word in vocabulary), bool)
         if too_long.any():
             dropped = too_long[ids]
-            self.losses["long_words"] += int(dropped.sum())
+            self.losses[Loss.LONG_WORDS] += int(dropped.sum())
             ids = np.where(dropped, np.uint32(_NO_WORD), ids)
         counts = np.bincount(ids, minlength=len(vocabulary)).astype(np.uint64)
         counts[_NO_WORD] = 0

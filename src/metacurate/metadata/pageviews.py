@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
+from metacurate.metadata.reasons import OTHER_WIKIS, Loss
+
 MAX_LINE_BYTES = 8192
 # MediaWiki's limit, and the characters that no title holds.
 MAX_TITLE_BYTES = 255
@@ -70,16 +72,16 @@ def read_views(
         elif fields[0] == daily:
             right_length, count = len(fields) == 6, fields[4:5]
         else:
-            losses["other_wikis" if len(fields) > 3 else "broken_lines"] += bool(line)
+            losses[OTHER_WIKIS if len(fields) > 3 else Loss.BROKEN_LINES] += bool(line)
             continue
         if not right_length or not count[0].isdigit() or len(count[0]) > 15:
-            losses["broken_lines"] += 1
+            losses[Loss.BROKEN_LINES] += 1
         elif fields[1] == b"-":
-            losses["no_title"] += 1
+            losses[Loss.NO_TITLE] += 1
         else:
             title = _decode(fields[1], wiki)
             if title is None:
-                losses["bad_titles"] += 1
+                losses[Loss.BAD_TITLES] += 1
             else:
                 yield title, int(count[0])
 

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metacurate.counts import counted
 from metacurate.metadata.dumpfile import Part, read_lines
 from metacurate.metadata.ngrams import RunCounter, pmi
 from metacurate.metadata.pageviews import MAX_LINE_BYTES, is_article_title, read_views
+from metacurate.metadata.reasons import OTHER_WIKIS
 from metacurate.metadata.shuffle import (
     hash_column,
     hash_texts,
@@ -154,7 +156,7 @@ def read_dump(task: DumpTask) -> Statistics:
         "wikitext_characters": seen["wikitext_characters"],
         "text_characters": seen["text_characters"],
         "tokens": counter.words,
-        "losses": _counted(losses),
+        "losses": counted(losses),
     }
 
 
@@ -273,8 +275,8 @@ def count_views(task: ViewsTask) -> Statistics:
         if len(views) >= TITLES_A_RUN:
             spill()
     spill()
-    other = losses.pop("other_wikis", 0)
-    return {"views": total, "lines": lines, "other_wikis": other, "losses": _counted(losses)}
+    other = losses.pop(OTHER_WIKIS, 0)
+    return {"views": total, "lines": lines, "other_wikis": other, "losses": counted(losses)}
 
 
 def resolve_redirects(task: TitlesTask) -> Statistics:
@@ -325,7 +327,3 @@ def sum_titles(task: TitlesTask) -> Statistics:
         "views": of_articles,
         "views_of_other_titles": int(pc.sum(views["views"]).as_py() or 0) - of_articles,
     }
-
-
-def _counted(losses: Counter[str]) -> dict[str, int]:
-    return {reason: count for reason, count in sorted(losses.items()) if count}

@@ -166,7 +166,7 @@ def make_metadata(
     if problems.found:
         raise UserError(
             f"{origin} is not usable: {'; '.join(problems.found)} (positions count from 0); "
-            "remove or mend these entries"
+            "remove or correct these entries"
         )
     if not 0 < len(array) <= MAX_ENTRIES:
         raise UserError(f"{origin} has {len(array):,} entries; it must have 1 to {MAX_ENTRIES:,}")

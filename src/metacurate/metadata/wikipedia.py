@@ -16,6 +16,7 @@ from xml.parsers import expat
 
 from metacurate.errors import UserError
 from metacurate.metadata.dumpfile import BLOCK_BYTES, Block, Part, read_blocks
+from metacurate.metadata.reasons import Loss
 
 _BEGIN, _END = b"<page>", b"</page>"
 _MAX_DEPTH = 16
@@ -59,7 +60,7 @@ def split_pages(
     limit: int | None = None  # where in ``held`` the bytes of the next part begin
     for block in blocks:
         if block.gap:
-            losses["truncated_pages"] += inside and not long
+            losses[Loss.TRUNCATED_PAGES] += inside and not long
             held, inside, long, searched = b"", False, False, 0
             limit = None if limit is None else 0
         if not block.owned and limit is None:
@@ -79,19 +80,19 @@ def split_pages(
             if end < 0:
                 searched = max(position, len(held) - len(_END) + 1)
                 if len(held) - position > max_page_bytes:
-                    losses["long_pages"] += not long
+                    losses[Loss.LONG_PAGES] += not long
                     long, position = True, searched
                 break
             end += len(_END)
             if end - position > max_page_bytes and not long:
-                losses["long_pages"] += 1
+                losses[Loss.LONG_PAGES] += 1
             elif not long:
                 yield held[position:end]
             position, inside, long = end, False, False
         held = held[position:]
         searched -= position
         limit = None if limit is None else limit - position
-    losses["truncated_pages"] += inside and not long
+    losses[Loss.TRUNCATED_PAGES] += inside and not long
 
 
 def parse_page(raw: bytes) -> Page:
@@ -100,7 +101,7 @@ def parse_page(raw: bytes) -> Page:
     try:
         raw.decode()
     except UnicodeDecodeError:
-        raise PageError("bad_utf8") from None
+        raise PageError(Loss.BAD_UTF8) from None
     fields: dict[str, str] = {}
     path: list[str] = []
     content: list[str] = []
@@ -110,7 +111,7 @@ def parse_page(raw: bytes) -> Page:
         path.append(name)
         content.clear()
         if len(path) > _MAX_DEPTH:
-            raise PageError("bad_xml")
+            raise PageError(Loss.BAD_XML)
         if path == ["page", "redirect"]:
             fields["redirect"] = attributes.get("title", "")
 
@@ -122,7 +123,7 @@ def parse_page(raw: bytes) -> Page:
         path.pop()
 
     def refuse(*_: Any) -> None:
-        raise PageError("bad_xml")
+        raise PageError(Loss.BAD_XML)
 
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -134,15 +135,15 @@ def parse_page(raw: bytes) -> Page:
     try:
         parser.Parse(raw, True)
     except expat.ExpatError:
-        raise PageError("bad_xml") from None
+        raise PageError(Loss.BAD_XML) from None
     title, namespace = fields.get("page/title"), fields.get("page/ns", "")
     if not title or not re.fullmatch(r"-?\d{1,6}", namespace):
-        raise PageError("incomplete_pages")
+        raise PageError(Loss.INCOMPLETE_PAGES)
     redirect = fields.get("redirect")
     if redirect is not None:
         redirect = redirect.partition("#")[0].replace("_", " ").strip()
     elif namespace == "0" and fields.get("page/revision/model", "wikitext") != "wikitext":
-        raise PageError("not_wikitext")
+        raise PageError(Loss.NOT_WIKITEXT)
     text = fields.get("page/revision/text", "")
     return Page(title.replace("_", " "), int(namespace), redirect, text)
 

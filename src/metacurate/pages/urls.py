@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from enum import StrEnum
 
 import ada_url
 
@@ -15,14 +16,9 @@ from metacurate.texts.rules import SURROGATES
 
 MAX_URL_CHARS = 4096
 
-NO_URL = "no image URL"
-DATA_URL = "data: URL"
-NOT_HTTP = "not http(s)"
-BAD_URL = "bad URL"
-LONG_URL = "oversized URL"
 
 _SPACE = " \t\n\r\f\v"
-_BREAKS = re.compile(r"[\t\n\r]")  # passed over anywhere in an address
+_BREAKS = re.compile(r"[\t\n\r]")  # they mean nothing anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 # What the URL parser would leave as it is: most addresses, at a tenth of its price. A host that
 # ends in a letter and has no "xn--" is no number and needs no IDNA. Dot segments ("/.", "%2e") are
@@ -31,6 +27,16 @@ _PLAIN_ABSOLUTE = re.compile(
     r"https?://(?:[a-z0-9][a-z0-9-]*+\.)++[a-z]++/[A-Za-z0-9_~!$&()*+,;=:@/.%?-]*+"
 )
 _PLAIN_RELATIVE = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9_~!$&()*+,;=@/.%?-]*+")
+
+
+class BadAddress(StrEnum):
+    """Why an image has no address that can be fetched."""
+
+    NO_URL = "no image URL"
+    DATA_URL = "data: URL"
+    NOT_HTTP = "not http(s)"
+    BAD_URL = "bad URL"
+    LONG_URL = "oversized URL"
 
 
 class Base:
@@ -70,26 +76,27 @@ class Base:
             if "#" not in start:
                 url = start + mark + encode_query(query, self._encoding) + hash_sign + fragment
         if not url or url.startswith("#"):
-            return None, NO_URL
+            return None, BadAddress.NO_URL
         if len(url) > MAX_URL_CHARS:
-            return None, DATA_URL if url[:5].lower() == "data:" else LONG_URL
+            return None, BadAddress.DATA_URL if url[:5].lower() == "data:" else BadAddress.LONG_URL
         if "/." not in url and "%2" not in url:
             if _PLAIN_RELATIVE.fullmatch(url):
                 url = (self._origin if url[0] == "/" else self._folder) + url
-                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, BadAddress.LONG_URL)
             if url.startswith("//") and _is_plain_absolute(self._scheme + url):
                 url = self._scheme + url
-                return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
+                return (url, "") if len(url) <= MAX_URL_CHARS else (None, BadAddress.LONG_URL)
             if _is_plain_absolute(url):
                 return url, ""
         scheme = _SCHEME.match(_BREAKS.sub("", url))
         if scheme is not None and scheme.group(1).lower() not in ("http", "https"):
-            return None, DATA_URL if scheme.group(1).lower() == "data" else NOT_HTTP
+            is_data = scheme.group(1).lower() == "data"
+            return None, BadAddress.DATA_URL if is_data else BadAddress.NOT_HTTP
         try:
             url = _join(url, self.url)
         except ValueError:
-            return None, BAD_URL
-        return (url, "") if len(url) <= MAX_URL_CHARS else (None, LONG_URL)
+            return None, BadAddress.BAD_URL
+        return (url, "") if len(url) <= MAX_URL_CHARS else (None, BadAddress.LONG_URL)
 
 
 def _is_plain_absolute(url: str) -> bool:

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Unpack
+from typing import TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from metacurate.counts import counted
 from metacurate.errors import ArgumentError
 from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
 from metacurate.pool.open import Unit, open_pool
@@ -71,20 +72,37 @@ class _Task:
     config: LanguageConfig
 
 
+class LanguageTotals(TypedDict):
+    """``texts`` = ``identified`` + ``kept`` (those that had a language).
+
+    ``languages``: the texts by label, most first; ``undetermined``: those that are ``und``;
+    ``skipped``: what the reader could not use, by reason (``formats.reasons``); ``bad_files``:
+    reasons by file.
+    """
+
+    units: int
+    rows: int
+    texts: int
+    identified: int
+    kept: int
+    undetermined: int
+    languages: dict[str, int]
+    skipped: dict[str, int]
+    bad_files: dict[str, str]
+
+
 def identify_languages(
     inputs: Sequence[str],
     out: str,
     config: LanguageConfig,
     pool_config: PoolConfig,
     **options: Unpack[RunOptions],
-) -> Statistics:
+) -> LanguageTotals:
     """Write ``OUT/pool/part-NNNNNN.parquet``: the pool, with the language of each text.
 
     A text has a language if the pool says one other than ``und``, beside it or in the column
-    ``pool_config.lang_col``. Returns the totals: ``texts`` = ``identified`` + ``kept`` (those that
-    had a language); ``languages`` counts the texts by label, most first, ``undetermined`` those
-    that are ``und``; ``skipped`` is what the reader could not use. Resumes; UserError if ``out``
-    holds another run or the identifier cannot be loaded.
+    ``pool_config.lang_col``. Resumes; UserError if ``out`` holds another run or the identifier
+    cannot be loaded.
     """
     if not 0 <= config.min_score <= 1:
         raise ArgumentError(
@@ -106,13 +124,14 @@ def identify_languages(
         schema = canonical_schema(pool)
         tasks = [_Task(run.folder, n, unit, schema, config) for n, unit in enumerate(pool.units)]
 
-        def totals(shards: list[Statistics]) -> Statistics:
+        def totals(shards: list[Statistics]) -> LanguageTotals:
             found = add_statistics([_NOTHING, *shards])
             found["languages"] = _most(found["languages"])
-            return {"units": len(tasks), **found, "bad_files": dict(pool.bad_files)}
+            bad_files = dict(pool.bad_files)
+            return cast(LanguageTotals, {"units": len(tasks), **found, "bad_files": bad_files})
 
         return run_stage(
-            run, LANGUAGE, settings, tasks, _identify_unit, unit="texts", totals=totals
+            run, LANGUAGE, settings, tasks, _identify_unit, unit="texts", totals=totals, alone=True
         )
 
 
@@ -153,7 +172,7 @@ def _identify_unit(task: _Task) -> Statistics:
     return {
         **counts,
         "languages": _most(labels),
-        "skipped": {reason: n for reason, n in sorted(skipped.items()) if n},
+        "skipped": counted(skipped),
     }
 
 

@@ -56,7 +56,7 @@ class Pool:
     def require_all(self) -> None:
         """UserError if a file cannot be used: for commands that must not leave any out."""
         for address, reason in self.bad_files:
-            raise UserError(f"{address} {reason}; mend it or leave it out")
+            raise UserError(f"{address} {reason}; repair it or leave it out")
 
     def describe(self) -> str:
         """What is read from where, in a sentence for people."""

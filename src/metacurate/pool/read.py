@@ -57,7 +57,7 @@ def read_uids(unit: Unit, *, skipped: Counter[str]) -> Iterator[pa.FixedSizeBina
 
 
 def count_rows(unit: Unit, *, skipped: Counter[str]) -> int:
-    """How many rows there are, by reading them if need be."""
+    """How many rows there are, by reading them if needed."""
     if unit.rows is not None:
         return unit.rows
     return sum(rows.num_rows for _, rows in _rows(unit, False, skipped, 65_536))

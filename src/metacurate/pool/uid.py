@@ -1,7 +1,7 @@
 """A pair's ``uid``, defined here; ``kernels.uid`` is the compiled twin.
 
-It is 128 bits of BLAKE2b of the canonical image URL, or of the key. ``normalise_url``, ``url_uid``
-and ``key_uid`` are the definition; ``url_uids`` and ``key_uids`` give the same for whole Arrow
+It is 128 bits of BLAKE2b of the canonical image URL, or of the key. ``url_uid`` and
+``key_uid`` are the definition; ``url_uids`` and ``key_uids`` give the same for whole Arrow
 arrays through the twin.
 """
 
@@ -24,17 +24,13 @@ _HIERARCHICAL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)(.*)", re.DOTA
 _HEX_KEY = re.compile(rb"[0-9a-f]{32}")
 
 
-def normalise_url(url: str) -> str:
+def _normalise(url: bytes) -> bytes:
     """The URL without what does not change the image that it names.
 
     Of http and https, ``pool.url.canonical_url``. Of others, drops ``#fragment``, then white space
     (ASCII) at both ends; in a URL with ``scheme://`` also lower-cases the scheme and the host
     (ASCII letters; not the user info). Nothing else.
     """
-    return _normalise(url.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
-
-
-def _normalise(url: bytes) -> bytes:
     try:
         canonical = canonical_url(url.decode())
     except UnicodeDecodeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -85,8 +85,20 @@ class Chosen:
         return list(dict.fromkeys([*self.named, *self.head.tolist(), *self.tail.tolist()]))
 
 
-def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]:
-    """Write ``report.html`` and its plots into a finished run's folder; returns its totals.
+class ReportTotals(TypedDict):
+    """What the page is made of: pairs of the pool, that match and that are kept, and its parts."""
+
+    pairs: int
+    pairs_matched: int
+    pairs_kept: int
+    sample_pairs: int
+    thumbnails: int
+    plots: int
+    page_bytes: int
+
+
+def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
+    """Write ``report.html`` and its plots into a finished run's folder.
 
     The pass over the shards resumes what was done with the same settings; with other settings it is
     done again. Raises UserError if the run is not finished or lacks a named entry. As with other
@@ -111,7 +123,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> dict[str, Any]
         folder, run_pool_config(folder), shards, entries, chosen.sampled, config.samples
     )
 
-    def page(parts: list[Statistics]) -> Statistics:
+    def page(parts: list[Statistics]) -> ReportTotals:
         found = add_up(parts, chosen.sampled, config.samples)
         thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
         figures = draw_charts(counts[reference], kept[reference], t, config.thresholds, found)

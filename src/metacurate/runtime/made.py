@@ -38,7 +38,7 @@ def damaged(folder: Folder, name: str, reason: str) -> UserError:
     """The error for a file of a run with other content than was written."""
     return UserError(
         f"{folder.address(name)} is damaged ({reason}); 'metacurate status {folder.url} --verify' "
-        "finds all that is, and the command that made the run then makes it anew"
+        "finds all that is, and the command that made the run then makes it again"
     )
 
 

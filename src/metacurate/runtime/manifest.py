@@ -32,7 +32,7 @@ class Stage:
         name: Of its section in the manifest and of its folder in ``state/``.
         outputs: Names of files and folders that are this stage's alone.
         downstream: Stages whose results are void once this one's change.
-        format: Raised when the bytes that it writes change: older results are then made anew.
+        format: Raised when the bytes that it writes change: older results are then made again.
         files: A pattern of further files that it writes directly into the folder (tar shards).
     """
 
@@ -92,7 +92,7 @@ def begin(
             more = f"; and {len(found) - SHOWN_DIFFERENCES} more" * (len(found) > SHOWN_DIFFERENCES)
             raise ArgumentError(
                 "{folder} holds a run with other settings: {differences}; use {overwrite} to redo "
-                "it or another {out}",
+                "it or another output folder",
                 folder=folder.url,
                 differences="; ".join(found[:SHOWN_DIFFERENCES]) + more,
             )
@@ -105,9 +105,9 @@ def begin(
             del sections[old.name]
         section = None
     elif section is None and (found := stage.present(folder)):
-        raise ArgumentError(
-            "{file} is there already and was not made by this command; use another {out}",
-            file=folder.address(found[0]),
+        raise UserError(
+            f"{folder.address(found[0])} is there already and was not made by this command; "
+            "use another output folder"
         )
     if section is None:
         sections[stage.name] = {"config": config, "state": "running", "planned": 0}
@@ -162,7 +162,7 @@ def abandon(folder: Folder, stage: Stage) -> None:
 
 
 def remove_damaged(folder: Folder, stage: Stage) -> None:
-    """Remove what is left of a stage's damaged files: a file that is missing is made anew."""
+    """Remove what is left of a stage's damaged files: a file that is missing is made again."""
     for name in read_manifest(folder)["stages"][stage.name].get("damaged", ()):
         folder.remove(name)
 
@@ -216,7 +216,7 @@ def reopen(folder: Folder, stage: Stage) -> None:
 
 
 def void(folder: Folder, stage: Stage) -> None:
-    """Have a stage and those downstream begin anew, without what they made."""
+    """Have a stage and those downstream start over, without what they made."""
     manifest = read_manifest(folder)
     _mark_stale(manifest["stages"], stage)
     folder.write_json(MANIFEST, manifest)
@@ -260,7 +260,7 @@ def verify(folder: Folder) -> dict[str, str]:
     """Compare all files of finished stages with the checksums in the manifest.
 
     Returns ``{name: what is wrong}`` and marks these files as damaged, so that the command that
-    made the run makes them anew.
+    made the run makes them again.
     """
     manifest = read_manifest(folder)
     wrong: dict[str, str] = {}

@@ -17,7 +17,7 @@ from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
-from metacurate.errors import ArgumentError, UserError
+from metacurate.errors import UserError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.find import expand_lists
@@ -170,10 +170,9 @@ def hold(folder: Folder) -> Iterator[None]:
             who = holder.read_text()
         except OSError:
             who = ""
-        raise ArgumentError(
-            "{folder} is in use by {who}; wait for it to end or use another {out}",
-            folder=folder.url,
-            who=who or "another process",
+        raise UserError(
+            f"{folder.url} is in use by {who or 'another process'}; "
+            "wait for it to end or use another output folder"
         ) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -234,11 +233,7 @@ def refuse_overlap(out: str, given: str) -> None:
         directly = source.rpartition("/")[0] == target.rstrip("/")
         if not inside or (directly and wild < 0 and Folder(target).is_file(source)):
             return
-    raise ArgumentError(
-        "{out} {folder} overlaps the input {given}; choose another output folder",
-        folder=out,
-        given=given,
-    )
+    raise UserError(f"the output {out} overlaps the input {given}; choose another output folder")
 
 
 def _canonical(address: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from metacurate.errors import ArgumentError
 from metacurate.runtime.engine import Task
@@ -32,21 +32,48 @@ from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder, Written, is_local, recorded
 
 STATE_READERS = 32
+Totals = TypeVar("Totals")
+
+
+class StageOptions(TypedDict, total=False):
+    """What may be said of any stage (see ``run_stage``)."""
+
+    parts: str
+    replace: bool
+    alone: bool
+
+
+Tasks = Sequence[Task] | Callable[[], Sequence[Task]]
+Function = Callable[[Task], Statistics]
+
+
+@overload
+def run_stage(
+    run: Run, stage: Stage, config: Mapping[str, Any], tasks: Tasks[Task], function: Function[Task],
+    *, unit: str, totals: Callable[[list[Statistics]], Totals], **options: Unpack[StageOptions],
+) -> Totals: ...  # fmt: skip
+
+
+@overload
+def run_stage(
+    run: Run, stage: Stage, config: Mapping[str, Any], tasks: Tasks[Task], function: Function[Task],
+    *, unit: str, **options: Unpack[StageOptions],
+) -> Statistics: ...  # fmt: skip
 
 
 def run_stage(
     run: Run,
     stage: Stage,
     config: Mapping[str, Any],
-    tasks: Sequence[Task] | Callable[[], Sequence[Task]],
-    function: Callable[[Task], Statistics],
+    tasks: Tasks[Task],
+    function: Function[Task],
     *,
     unit: str,
     parts: str = "shards",
-    totals: Callable[[list[Statistics]], Statistics] = add_statistics,
+    totals: Callable[[list[Statistics]], Any] = add_statistics,
     replace: bool = False,
     alone: bool = False,
-) -> Statistics:
+) -> Any:
     """Run a stage, or what is missing of it; returns its totals.
 
     Args:
@@ -58,7 +85,8 @@ def run_stage(
             ``Folder.create`` and returns plain JSON statistics.
         unit: The key of the statistics that drives the rate of progress (``"texts"``).
         parts: What progress calls the tasks.
-        totals: Makes the totals of all shards' statistics; may write files of the whole run.
+        totals: Makes the totals of all shards' statistics, plain JSON (a dictionary or TypedDict);
+            may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
         alone: Whether it is all that its command does: see ``redo``.
 
@@ -85,7 +113,7 @@ def run_stage(
 
 
 def redo(run: Run, last: Stage, config: Mapping[str, Any], first: Stage | None = None) -> None:
-    """With ``overwrite``, have a run that is finished with the same settings made anew.
+    """With ``overwrite``, have a run that is finished with the same settings made again.
 
     What the user adds (a text rule, a scorer) is recorded by its name, and may do something else by
     now. A run that was stopped is left to resume. ``first``: of the stages that end with ``last``.

@@ -32,6 +32,8 @@ Address = str | os.PathLike[str]
 SCRATCH = "state/tmp"
 TEMPORARY_NAME = r"\.tmp-.+\.[0-9a-f]{32}"
 PIECE_BYTES = 1 << 20
+# Keys may be members of a StrEnum: reasons.
+JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # To an object store at a time, from a process: it answers slowly, but many at once.
 CONNECTIONS = 64
 
@@ -214,7 +216,7 @@ class Folder:
     def write_json(self, name: str, value: Any) -> None:
         """Write plain values as indented JSON, keys in the given order."""
         with self.create(name) as file:
-            file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+            file.write(orjson.dumps(value, option=JSON_OPTIONS))
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file; None if there is no such file."""
@@ -224,11 +226,9 @@ class Folder:
         except FileNotFoundError:
             return None
         except orjson.JSONDecodeError as error:
-            raise ArgumentError(
-                "{file} is damaged ({error}); remove {folder} or use another {out}",
-                file=self.address(name),
-                error=error,
-                folder=self.url,
+            raise UserError(
+                f"{self.address(name)} is damaged ({error}); remove {self.url} or use another "
+                "output folder"
             ) from None
 
     def open(self, name: str) -> IO[bytes]:

@@ -117,7 +117,7 @@ def _places_with_letters(texts: Sequence[str]) -> list[int]:
 
 
 class _Eldc:
-    """ELD-C: n-grams of bytes, 60 languages; its own word on whether it is sure is heeded."""
+    """ELD-C: n-grams of bytes, 60 languages; its own word on whether it is sure is used."""
 
     def __init__(self) -> None:
         self._eldc = _import("eldc")

@@ -32,7 +32,7 @@ def with_pages(
     """The languages of texts, with those of short texts by their pages.
 
     ``languages``: of each text by itself. ``pages`` (int64[n], rising from 0): each text's page.
-    ``stated``: what each page says its language is (``<html lang>``), if it does; heeded where
+    ``stated``: what each page says its language is (``<html lang>``), if it does; used where
     the page has too little text to go by. ``identifier``: for the texts of a page together.
 
     Texts of at most ``FEW_WORDS`` words (and ``FEW_BYTES``) that are not English, and those of no

@@ -10,15 +10,22 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
+from metacurate.errors import ArgumentError
 from metacurate.plugins import load_plugin
 
-NO_TEXT = "empty text"
-TOO_SHORT = "text too short"
-TOO_LONG = "text too long"
-FEW_LETTERS = "text with few letters"
-FILE_NAME = "text is a file name"
-URL_TEXT = "text is a URL"
+
+class BadText(StrEnum):
+    """Why a text is dropped."""
+
+    NO_TEXT = "empty text"
+    TOO_SHORT = "text too short"
+    TOO_LONG = "text too long"
+    FEW_LETTERS = "text with few letters"
+    FILE_NAME = "text is a file name"
+    URL_TEXT = "text is a URL"
+
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -57,6 +64,12 @@ class TextRules:
     own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.min_length > self.max_length:
+            raise ArgumentError(
+                "{min_length} {low} is over {max_length} {high}",
+                low=self.min_length,
+                high=self.max_length,
+            )
         for name in self.own:
             _own_rule(name)
 
@@ -82,17 +95,17 @@ def drop_reason(text: str, rules: TextRules) -> str | None:
     """Why a cleaned text is dropped; None if it is kept."""
     length = len(text)
     if not length or is_invisible(text):
-        return NO_TEXT
+        return BadText.NO_TEXT
     if length < rules.min_length:
-        return TOO_SHORT
+        return BadText.TOO_SHORT
     if length > rules.max_length:
-        return TOO_LONG
+        return BadText.TOO_LONG
     if rules.min_letters > 0 and letter_share(text) < rules.min_letters:
-        return FEW_LETTERS
+        return BadText.FEW_LETTERS
     if rules.drop_file_names and _FILE_NAME.fullmatch(text):
-        return FILE_NAME
+        return BadText.FILE_NAME
     if rules.drop_urls and _URL.fullmatch(text):
-        return URL_TEXT
+        return BadText.URL_TEXT
     for name in rules.own:
         if (reason := _own_rule(name)(text)) is not None:
             return reason

@@ -32,7 +32,7 @@ SELECTIONS = ("curated", "online", "all")
 class DataSection:
     """``[data]``: which pairs, and how they are read.
 
-    ``selection``: "curated" (what curation kept), "online" (balanced anew in every epoch: with the
+    ``selection``: "curated" (what curation kept), "online" (balanced again in every epoch: with the
     counts and thresholds of ``run``, the folder of a curation of the same pool, or with ``counts``,
     its counts.npy, and ``t``) or "all" (no curation). ``choose_text``: which of a pair's texts may
     keep it online, "any" or "one"; that of ``run`` if not given.

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from metacurate.images.decode import UndecodableImage
 from metacurate.runtime.storage import open_file
+from metacurate.training.reasons import SkippedPair
 from metacurate.training.shards import MAX_IMAGE_BYTES, Image, resolve_path
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -29,10 +30,10 @@ def load_image(image: Image, root: str | None) -> bytes:
     if isinstance(image, bytes):
         return image
     if image is None or root is None:
-        raise UndecodableImage("missing_image")
+        raise UndecodableImage(SkippedPair.MISSING_IMAGE)
     address = resolve_path(image, root)
     if address is None:
-        raise UndecodableImage("image_outside_root")
+        raise UndecodableImage(SkippedPair.IMAGE_OUTSIDE_ROOT)
     return read_bounded(address)
 
 
@@ -42,9 +43,9 @@ def read_bounded(address: str) -> bytes:
         with open_file(address) as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise UndecodableImage("missing_image") from None
+        raise UndecodableImage(SkippedPair.MISSING_IMAGE) from None
     if len(data) > MAX_IMAGE_BYTES:
-        raise UndecodableImage("oversized_image")
+        raise UndecodableImage(SkippedPair.OVERSIZED_IMAGE)
     return data
 
 

@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
+from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated
@@ -99,7 +100,7 @@ class Pair:
 def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) -> Iterator[Pair]:
     """A stream's pairs from ``position`` on, without end; ``position`` is moved along.
 
-    Pairs whose image cannot be used are counted in ``skipped`` and passed over. Raises UserError if
+    Pairs whose image cannot be used are counted in ``skipped`` and skipped. Raises UserError if
     there are no pairs at all.
     """
     config = source.config
@@ -107,7 +108,7 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
     while True:
         epoch = source.epoch_of(position.unit)
         block, into = divmod(position.pair, config.shuffle_block)
-        # Counted at the unit's end, so that a resumed run, which reads the unit anew, counts alike.
+        # Counted at the unit's end: a resumed run, which reads the unit again, counts alike.
         counts: Counter[str] = Counter()
         for number, pair in enumerate(source.unit_pairs(position.unit, counts, first_block=block)):
             if number < into:
@@ -123,10 +124,9 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
         skipped.update(counts)
         fruitless += 1
         if fruitless > FRUITLESS_EPOCHS * source.units:
-            reasons = ", ".join(f"{k} {v}" for k, v in sorted(skipped.items()) if v)
             raise UserError(
                 f"{', '.join(config.shards.paths)}: no usable pair "
-                f"({reasons or 'none is selected'})"
+                f"({in_words(skipped) or 'none is selected'})"
             )
         position.unit, position.pair = position.unit + config.streams, 0
 
@@ -272,7 +272,7 @@ class PairLoader:
         return {
             "fingerprint": self.fingerprint,
             "positions": {str(s): list(p) for s, p in self._positions.items()},
-            "skipped": dict(self.skipped),
+            "skipped": counted(self.skipped),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -283,7 +283,7 @@ class PairLoader:
         if state["fingerprint"] != self.fingerprint:
             raise ArgumentError(
                 "the checkpoint was written with other shards or data settings; "
-                "restore them or start anew with {overwrite}"
+                "restore them or start over with {overwrite}"
             )
         for s in self._streams:
             unit, pair = state["positions"][str(s)]
@@ -334,7 +334,7 @@ class PairLoader:
 def _end_workers(chunks: Any) -> None:
     """End a DataLoader's workers, also where it leaves that to the end of the process.
 
-    They heed no signal that can be heeded (``stopping``), and multiprocessing would wait for them.
+    They ignore all signals that can be ignored (``stopping``): multiprocessing would wait for them.
     """
     chunks._shutdown_workers()
     if chunks._worker_pids_set:
@@ -367,7 +367,7 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "fingerprint": states[0]["fingerprint"],
         "positions": positions,
-        "skipped": dict(skipped),
+        "skipped": counted(skipped),
     }
 
 

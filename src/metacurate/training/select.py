@@ -1,6 +1,6 @@
 """Which pairs of the shards are trained on, which of their texts, and in which order.
 
-**Which pairs.** ``Online`` draws anew in every epoch, with the function of the balance stage and
+**Which pairs.** ``Online`` draws again in every epoch, with the function of the balance stage and
 the epoch in the key (:func:`metacurate.curation.balancing.balance`): epoch 0 keeps exactly the
 pairs of an offline subset of the same counts, t and seed. ``Curated`` takes the texts that curation
 kept (``text_kept``), ``AllTexts`` every text. ``fraction`` takes each pair with that probability,
@@ -33,6 +33,7 @@ from metacurate.arrays import offsets_of
 from metacurate.curation import balancing
 from metacurate.curation.settings import ANY
 from metacurate.errors import UserError
+from metacurate.training.reasons import SkippedPair
 from metacurate.training.shards import (
     Image,
     PairBatch,
@@ -155,7 +156,7 @@ class PairSource:
     ) -> Iterator[KeptPair]:
         """The kept pairs of a unit of the endless sequence, shuffled in blocks.
 
-        Blocks before ``first_block`` are passed over unshuffled. ``skipped`` counts by reason.
+        Blocks before ``first_block`` are skipped unshuffled. ``skipped`` counts by reason.
         """
         epoch, at = divmod(unit, self.units)
         order = _generator(self.config.seed, UNIT_ORDER, epoch).permutation(self.units)
@@ -205,8 +206,8 @@ class PairSource:
         kept = self._text_mask(batch, epoch, skipped, own, shard) & usable
         filled = offsets_of(usable)
         empty = filled[offsets[1:]] == filled[offsets[:-1]]
-        skipped["no_text"] += int(np.count_nonzero(own & empty))
-        skipped["no_uid"] += int(np.count_nonzero(own & ~batch.has_uid))
+        skipped[SkippedPair.NO_TEXT] += int(np.count_nonzero(own & empty))
+        skipped[SkippedPair.NO_UID] += int(np.count_nonzero(own & ~batch.has_uid))
         chosen = offsets_of(kept)
         pairs = own & batch.has_uid & (chosen[offsets[1:]] > chosen[offsets[:-1]])
         for i in np.flatnonzero(pairs):
@@ -244,7 +245,9 @@ class PairSource:
             )
         lengths = np.asarray(lists.value_lengths().fill_null(-1))
         aligned = lengths == np.diff(offsets)
-        skipped[f"broken_{name}"] += int(np.count_nonzero(own & ~aligned & (lengths >= 0)))
+        skipped[SkippedPair(f"broken_{name}")] += int(
+            np.count_nonzero(own & ~aligned & (lengths >= 0))
+        )
         mask = np.zeros(len(batch.texts), dtype=np.bool_)
         good = np.repeat(aligned, np.diff(offsets))
         lists = lists.filter(_arrow(aligned))

@@ -29,6 +29,7 @@ from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.storage import is_local, local_path, open_file, storage_failure
+from metacurate.training.reasons import SkippedPair
 from metacurate.webdataset.facts import decode_text, sample_texts, usable_string
 from metacurate.webdataset.files import SUFFIX
 from metacurate.webdataset.shards import Sample, read_samples
@@ -178,7 +179,7 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
 
 
 def _taken(counts: Counter[str]) -> Counter[str]:
-    """The counts so far; they begin anew."""
+    """The counts so far; they start again at zero."""
     taken = Counter(counts)
     counts.clear()
     return taken
@@ -325,7 +326,7 @@ def _tar_lists(
             pa.array([value], kind)
             usable.append(value)
         except (pa.ArrowException, TypeError, OverflowError):
-            counts[f"broken_{name}"] += 1
+            counts[SkippedPair(f"broken_{name}")] += 1
             usable.append(None)
     return pa.array(usable, kind)
 

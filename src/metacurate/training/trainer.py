@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from metacurate.counts import counted
 from metacurate.errors import Stopped, UserError, first_line
 from metacurate.runtime.manifest import Stage, begin, finish, remove_damaged
 from metacurate.runtime.progress import meter
@@ -43,14 +44,28 @@ TRAIN = Stage("train", (CHECKPOINTS, FINAL, MODEL_FILE, METRICS, TENSORBOARD))
 MAX_SEED = 2**63
 
 
+class TrainTotals(TypedDict):
+    """``loss``: the mean of the last log interval; ``skipped``: by reason (``reasons``).
+
+    Only if this call trained there are ``pairs_per_second`` and ``data_wait``, its share of the
+    time.
+    """
+
+    steps: int
+    seen_pairs: int
+    loss: float
+    epoch: int
+    skipped: dict[str, int]
+    pairs_per_second: NotRequired[float]
+    data_wait: NotRequired[float]
+
+
 def train(
     config: TrainConfig, out: str, *, overwrite: bool = False, show_progress: bool = False
-) -> dict[str, Any]:
-    """Train as configured, or go on with a run that was stopped; returns the run's totals.
+) -> TrainTotals:
+    """Train as configured, or go on with a run that was stopped.
 
-    Under torchrun each process is a rank. Totals: ``steps``, ``seen_pairs``, ``loss`` (mean of the
-    last log interval), ``epoch``, ``skipped`` and, only if this call trained, ``pairs_per_second``
-    and ``data_wait`` (share of the time). Raises UserError for what the caller can mend, and
+    Under torchrun each process is a rank. Raises UserError for what the caller can fix, and
     Stopped, after a checkpoint, if SIGTERM or SIGINT asks for it.
     """
     register(config.model)
@@ -67,7 +82,7 @@ def train(
                 )
                 settings = {"train": config.as_json()}
                 redo(run, TRAIN, settings)
-                # Before the first checkpoint there is nothing to lose: settings may be mended.
+                # Before the first checkpoint there is nothing to lose: settings may be corrected.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
                 totals = begin(folder, TRAIN, settings, overwrite=overwrite or fresh)
                 if totals is None:
@@ -77,7 +92,7 @@ def train(
         here.agree(problem)
         totals = here.gather(totals)[0]
         if totals is not None:
-            return dict(totals)
+            return cast(TrainTotals, totals)
         try:
             return Trainer(config, folder, here, show_progress).run()
         except torch.cuda.OutOfMemoryError as error:
@@ -150,7 +165,7 @@ class Trainer:
         self.progress = Progress()
         self._losses: list[torch.Tensor] = []
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> TrainTotals:
         """Train to the end of the budget, from the newest checkpoint if there is one."""
         config, here = self.config, self.here
         if here.first:
@@ -325,7 +340,7 @@ class Trainer:
         if self.here.first:
             trim_metrics(self.folder, newest)
 
-    def _finish(self, loss: float | None, start_step: int, seconds: float) -> dict[str, Any]:
+    def _finish(self, loss: float | None, start_step: int, seconds: float) -> TrainTotals:
         config, here = self.config, self.here
         skipped: Counter[str] = Counter()
         for counts in here.gather(dict(self.loader.skipped)):
@@ -334,18 +349,20 @@ class Trainer:
         epoch = min(here.gather(self.loader.epoch))
         if loss is None:  # a checkpoint of the last step was there
             loss = last_metrics(self.folder)["loss"]
-        totals = {
+        totals: TrainTotals = {
             "steps": config.steps,
             "seen_pairs": config.steps * config.global_batch,
             "loss": loss,
             "epoch": epoch,
-            "skipped": {k: v for k, v in sorted(skipped.items()) if v},
+            "skipped": counted(skipped),
         }
         if here.first:
             final = {"name": config.model.name, "state_dict": self._clip_model.state_dict()}
             with recorded() as written:
                 save_torch(self.folder, FINAL, final)
-            finish(self.folder, TRAIN, totals, files={FINAL: written[self.folder.address(FINAL)]})
+            finish(
+                self.folder, TRAIN, dict(totals), files={FINAL: written[self.folder.address(FINAL)]}
+            )
         here.gather(None)  # no rank leaves before the files are there
         trained = (config.steps - start_step) * config.global_batch
         if not trained:
@@ -499,7 +516,7 @@ def last_metrics(folder: Folder) -> dict[str, Any]:
 
 
 def append_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
-    """Add a line; object stores cannot append: there the file is written anew."""
+    """Add a line; object stores cannot append: there the whole file is written again."""
     line = json.dumps(metrics).encode() + b"\n"
     if is_local(folder.url):
         with local_path(folder.address(METRICS)).open("ab") as file:

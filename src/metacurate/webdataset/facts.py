@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME
+from metacurate.webdataset.reasons import Problem
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_JSON_BYTES = 16 << 20
@@ -40,14 +41,14 @@ def read_record(content: bytes | None, problems: Counter[str]) -> dict[str, Any]
     if content is None:
         return {}
     if len(content) > MAX_JSON_BYTES:
-        problems["json_too_large"] += 1
+        problems[Problem.JSON_TOO_LARGE] += 1
         return {}
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or _is_deep(content, value):
-        problems["json_invalid"] += 1
+        problems[Problem.JSON_INVALID] += 1
         return {}
     return value
 
@@ -70,12 +71,12 @@ def decode_text(content: bytes | None, problems: Counter[str]) -> str | None:
     if content is None:
         return None
     if len(content) > MAX_TEXT_BYTES:
-        problems["text_too_large"] += 1
+        problems[Problem.TEXT_TOO_LARGE] += 1
         return None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        problems["text_not_utf8"] += 1
+        problems[Problem.TEXT_NOT_UTF8] += 1
         return None
 
 

@@ -16,6 +16,7 @@ from isal import isal_zlib
 from metacurate.errors import UserError
 from metacurate.runtime.find import files_below
 from metacurate.webdataset.headers import is_safe_name
+from metacurate.webdataset.reasons import Unread
 
 SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 OTHER_SUFFIX = re.compile(r"\.(tar\.\w{1,4}|tbz2?|txz|tzst)$", re.IGNORECASE)
@@ -58,13 +59,13 @@ def find_tars(url: str) -> TarFiles:
     for name, file in files_below(url).items():
         if SUFFIX.search(name):
             if not is_safe_name(name):
-                unread["unsafe_name"] += 1
+                unread[Unread.UNSAFE_NAME] += 1
             elif file.fault:
-                unread["not_a_file"] += 1
+                unread[Unread.NOT_A_FILE] += 1
             else:
                 sizes[name] = file.size
         elif OTHER_SUFFIX.search(name):
-            unread["other_compression"] += 1
+            unread[Unread.OTHER_COMPRESSION] += 1
     if not sizes:
         others = " (in other compression than gzip they are not read)" if unread else ""
         raise UserError(f"{url} holds no .tar file{others}; give the folder of WebDataset shards")

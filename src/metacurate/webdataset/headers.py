@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from metacurate.pool.uid import key_uid
+from metacurate.webdataset.reasons import SkippedMember
 
 # Extended headers (long names, PAX records) are read whole by tarfile: no honest one is larger.
 MAX_HEADER_BYTES = 64 << 10
@@ -43,7 +44,6 @@ _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
-DAMAGE = frozenset({"tar_unreadable", "tar_damaged", "tar_truncated"})
 
 # tarfile lets these through for headers that make no sense, besides its own errors.
 _HEADER_ERRORS = (
@@ -125,7 +125,7 @@ def read_samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[Sample]:
     def is_new(key: str) -> bool:
         number = key_number(key)
         if number in seen:
-            skipped["repeated_key"] += 1
+            skipped[SkippedMember.REPEATED_KEY] += 1
             return False
         seen.add(number)
         return True
@@ -138,7 +138,7 @@ def read_samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[Sample]:
             members = []
         key = name
         if any(m.extension == member.extension for m in members):
-            skipped["repeated_extension"] += 1
+            skipped[SkippedMember.REPEATED_EXTENSION] += 1
         else:
             members.append(member)
     if members and is_new(key):
@@ -157,7 +157,7 @@ def _regular_files(file: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str
             tar = tarfile.TarFile(fileobj=_BoundedReads(file))
         except _HEADER_ERRORS:
             # An empty tar is two zero blocks, and opens; this is no tar at all.
-            skipped["bytes_after_end" if start else "tar_unreadable"] += 1
+            skipped[SkippedMember.BYTES_AFTER_END if start else SkippedMember.UNREADABLE] += 1
             return
         whole = yield from _files_of(file, tar, start, end, skipped)
         start = _next_tar(file, tar.offset) if whole else None
@@ -183,41 +183,41 @@ def _files_of(
             info = tar.next()
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all otherwise
         except _HEADER_ERRORS:
-            skipped["tar_damaged"] += 1
+            skipped[SkippedMember.DAMAGED] += 1
             return False
         if info is None:
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
                 return True
             # No end mark where the members end: cut off, or a header that is not one.
-            skipped["tar_damaged"] += 1
+            skipped[SkippedMember.DAMAGED] += 1
             return False
         if info.size < 0 or info.offset < reached or tar.offset <= info.offset:
-            skipped["tar_damaged"] += 1
+            skipped[SkippedMember.DAMAGED] += 1
             return False
         if info.offset_data + (padded(info.size) if info.isreg() else 0) > end:
-            skipped["tar_truncated"] += 1
+            skipped[SkippedMember.TRUNCATED] += 1
             return False
         reached = tar.offset
         member = _member(info)
         if isinstance(member, Member):
             key, _ = split_name(info.name) or ("", "")
             yield key, member
-        elif member:
+        elif member is not None:
             skipped[member] += 1
 
 
-def _member(info: tarfile.TarInfo) -> Member | str:
-    """The member, or why it is none (an empty reason for directories)."""
+def _member(info: tarfile.TarInfo) -> Member | SkippedMember | None:
+    """The member, or why it is none (no reason for directories)."""
     if info.isdir():
-        return ""
+        return None
     if not info.isreg() or info.issparse():
-        return "not_a_regular_file"
+        return SkippedMember.NOT_A_REGULAR_FILE
     if not is_safe_name(info.name):
-        return "unsafe_name"
+        return SkippedMember.UNSAFE_NAME
     names = split_name(info.name)
     if names is None:
-        return "no_key"
+        return SkippedMember.NO_KEY
     length = info.offset_data - info.offset + padded(info.size)
     return Member(names[1], info.offset, length, info.offset_data, info.size)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import IO, Any, Unpack
+from typing import IO, Any, TypedDict, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from metacurate.counts import counted
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
@@ -32,6 +33,7 @@ from metacurate.webdataset.facts import (
 )
 from metacurate.webdataset.files import TarFiles, find_tars, open_tar, stem_of
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS, Sample, read_samples
+from metacurate.webdataset.reasons import DroppedSample, Problem
 
 STAGE = Stage("ingest", ("pool",))
 
@@ -75,12 +77,25 @@ class _TarTask:
     position: int
 
 
-def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
+class IngestTotals(TypedDict):
+    """``samples`` = ``pairs`` + the sum of ``dropped``; ``unread_files``, ``dropped``,
+    ``skipped_members`` and ``problems``: counts by reason (``reasons``).
+    """
+
+    tars: int
+    unread_files: dict[str, int]
+    samples: int
+    pairs: int
+    texts: int
+    dropped: dict[str, int]
+    skipped_members: dict[str, int]
+    problems: dict[str, int]
+
+
+def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> IngestTotals:
     """Make a pool (``OUT/pool/part-NNNNNN.parquet``, one file a tar) of a folder of tars.
 
-    Returns the totals: ``samples`` = ``pairs`` + the sum of ``dropped``; ``skipped_members`` and
-    ``problems`` count what was wrong by reason. Resumes; UserError if there is no tar, or if
-    ``out`` holds another run.
+    Resumes; UserError if there is no tar, or if ``out`` holds another run.
     """
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
         found = find_tars(tars)
@@ -88,9 +103,18 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> Statistics:
         config = {"tars": tars, "files": len(names), "fingerprint": fingerprint(found)}
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
 
-        def totals(shards: list[Statistics]) -> Statistics:
-            unread = dict(sorted(found.unread.items()))
-            return {"tars": len(names), "unread_files": unread, **add_statistics(shards)}
+        def totals(shards: list[Statistics]) -> IngestTotals:
+            summed = add_statistics(shards)
+            return {
+                "tars": len(names),
+                "unread_files": counted(found.unread),
+                "samples": summed["samples"],
+                "pairs": summed["pairs"],
+                "texts": summed["texts"],
+                "dropped": summed["dropped"],
+                "skipped_members": summed["skipped_members"],
+                "problems": summed["problems"],
+            }
 
         return run_stage(
             run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals, alone=True
@@ -121,7 +145,7 @@ def _ingest_tar(task: _TarTask) -> Statistics:
         for sample in read_samples(tar, skipped):
             samples += 1
             row = _row(tar, task.name, sample, side, problems)
-            if isinstance(row, str):
+            if isinstance(row, DroppedSample):
                 dropped[row] += 1
                 continue
             pairs += 1
@@ -136,9 +160,9 @@ def _ingest_tar(task: _TarTask) -> Statistics:
         "samples": samples,
         "pairs": pairs,
         "texts": texts,
-        "dropped": dict(sorted(dropped.items())),
-        "skipped_members": dict(sorted(skipped.items())),
-        "problems": dict(sorted(problems.items())),
+        "dropped": counted(dropped),
+        "skipped_members": counted(skipped),
+        "problems": counted(problems),
     }
 
 
@@ -148,10 +172,11 @@ def _row(
     sample: Sample,
     side: dict[str, dict[str, Any]],
     problems: Counter[str],
-) -> dict[str, Any] | str:
+) -> dict[str, Any] | DroppedSample:
     """A sample's row, or the reason why it has none."""
     if sample.find(IMAGE_EXTENSIONS) is None:
-        return "no_image" if sample.find(OTHER_IMAGES) is None else "image_of_other_format"
+        is_other = sample.find(OTHER_IMAGES) is not None
+        return DroppedSample.IMAGE_OF_OTHER_FORMAT if is_other else DroppedSample.NO_IMAGE
     record = read_record(_read(tar, sample, "json", MAX_JSON_BYTES), problems)
     said = {name: value for name, value in record.items() if value is not None}
     facts = {**side.get(sample.key, {}), **said}
@@ -161,7 +186,7 @@ def _row(
         if found.text is not None:
             texts.setdefault(found.text, found)
     if not texts:
-        return "no_text"
+        return DroppedSample.NO_TEXT
     row: dict[str, Any] = {"tar": tar_name, "key": sample.key}
     row["texts"] = [vars(found) for found in texts.values()]
     row |= {name: usable_string(facts.get(name)) for name in _STRINGS}
@@ -207,18 +232,18 @@ def _read_side(folder: Folder, tar: str, problems: Counter[str]) -> dict[str, di
             parquet = pq.ParquetFile(file)
             columns = [c for c in _SIDE_COLUMNS if c in parquet.schema_arrow.names]
             if "key" not in columns:
-                problems["side_parquet_without_key"] += 1
+                problems[Problem.SIDE_PARQUET_WITHOUT_KEY] += 1
                 return {}
             # Few rows at a time: a small file can hold one long value a million times.
             for batch in parquet.iter_batches(SIDE_BATCH_ROWS, columns=columns):
                 size += batch.nbytes
                 if size > MAX_SIDE_BYTES:
-                    problems["side_parquet_too_large"] += 1
+                    problems[Problem.SIDE_PARQUET_TOO_LARGE] += 1
                     return {}
                 for row in batch.to_pylist():
                     told = {key: value for key, value in row.items() if value is not None}
                     rows[str(told.get("key"))] = told
     except (pa.ArrowException, OSError, UnicodeDecodeError):
-        problems["side_parquet_unreadable"] += 1
+        problems[Problem.SIDE_PARQUET_UNREADABLE] += 1
         return {}
     return rows

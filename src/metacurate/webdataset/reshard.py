@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import IO, Unpack
+from typing import IO, TypedDict, Unpack, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arrays import ranges_to_indices, uid_halves
+from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.pool.columns import Needs
 from metacurate.pool.open import Unit, open_pool
@@ -41,6 +42,7 @@ from metacurate.runtime.storage import Folder
 from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, is_member
 from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
+from metacurate.webdataset.reasons import NotCopied
 
 COPY = Stage("copy", (), files=r"\d{5,}\.tar")
 LOCATE = Stage("locate", ("places",), (COPY,))
@@ -73,6 +75,18 @@ class _CopyTask:
     position: int
 
 
+class ReshardTotals(TypedDict):
+    """``rows`` read, ``tars`` written, ``samples`` and ``bytes`` copied; ``dropped``: by reason
+    (``reasons.NotCopied``, and those of the pool).
+    """
+
+    rows: int
+    tars: int
+    samples: int
+    bytes: int
+    dropped: dict[str, int]
+
+
 def reshard(
     curated: Sequence[str],
     tars: str,
@@ -80,12 +94,12 @@ def reshard(
     *,
     samples_per_tar: int = 10_000,
     **options: Unpack[RunOptions],
-) -> Statistics:
+) -> ReshardTotals:
     """Write ``OUT/NNNNN.tar`` with the samples of ``tars`` that the curated pool keeps.
 
     ``curated`` are tables with the columns of ``pool ingest``. Samples keep the
     order of their tars; consecutive tars go into one until it has ``samples_per_tar`` (a tar is
-    never split). Returns the totals: ``rows`` read, ``samples`` copied, ``dropped`` by reason.
+    never split).
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
@@ -106,7 +120,7 @@ def reshard(
             "samples_per_tar": samples_per_tar,
         }
         redo(run, COPY, config, LOCATE)
-        totals = finished(folder, COPY, config)
+        totals = cast(ReshardTotals | None, finished(folder, COPY, config))
         if totals is None:
             locating = [_LocateTask(unit, names, out, n) for n, unit in enumerate(units)]
             located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
@@ -130,7 +144,7 @@ def reshard(
         return totals
 
 
-def _totals(located: Statistics, copied: Sequence[Statistics]) -> Statistics:
+def _totals(located: Statistics, copied: Sequence[Statistics]) -> ReshardTotals:
     summed = add_statistics(copied)
     return {
         "rows": located["rows"],
@@ -166,7 +180,7 @@ def _locate(task: _LocateTask) -> Statistics:
         tar = pc.index_in(batch.column("tar"), value_set=tars).fill_null(-1).to_numpy()
         usable = (tar >= 0) & batch.column("key").is_valid().to_numpy()
         usable &= pc.fill_null(pc.list_value_length(batch.column("members")), 0).to_numpy() > 0
-        dropped["tar_or_members_unknown"] += int(np.count_nonzero(~usable))
+        dropped[NotCopied.UNKNOWN] += int(np.count_nonzero(~usable))
         located += int(np.count_nonzero(usable))
         if usable.any():
             found, tar_of = _places(batch.filter(pa.array(usable)), tar[usable])
@@ -179,7 +193,7 @@ def _locate(task: _LocateTask) -> Statistics:
         Folder(task.out), _place_file(task.position), place[order], number[order], len(task.tars)
     )
     dropped.update(skipped)
-    return {"rows": rows, "located": located, "dropped": {k: v for k, v in dropped.items() if v}}
+    return {"rows": rows, "located": located, "dropped": counted(dropped)}
 
 
 def _places(table: pa.Table, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +268,7 @@ def _copy(task: _CopyTask) -> Statistics:
     return {
         "samples": samples,
         "bytes": size,
-        "dropped": dict(sorted(dropped.items())),
+        "dropped": counted(dropped),
     }
 
 
@@ -269,7 +283,7 @@ def _verified(
         for _, offset, length, key in members:
             inside = reached <= offset and 0 < length <= end - offset
             if not (inside and is_member(file, key, offset, length)):
-                dropped["not_at_its_place"] += 1
+                dropped[NotCopied.NOT_AT_ITS_PLACE] += 1
                 break
             reached = offset + length
         else:

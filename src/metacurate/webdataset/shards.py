@@ -20,6 +20,7 @@ from metacurate.runtime.storage import Folder
 from metacurate.webdataset import headers
 from metacurate.webdataset.facts import read_record
 from metacurate.webdataset.files import find_tars, open_tar, stem_of
+from metacurate.webdataset.reasons import DAMAGE, SkippedMember
 
 SHARD_DIGITS = 5
 SHARD_FILE = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
@@ -100,10 +101,10 @@ def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[
             files = {}
             for member in found.members:
                 if member.size > MAX_MEMBER_BYTES:
-                    skipped["member_too_large"] += 1
+                    skipped[SkippedMember.TOO_LARGE] += 1
                     continue
                 tar.seek(member.data_offset)
                 files[member.extension] = tar.read(member.size)
             yield Sample(found.key, files)
-    if damage := headers.DAMAGE & skipped.keys():
-        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it anew")
+    if damage := DAMAGE & skipped.keys():
+        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it again")

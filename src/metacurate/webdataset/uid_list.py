@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from metacurate.arrays import uid_halves, uid_order
+from metacurate.counts import counted
 from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.pool.columns import Needs
@@ -41,7 +42,19 @@ class _PartTask:
     unit: Unit
 
 
-def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOptions]) -> Statistics:
+class UidListTotals(TypedDict):
+    """``uids`` written; ``repeated``: rows with the uid of another row; ``skipped``: by reason."""
+
+    files: int
+    rows: int
+    uids: int
+    repeated: int
+    skipped: dict[str, int]
+
+
+def write_uid_list(
+    curated: Sequence[str], out: str, **options: Unpack[RunOptions]
+) -> UidListTotals:
     """Write the distinct uids of a pool (files, folders or globs, of any format) in rising order.
 
     ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A row's uid is that of
@@ -60,7 +73,7 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
         pool.require_all()
         tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
-        def totals(shards: list[Statistics]) -> Statistics:
+        def totals(shards: list[Statistics]) -> UidListTotals:
             names = [_part(n, k) for n, s in enumerate(shards) for k in range(s["parts"])]
             count = _write_merged(run.folder, names, target, name)
             summed = add_statistics(shards)
@@ -70,7 +83,7 @@ def write_uid_list(curated: Sequence[str], out: str, **options: Unpack[RunOption
                 "rows": rows,
                 "uids": count,
                 "repeated": rows - skipped.get(reasons.NO_URL, 0) - count,
-                "skipped": dict(sorted(skipped.items())),
+                "skipped": counted(skipped),
             }
 
         config = {"files": pool.fingerprints}
@@ -118,7 +131,7 @@ def _write_parts(task: _PartTask) -> Statistics:
             flush()
     if waiting_rows:
         flush()
-    return {"rows": rows, "parts": parts, "skipped": {r: n for r, n in skipped.items() if n}}
+    return {"rows": rows, "parts": parts, "skipped": counted(skipped)}
 
 
 def _write_merged(folder: Folder, parts: Sequence[str], target: Folder, name: str) -> int:

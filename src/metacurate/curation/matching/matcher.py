@@ -105,7 +105,7 @@ class Matcher:
         return sum(table.nbytes for table in (*self._tables, *(self._wide or ())))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the tables as ``.npy`` files for ``load``; the folder is made if need be."""
+        """Write the tables as ``.npy`` files for ``load``; the folder is made if needed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in zip(
@@ -233,7 +233,7 @@ def _has_surrogate(string: str) -> bool:
 def _parts(array: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets (int64[n+1]), validity (uint8[n], or empty if all valid) and bytes of an array.
 
-    The first two are writable copies: Numba compiles anew for read-only arrays.
+    The first two are writable copies: Numba compiles again for read-only arrays.
     """
     _, offsets_buffer, data_buffer = array.buffers()
     offsets = np.zeros(1, dtype=np.int64)

@@ -70,11 +70,10 @@ def enter(place: Place) -> None:
         except OSError:
             there = False
         if not there:
-            raise ArgumentError(
-                "{machine} does not see {folder}; give {out} on storage that every node shares: a "
-                "network file system under the same path, or s3://",
-                machine=machine,
-                folder=Path(place.witness).parent,
+            raise UserError(
+                f"{machine} does not see {Path(place.witness).parent}: the output must be on "
+                "storage that every node shares, a network file system under the same path, or "
+                "s3://"
             )
     with suppress(OSError):  # needed for relative paths only; these are then reported as missing
         os.chdir(place.directory)

@@ -1,0 +1,18 @@
+"""Why examples are not evaluated: the names under which they are counted (``skipped``).
+
+Besides these, images that cannot be decoded have their own (``images.reasons.BadImage``).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SkippedExample(StrEnum):
+    """Of files and samples."""
+
+    NOT_AN_IMAGE_FILE = "not_an_image_file"
+    MISSING_IMAGE = "missing_image"
+    BROKEN_LABEL = "broken_label"
+    LABEL_OUT_OF_RANGE = "label_out_of_range"
+    NO_CAPTION = "no_caption"

@@ -1,0 +1,27 @@
+"""Why parts of Wikipedia's dumps are not counted: the names under which that is reported."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Loss(StrEnum):
+    """Of a dump's streams, pages and words, and of page views' lines."""
+
+    TRUNCATED_STREAMS = "truncated_streams"
+    DAMAGED_STREAMS = "damaged_streams"
+    TRUNCATED_PAGES = "truncated_pages"
+    LONG_PAGES = "long_pages"
+    BAD_UTF8 = "bad_utf8"
+    BAD_XML = "bad_xml"
+    INCOMPLETE_PAGES = "incomplete_pages"
+    NOT_WIKITEXT = "not_wikitext"
+    LONG_WORDS = "long_words"
+    BROKEN_LINES = "broken_lines"
+    LONG_LINES = "long_lines"
+    BAD_TITLES = "bad_titles"
+    NO_TITLE = "no_title"
+
+
+OTHER_WIKIS = "other_wikis"
+"""Lines of page views that are no loss: what is counted is another wiki's."""
