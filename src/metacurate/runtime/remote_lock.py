@@ -1,6 +1,6 @@
 """The lock of a run's folder on an object store: an object with an owner that shows signs of life.
 
-The lock is created on the condition that there is none, and its owner writes it anew every
+The lock is created on the condition that there is none, and its owner writes it again every
 ``BEAT_SECONDS``. Who finds a lock watches it for up to ``WATCH_SECONDS`` (its content: no two
 machines need to agree on the time); one that shows no sign of life is taken over, and at once if
 its owner was a process of this machine that is gone. The owner notices at the next beat if its lock
