@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Unpack
 
+from metacurate.analysis.read_counts import read_counts
+from metacurate.curation import balancing
 from metacurate.curation.balance import balance
+from metacurate.curation.balancing import Counts
 from metacurate.curation.count import count
 from metacurate.curation.datacard import DataCard, write_datacard
 from metacurate.curation.layout import REPORT
@@ -34,6 +37,7 @@ def curate(
     t: float | None = None,
     p: float | None = None,
     target_size: int | None = None,
+    counts: str | PathLike[str] | Counts | None = None,
     rule: str | None = None,
     seed: int = 0,
     expect_survival: float = 1.0,
@@ -65,6 +69,9 @@ def curate(
             languages that of the reference language, from which those of the others follow.
         p: The tail proportion, in [0, 1], that the threshold (of each language) is solved from.
         target_size: The expected number of kept pairs that the threshold is solved from.
+        counts: The entry counts to balance by, instead of the pool's own: uint64[entries], or a
+            file (a run's folder or data card, ``counts.npy``, JSON ``{entry: count}``), such as
+            those of a larger pool that this one is a part of.
         rule: How entries match: ``v1`` (between spaces), ``worldwide`` (Meta CLIP 2's, for all
             languages) or ``worldwide+kana`` (docs/semantics.md). ``worldwide`` if the metadata have
             several languages and ``v1`` if not, unless given.
@@ -115,8 +122,18 @@ def curate(
             settings,
             rule=rule,
             language_map=language_map,
+            counts=given_counts(counts, metadata),
             report=report,
         )
+
+
+def given_counts(counts: str | PathLike[str] | Counts | None, metadata: Metadata) -> Counts | None:
+    """Counts of a file, or as they are given; ArgumentError if they are none of the entries."""
+    if counts is None:
+        return None
+    if isinstance(counts, str | PathLike):
+        return read_counts(as_address(counts, "counts"), metadata)
+    return balancing.check_counts(counts)
 
 
 def _nothing_matched(matched: Statistics) -> UserError:
@@ -138,6 +155,7 @@ def curate_run(
     *,
     rule: str | None,
     language_map: LanguageMap,
+    counts: Counts | None,
     report: bool,
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
@@ -151,7 +169,7 @@ def curate_run(
     matched = match(run, pool, pool_config, metadata, rule, language_map)
     if not matched["pairs_matched"]:
         raise _nothing_matched(matched)
-    count(run)
+    count(run, counts)
     balance(run, settings, pool)
     card = write_datacard(run)
     if report and finished(run.folder, REPORT) is None:

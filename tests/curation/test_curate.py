@@ -474,3 +474,45 @@ def test_files_may_name_their_texts_differently(tmp_path: Path) -> None:
         rows = pq.read_table(out / f"curated/part-00000{name}.parquet").to_pylist()
         assert len(rows) == 5
         assert all(row[column].startswith("a cat") for row in rows)
+
+
+def test_given_counts_are_balanced_by(
+    metacurate: Command, pool: Path, entries_file: Path, tmp_path: Path
+) -> None:
+    """A part of a pool, balanced by the counts of the whole: each of its pairs as in the whole."""
+    whole, part, steps = tmp_path / "whole", tmp_path / "part", tmp_path / "steps"
+    common = ("-m", entries_file, *OPTIONS, "--workers", 1)
+    assert metacurate("curate", pool, *common, "--t", 40, NO_REPORT, "--out", whole).returncode == 0
+    first = pool / "0.parquet"
+    run = metacurate("curate", first, *common, "--t", 40, NO_REPORT, "--out", part,
+                     "--counts", whole)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    urls = set(pq.read_table(first)["url"].to_pylist())
+    wanted = [row for row in read_curated(whole) if row["url"] in urls]
+    assert read_curated(part) == wanted
+    assert len(wanted) > 100
+    card = json.loads((part / "datacard.json").read_text())
+    assert card["balancing"]["counts"] == "given"
+    assert card["entry_counts"] == json.loads((whole / "datacard.json").read_text())["entry_counts"]
+    assert card["matched"]["match_counts"] < sum(card["entry_counts"].values())
+    for form in (whole / "counts.npy", whole / "datacard.json", tmp_path / "named.json"):
+        if form.name == "named.json":
+            form.write_text(json.dumps(card["entry_counts"]))
+        assert metacurate("match", first, *common, "--out", steps, "--overwrite").returncode == 0
+        run = metacurate("balance", steps, "--t", 40, "--counts", form, "--overwrite")
+        assert run.returncode == 0, run.stderr
+        assert read_curated(steps) == wanted
+    fails(metacurate("balance", part, "--t", 40, "--counts", tmp_path / "none.json"), "none.json")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"no such entry": 3}))
+    fails(metacurate("balance", part, "--t", 40, "--counts", other), "1 entries that the metadata")
+
+
+def test_given_counts_must_be_of_the_entries(
+    pool: Path, entries_file: Path, tmp_path: Path
+) -> None:
+    for counts, said in (([1, 2], "of the metadata's 10 entries"), ([-1] * 10, "from 0 on")):
+        with pytest.raises(ValueError, match=said):
+            metacurate.curate(pool, entries_file, tmp_path / "out", t=5, workers=1,
+                                  counts=np.array(counts),
+                                  pool_config=PoolConfig(text_cols=("alt",)))  # fmt: skip

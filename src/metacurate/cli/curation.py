@@ -80,6 +80,15 @@ TargetSize = Annotated[
         help="Solve t so that this many pairs are expected to be kept (1000000, 1M).",
     ),
 ]
+GivenCounts = Annotated[
+    str | None,
+    typer.Option(
+        "--counts",
+        metavar="FILE",
+        help="Balance by these entry counts instead of the pool's own: a run's folder, a data "
+        "card, counts.npy, or JSON {entry: count}.",
+    ),
+]
 ExpectSurvival = Annotated[
     float,
     typer.Option(
@@ -164,6 +173,7 @@ def curate_command(
     t: Threshold = None,
     p: TailProportion = None,
     target_size: TargetSize = None,
+    counts: GivenCounts = None,
     rule: Rule = None,
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
@@ -197,13 +207,13 @@ def curate_command(
         check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
         from metacurate.metadata.store import load_metadata
-        from metacurate.pipeline import curate_run
+        from metacurate.pipeline import curate_run, given_counts
         from metacurate.texts.languages import load_language_map
 
         entries, table = load_metadata(metadata), load_language_map(language_map)
         card = curate_run(
             run, pool, entries, pool_config, settings,
-            rule=rule, language_map=table, report=report,
+            rule=rule, language_map=table, counts=given_counts(counts, entries), report=report,
         )  # fmt: skip
     _show_card(card, out, time.monotonic() - start, as_json, report)
 
@@ -271,6 +281,7 @@ def balance_command(
     t: Threshold = None,
     p: TailProportion = None,
     target_size: TargetSize = None,
+    counts: GivenCounts = None,
     seed: Seed = 0,
     expect_survival: ExpectSurvival = 1.0,
     p_rule: PRule = None,
@@ -293,6 +304,13 @@ def balance_command(
     )
     start = time.monotonic()
     with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
+        if counts is not None:
+            from metacurate.curation.count import count
+            from metacurate.curation.layout import METADATA_FILE
+            from metacurate.metadata.store import load_metadata
+            from metacurate.pipeline import given_counts
+
+            count(run, given_counts(counts, load_metadata(run.folder.address(METADATA_FILE))))
         balance(run, settings)
         card = write_datacard(run)
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)

@@ -85,14 +85,14 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     ``pool`` is the matched pool if it is open already; its files must not have changed.
     """
     matched = finished_section(run.folder, MATCH)
-    finished_section(run.folder, COUNT)
+    count = finished_section(run.folder, COUNT)
     pool_config = PoolConfig.from_json(matched["config"]["pool_config"])
     if pool is None:
         pool = open_pool(list(matched["config"]["pool"]), pool_config)
     if pool.fingerprints != matched["config"]["pool"]:
         raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
     counts = load_counts(run.folder)
-    counted = digest(matched["config"])
+    counted = digest({"matched": matched["config"], "counted": count["config"]})
     units = pool.units
 
     blocks = run_blocks(run.folder)

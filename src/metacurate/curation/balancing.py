@@ -125,8 +125,8 @@ def _offsets(name: str, values: Any, end: int, into: str) -> Offsets:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _counts(values: Any) -> Counts:
-    """Entry counts as uint64[entries]."""
+def check_counts(values: Any) -> Counts:
+    """Entry counts as uint64[entries]; ArgumentError if they are none."""
     array = _whole_numbers("counts", values)
     if array.size and (array.min() < 0 or float(array.sum(dtype=np.float64)) >= 2**63):
         raise ArgumentError("{counts} must be numbers from 0 on, with a sum below 2**63")
@@ -161,7 +161,7 @@ def keep_probabilities(counts: Counts, t: float | npt.NDArray[np.float64]) -> Pr
     Raises:
         ValueError: ``t`` is not positive (or no number), or a count is negative or no whole number.
     """
-    values = _counts(counts).astype(np.float64)
+    values = check_counts(counts).astype(np.float64)
     if not isinstance(t, np.ndarray) or not t.ndim:
         t = check_t(float(t) if isinstance(t, np.ndarray) else t)
     elif t.shape != values.shape or t.dtype.kind not in "iuf" or not np.all(t > 0):
@@ -184,7 +184,7 @@ def tail_proportion(counts: Counts, t: float) -> float:
     Returns:
         A share in [0, 1], correctly rounded; 0 if all counts are zero.
     """
-    counts, t = _counts(counts), number("t", t)
+    counts, t = check_counts(counts), number("t", t)
     total = int(counts.sum())
     return int(counts[counts < t].sum()) / total if total else 0.0
 
@@ -209,7 +209,7 @@ def solve_threshold(counts: Counts, p: float, *, rule: str = BELOW) -> float:
     Raises:
         ValueError: ``p`` lies outside of [0, 1], or the rule is none.
     """
-    counts, p = _counts(counts), check_p(p)
+    counts, p = check_counts(counts), check_p(p)
     if check_choice("rule", rule, P_RULES) == NEAREST:
         return _nearest_threshold(counts, p)
     values, entries = np.unique(counts[counts > 0], return_counts=True)
@@ -248,7 +248,7 @@ def solve_threshold_for_size(
     Raises:
         ValueError: ``target`` is out of reach.
     """
-    counts, target = _counts(counts), number("target", target)
+    counts, target = check_counts(counts), number("target", target)
     high = float(counts.max(initial=0))
     most = expected_size(high) if high else 0.0
     if not 0 < target < most:

@@ -1,7 +1,8 @@
-"""The count stage: how often each entry matches, as sums of partial counts."""
+"""The count stage: how often each entry matches, as sums of partial counts, or as given."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from metacurate.curation.balancing import Counts, add_counts
 from metacurate.curation.layout import COUNT, COUNTS_FILE, index_file_name, load_counts, matched_run
 from metacurate.curation.match_index import read_index
+from metacurate.errors import ArgumentError
 from metacurate.runtime.made import load_array, open_made, save_array
 from metacurate.runtime.manifest import Statistics, shard_name
 from metacurate.runtime.run import Run
@@ -33,9 +35,15 @@ class CountTask:
     entries: int
 
 
-def count(run: Run) -> Counts:
-    """Count the entries over the index; writes ``counts.npy``. Returns uint64[entries]."""
+def count(run: Run, given: Counts | None = None) -> Counts:
+    """Count the entries over the index; writes ``counts.npy``. Returns uint64[entries].
+
+    ``given`` uint64[entries]: the counts of another pool (the one that this is a part of), to be
+    balanced by instead; nothing is counted then.
+    """
     shards, entries = matched_run(run.folder)
+    if given is not None:
+        return _take(run, given, entries)
     tasks = count_tasks(run.folder, shards, entries)
 
     def totals(_: list[Statistics]) -> Statistics:
@@ -48,6 +56,30 @@ def count(run: Run) -> Counts:
         }
 
     run_stage(run, COUNT, {}, tasks, count_index_shards, unit="match_counts", totals=totals)
+    return load_counts(run.folder)
+
+
+def _take(run: Run, given: Counts, entries: int) -> Counts:
+    if given.shape != (entries,):
+        raise ArgumentError(
+            "{counts} must be of the metadata's {entries:,} entries, not of {number:,}",
+            entries=entries,
+            number=given.size,
+        )
+    counts = np.ascontiguousarray(given, "<u8")
+    digest = hashlib.blake2b(counts.tobytes(), digest_size=16).hexdigest()
+
+    def totals(_: list[Statistics]) -> Statistics:
+        save_array(run.folder, COUNTS_FILE, counts)
+        return {
+            "entries": entries,
+            "entries_matched": int(np.count_nonzero(counts)),
+            "match_counts": int(counts.sum()),
+        }
+
+    nothing: list[CountTask] = []
+    run_stage(run, COUNT, {"given": digest}, nothing, count_index_shards,
+              unit="match_counts", totals=totals)  # fmt: skip
     return load_counts(run.folder)
 
 

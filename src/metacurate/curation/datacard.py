@@ -17,6 +17,7 @@ from metacurate.curation.count import CountTask, count_tasks, partial_file, sum_
 from metacurate.curation.layout import (
     BALANCE,
     CARD,
+    COUNT,
     DATACARD_FILE,
     KEPT_COUNTS_FILE,
     MATCH,
@@ -65,9 +66,14 @@ class MatchedFacts(TypedDict):
 
 
 class BalancingFacts(TypedDict):
-    """The threshold (the string "inf" for none) and the settings that it comes from."""
+    """The threshold (the string "inf" for none) and the settings that it comes from.
+
+    ``counts``: ``given`` if they are not those of the pool itself; the entry counts of the card are
+    then the given ones too.
+    """
 
     settings: dict[str, Any]
+    counts: NotRequired[str]
     t: float | str
     tail_proportion: float
     seed: int
@@ -187,7 +193,7 @@ def make_datacard(
     ``kept_texts``: how many by language, with metadata of several.
     """
     match = finished_section(folder, MATCH)
-    balance = finished_section(folder, BALANCE)
+    count, balance = finished_section(folder, COUNT), finished_section(folder, BALANCE)
     metadata = load_metadata(folder.address(METADATA_FILE))
     counts = load_counts(folder)
     totals, kept = match["totals"], balance["totals"]
@@ -211,7 +217,7 @@ def make_datacard(
             "rule": match["config"]["rule"],
             "pairs": totals["pairs_matched"],
             "texts": totals["texts_matched"],
-            "match_counts": int(counts.sum()),
+            "match_counts": totals["match_counts"],
         },
         "balancing": {
             "settings": {k: v for k, v in balance["config"].items() if k != "format"},
@@ -237,6 +243,8 @@ def make_datacard(
         "entry_counts": _by_entry(metadata, counts),
         "entry_counts_kept": _by_entry(metadata, kept_counts),
     }
+    if "given" in count["config"]:
+        card["balancing"]["counts"] = "given"
     if by_language:
         card["languages"] = by_language
         card["not_in_own_language"] = totals["not_in_own_language"]
