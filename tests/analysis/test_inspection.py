@@ -251,6 +251,8 @@ def test_counts_in_the_metadatas_order(folder: Path, tmp_path: Path) -> None:
             read_counts(str(source), load_metadata(str(other)))
     with pytest.raises(UserError, match="no file"):
         read_counts(str(tmp_path / "none.npy"))
+    with pytest.raises(UserError, match="counts without the entries' names"):
+        read_card(str(folder / "counts.npy"))
     with pytest.raises(UserError, match=r"is a folder.*the folder of a finished run"):
         read_counts(str(tmp_path))
 

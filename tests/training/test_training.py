@@ -306,6 +306,30 @@ def toml(run: Path, path: Path, *, data: dict[str, Any] | None = None, **more: A
     return path
 
 
+def test_counts_and_thresholds_of_a_run_in_all_their_forms(run: Path, tmp_path: Path) -> None:
+    """The array, the counts by name, and the run itself select the same."""
+    named = tmp_path / "counts.json"
+    named.write_text(json.dumps(json.loads((run / "datacard.json").read_text())["entry_counts"]))
+    metadata = str(run / "metadata.parquet")
+    common = {"shards": ("x",), "selection": "online"}
+    array = DataSection(**common, counts=str(run / "counts.npy"), t=math.inf).load_selection()
+    forms = [
+        DataSection(**common, counts=str(named), metadata=metadata, t=math.inf),
+        DataSection(**common, counts=str(run), metadata=metadata, t=math.inf),
+        DataSection(**common, run=str(run)),
+    ]
+    for form in forms:
+        selection = form.load_selection()
+        assert selection.counts.tolist() == array.counts.tolist()
+        assert selection.keep_probs.tolist() == array.keep_probs.tolist()
+        assert selection.choose_text == "any"
+    with pytest.raises(UserError, match="has counts by name: give metadata too"):
+        DataSection(**common, counts=str(named), t=5).load_selection()
+    for wrong in ({"run": "r", "t": 5}, {"run": "r", "counts": "c"}, {"choose_text": "one"}):
+        with pytest.raises(UserError, match="needs run, or counts and t"):
+            DataSection(shards=("x",), **wrong)
+
+
 def test_two_ranks_match_the_loss_and_weights_of_one_process(run, undisturbed, tmp_path):
     """Which pairs the ranks see: ``test_ranks_together_see_every_kept_pair_once_an_epoch``."""
     file = toml(run, tmp_path / "train.toml")
@@ -442,7 +466,7 @@ def main_code(arguments: list[str]) -> Any:
         ({"seen_pair": 1}, "unknown key 'seen_pair'"),
         ({"seen_pairs": "many"}, "seen_pairs must be of type int"),
         ({"precision": "fp8"}, "precision must be one of"),
-        ({"data": {"shards": "x", "selection": "online"}}, "needs counts and t"),
+        ({"data": {"shards": "x", "selection": "online"}}, "needs run, or counts and t"),
         ({"data": {}}, "the key 'shards' is missing"),
         ({"data": {"shards": "x", "workers": -1}}, "data: workers must be 0 or more"),
         ({"data": {"shards": "x", "prefetch": 0}}, "data: prefetch must be positive"),

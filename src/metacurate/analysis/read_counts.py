@@ -58,7 +58,12 @@ def read_card(address: str) -> Card:
 
     Raises UserError if there is no such file or it is neither.
     """
-    value = _parse(*_read(address))
+    content, found = _read(address)
+    if content[:6] == NPY_MAGIC:
+        raise UserError(
+            f"{found} has counts without the entries' names; give the run's folder or its data card"
+        )
+    value = _parse(content, found)
     if not isinstance(value, dict):
         raise UserError(f"{address} is no data card and no JSON object of entries and counts")
     if "entry_counts" not in value:
@@ -142,6 +147,11 @@ def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
         for entry, count in named.items():
             counts[places[entry]] = count
     return counts
+
+
+def is_array(address: str) -> bool:
+    """Whether a file has counts without names, in the metadata's order (``.npy``)."""
+    return _read(address)[0][:6] == NPY_MAGIC
 
 
 def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:

@@ -10,12 +10,12 @@ import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
+from metacurate.analysis.read_counts import is_array, read_counts
 from metacurate.curation.layout import BALANCE, finished_section, load_counts
 from metacurate.curation.settings import ANY, TEXT_CHOICES, check_choice
 from metacurate.curation.thresholds import run_thresholds
 from metacurate.errors import UserError
+from metacurate.metadata.store import load_metadata
 from metacurate.runtime.inputs import read_toml
 from metacurate.runtime.storage import Folder
 from metacurate.training.openclip import ModelConfig
@@ -34,7 +34,8 @@ class DataSection:
 
     ``selection``: "curated" (what curation kept), "online" (balanced again in every epoch: with the
     counts and thresholds of ``run``, the folder of a curation of the same pool, or with ``counts``,
-    its counts.npy, and ``t``) or "all" (no curation). ``choose_text``: which of a pair's texts may
+    its counts.npy, or counts by name and the ``metadata`` of the run, and ``t``) or "all" (no
+    curation). ``choose_text``: which of a pair's texts may
     keep it online, "any" or "one"; that of ``run`` if not given.
     The rest: see :class:`metacurate.training.select.DataConfig` and
     :class:`metacurate.training.shards.ShardsConfig`. ``workers``: loader processes a rank.
@@ -43,6 +44,7 @@ class DataSection:
     shards: tuple[str, ...]
     selection: str = "curated"
     counts: str | None = None
+    metadata: str | None = None
     t: float | None = None
     run: str | None = None
     choose_text: str | None = None
@@ -95,10 +97,12 @@ class DataSection:
             )
         assert self.counts is not None
         assert self.t is not None
-        try:
-            counts = np.load(self.counts, allow_pickle=False).astype(np.uint64)
-        except (OSError, ValueError) as error:
-            raise UserError(f"counts: {self.counts} cannot be read: {error}") from None
+        if self.metadata is None and not is_array(self.counts):
+            raise UserError(
+                f"{self.counts} has counts by name: give metadata too (the run's metadata.parquet)"
+            )
+        entries = load_metadata(self.metadata) if self.metadata is not None else None
+        counts = read_counts(self.counts, entries)
         return Online(counts, self.t, self.choose_text or ANY)
 
 
