@@ -273,6 +273,8 @@ def test_coming_from_the_official_scripts(
     assert counts.dtype == np.uint64
     assert counts.tolist() == [1, 1, 2, 0]
     assert json.loads(Path("run/datacard.json").read_text())["kept"]["texts"] == 2
+    by_400m = np.load("run-by-400m/counts.npy")
+    assert by_400m.tolist() == [80_000, 10, 40_000, 80_000]
     keep_probs = session.names["keep_probs"]
     assert isinstance(keep_probs, np.ndarray)
     assert keep_probs.tolist() == [0.25, 1, 0.5, 0.25]

@@ -25,13 +25,14 @@ from metacurate.errors import UserError
 from metacurate.formats import delimited, files, jsontext
 from metacurate.formats.types import carried_type
 from metacurate.pool import read as tabular
-from metacurate.pool.columns import ResolvedColumns
+from metacurate.pool.columns import PAIRS_WITH_LANGS, ResolvedColumns
 from metacurate.pool.convert import converted
 from metacurate.pool.find import find
 from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
+from metacurate.pool.write import canonical_batch, canonical_schema
 
 Row = tuple[bytes | None, list[str | None]]
 
@@ -269,6 +270,36 @@ def test_each_text_has_its_language(rows: list[tuple[Any, Any, Any, Any]], skip:
         for found, wanted in ((flat, texts), (langs, langs_wanted)):
             values = found.to_pylist()
             assert [values[a:b] for a, b in pairwise(offsets.tolist())] == wanted
+
+
+@pytest.mark.parametrize(
+    ("texts", "lang"),
+    [
+        ([["alt", "a plate", [2]], ["title", "battery", []]], [None, None]),  # matched
+        ([["alt", "a plate"], ["title", "battery"]], [None, None]),  # parsed
+        ([["alt", "a plate", "en"], ["title", "battery", "zh"]], ["en", "zh"]),
+        ([["alt", "a plate", None], ["title", "battery"]], [None, None]),
+    ],
+)
+def test_texts_that_are_lists(tmp_path: Path, texts: list[list[Any]], lang: list[Any]) -> None:
+    """The records of the official scripts; a list that is too short has no text."""
+    records = [
+        {"uuid": "0" * 24, "url": "http://a.example/1", "texts": texts},
+        {"uuid": "1" * 24, "url": "http://a.example/2", "texts": [["alt"], []]},
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(records, indent=1))
+    pool = open_pool([str(tmp_path / "x.json")], PoolConfig(), PAIRS_WITH_LANGS)
+    skipped: Counter[str] = Counter()
+    [batch] = read_unit(pool.units[0], all_columns=True, skipped=skipped)
+    check(batch)
+    assert batch.texts.to_pylist() == ["a plate", "battery", None, None]
+    assert batch.text_offsets.tolist() == [0, 2, 4]
+    assert batch.langs is not None
+    assert batch.langs.to_pylist() == [*lang, None, None]
+    rows = canonical_batch(batch, pool.units[0].columns, canonical_schema(pool))
+    assert [text["source"] for text in rows["texts"][0].as_py()] == ["alt", "title"]
+    assert rows["uuid"].to_pylist() == ["0" * 24, "1" * 24]
+    assert skipped["no_text"] == 1
 
 
 @pytest.mark.parametrize(

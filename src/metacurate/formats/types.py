@@ -59,11 +59,16 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_texts(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds texts: one a row, a list, or a list of structs."""
+    """Whether a column of this type holds texts: one a row, or a list of texts, structs or lists.
+
+    A list within the list is ``[source, text]`` or ``[source, text, language]``.
+    """
     kind = storage(kind)
     if not is_list(kind):
         return is_text(kind)
     item = storage(kind.value_type)
+    if is_list(item):
+        return is_text(item.value_type)
     if pat.is_struct(item):
         text = item.get_field_index("text")
         return text >= 0 and is_text(item.field(text).type)

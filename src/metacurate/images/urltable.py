@@ -202,7 +202,16 @@ class UrlTable:
 
 def _texts(value: Any) -> list[str | None]:
     values = value if isinstance(value, list) else [value]
-    return [_text(item.get("text") if isinstance(item, dict) else item) for item in values]
+    return [_text(_text_of(item)) for item in values]
+
+
+def _text_of(item: Any) -> Any:
+    """What is the text of a text: a struct's ``text``, a list's second value, or itself."""
+    if isinstance(item, dict):
+        return item.get("text")
+    if isinstance(item, list):
+        return item[1] if len(item) > 1 else None
+    return item
 
 
 def caption_of(texts: Sequence[str | None], kept: Sequence[bool] | None) -> str | None:

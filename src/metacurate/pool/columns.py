@@ -30,7 +30,7 @@ TEXT_NAMES = (
     *("title", "description"),
 )
 UID_NAME = "uid"
-KEY_NAMES = ("key", "__key__", "id")
+KEY_NAMES = ("key", "__key__", "id", "uuid")
 TEXTS_NAME = "texts"
 LANG_NAMES = ("lang", "language")
 KNOWN_NAMES = frozenset([*URL_NAMES, *TEXT_NAMES, UID_NAME, *KEY_NAMES, TEXTS_NAME, *LANG_NAMES])
@@ -265,9 +265,11 @@ def _is_lang(kind: pa.DataType) -> bool:
 
 
 def has_lang(kind: pa.DataType) -> bool:
-    """Whether a column's type is that of texts with a language each."""
+    """Whether a column's type is that of texts with a language each (or room for one)."""
     kind = storage(kind)
     inner = storage(kind.value_type) if is_list(kind) else kind
+    if is_list(inner):
+        return is_text(inner.value_type)
     return (
         pat.is_struct(inner)
         and (place := inner.get_field_index("lang")) >= 0

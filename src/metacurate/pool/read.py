@@ -163,12 +163,30 @@ def _flat_texts(column: pa.Array) -> tuple[pa.Array, Offsets]:
     return stored(column.flatten()), flat_offsets(column)
 
 
+SOURCE, TEXT, LANG = range(3)
+"""What stands where in a text that is a list."""
+
+
 def _text_of(flat: pa.Array) -> pa.Array:
+    if is_list(flat.type):
+        return member(flat, TEXT)
     return pc.struct_field(flat, "text") if pat.is_struct(flat.type) else flat
+
+
+def member(lists: pa.Array, place: int) -> pa.Array:
+    """What stands at a place of each list; null where a list is shorter."""
+    values, starts = stored(lists.flatten()), flat_offsets(lists)
+    there = np.diff(starts) > place
+    return values.take(pa.array(np.where(there, starts[:-1] + place, 0), mask=~there))
 
 
 def _lang_of(flat: pa.Array) -> pa.LargeStringArray:
     """The languages that stand with the texts; null where none does."""
+    if is_list(flat.type):
+        labels = _labels(member(flat, LANG))
+        # The official scripts have the ids of matched entries there: JSON, no language.
+        ids = pc.fill_null(pc.starts_with(labels, "["), False)
+        return pc.if_else(ids, pa.scalar(None, pa.large_string()), labels)
     if not has_lang(flat.type):
         return pa.nulls(len(flat), pa.large_string())
     return _labels(pc.struct_field(flat, "lang"))

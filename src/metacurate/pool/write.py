@@ -10,6 +10,7 @@ import pyarrow.types as pat
 from metacurate.formats.types import is_list
 from metacurate.pool.columns import ResolvedColumns
 from metacurate.pool.open import Pool
+from metacurate.pool.read import SOURCE, member
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch
 
 CANONICAL = ("uid", "url", "texts")
@@ -62,11 +63,12 @@ def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:
     langs = pa.nulls(count, pa.string()) if batch.langs is None else _as_string(batch.langs)
     if len(columns.texts) == 1:
         column = rows.column(columns.texts[0])
-        if is_list(column.type) and pat.is_struct(column.type.value_type):
-            flat = column.flatten()
-            if len(flat) == count:
-                names = [field.name for field in flat.type]
-                sources = _as_string(pc.struct_field(flat, "source")) if "source" in names else None
+        flat = column.flatten() if is_list(column.type) else column
+        if len(flat) == count and is_list(flat.type):
+            sources = _as_string(member(flat, SOURCE))
+        elif len(flat) == count and pat.is_struct(flat.type):
+            names = [field.name for field in flat.type]
+            sources = _as_string(pc.struct_field(flat, "source")) if "source" in names else None
         lengths = np.diff(batch.text_offsets)
     else:
         lengths = np.stack([_lengths(rows.column(name)) for name in columns.texts], axis=1).ravel()
