@@ -12,7 +12,7 @@ from metacurate.curation.balance import balance
 from metacurate.curation.balancing import Counts
 from metacurate.curation.count import count
 from metacurate.curation.datacard import DataCard, write_datacard
-from metacurate.curation.layout import REPORT
+from metacurate.curation.layout import MATCH, REPORT
 from metacurate.curation.match import match, needs_of
 from metacurate.curation.matching.matcher import is_compiled
 from metacurate.curation.matching.spacing import check_rule
@@ -22,7 +22,7 @@ from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.report.build import write_report
-from metacurate.runtime.manifest import Statistics, finished
+from metacurate.runtime.manifest import Statistics, finished, read_manifest, void
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.storage import as_address, as_addresses
@@ -166,12 +166,21 @@ def curate_run(
             note("compiling the kernels: once after an installation, some 20 seconds of work")
     if not pool.units:
         raise UserError("the pool has no rows; check the input files")
-    matched = match(run, pool, pool_config, metadata, rule, language_map)
-    if not matched["pairs_matched"]:
-        raise _nothing_matched(matched)
-    count(run, counts)
-    balance(run, settings, pool)
-    card = write_datacard(run)
+
+    def stages() -> DataCard:
+        matched = match(run, pool, pool_config, metadata, rule, language_map)
+        if not matched["pairs_matched"]:
+            raise _nothing_matched(matched)
+        count(run, counts)
+        balance(run, settings, pool)
+        return write_datacard(run)
+
+    before = read_manifest(run.folder)
+    card = stages()
+    # Nothing was left to do with these settings: then the user asks for all of it again.
+    if run.overwrite and read_manifest(run.folder) == before:
+        void(run.folder, MATCH)
+        card = stages()
     if report and finished(run.folder, REPORT) is None:
         write_report(run)
     return card

@@ -191,10 +191,10 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def curated(pool: Path, out: Path) -> dict[str, Any]:
+def curated(pool: Path, out: Path, **options: Any) -> dict[str, Any]:
     return curate(
         str(pool), str(pool.parent / "entries.json"), str(out), t=10, engine=ONE,
-        pool_config=PoolConfig(rows_per_unit=10),
+        pool_config=PoolConfig(rows_per_unit=10), **options,
     )  # fmt: skip
 
 
@@ -367,6 +367,21 @@ def test_overwrite_makes_a_finished_run_anew(
     assert (out / name).read_bytes() != before
     assert function(str(tars), str(out), engine=ONE, overwrite=True) == totals
     assert (out / name).read_bytes() == before
+
+
+def test_overwrite_curates_a_finished_run_again(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "pool", tmp_path / "pool")
+    shutil.copy(finished / "entries.json", tmp_path)
+    pool, out = tmp_path / "pool", tmp_path / "out"
+    curated(pool, out)
+    before = files(out)
+    for name in ("index/part-000002.arrow", "report.html"):
+        flip(out / name)
+    harmed = files(out)
+    curated(pool, out)
+    assert files(out) == harmed
+    curated(pool, out, overwrite=True)
+    assert files(out) == before
 
 
 def test_overwrite_lets_a_stopped_run_resume(tmp_path: Path) -> None:

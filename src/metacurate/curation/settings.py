@@ -120,5 +120,5 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def json_number(t: float) -> float | str:
-    """A threshold as JSON has it: infinity is the string "inf"."""
-    return "inf" if math.isinf(t) else t
+    """A threshold (also NumPy's) as JSON has it: infinity is the string "inf"."""
+    return "inf" if math.isinf(t) else float(t)

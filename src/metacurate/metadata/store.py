@@ -31,7 +31,7 @@ from metacurate.arguments import listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
 from metacurate.runtime.inputs import open_input
-from metacurate.runtime.storage import Folder, as_address, create_file, resolve
+from metacurate.runtime.storage import Folder, as_address, create_file, open_file, resolve
 from metacurate.texts.languages import OTHER
 
 BUILT_IN = "wordnet"
@@ -463,9 +463,8 @@ def load_language(address: str, language: str | None) -> pa.LargeStringArray:
 
     None: all entries.
     """
-    filesystem, path = resolve(address)
     try:
-        with filesystem.open(path, "rb") as file:
+        with open_file(address) as file:
             wanted = None if language is None else [("lang", "=", language)]
             table = pq.read_table(file, columns=[ENTRY], filters=wanted)
     except (pa.ArrowException, OSError) as error:
