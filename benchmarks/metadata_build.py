@@ -25,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 
 from metacurate.metadata.build import BuildConfig, build_metadata
-from metacurate.metadata.dumpfile import Part
-from metacurate.metadata.ngrams import tokens
-from metacurate.metadata.pageviews import read_views
-from metacurate.metadata.shuffle import hash_texts, read_runs, sum_by, write_run
-from metacurate.metadata.wikipedia import read_pages
-from metacurate.metadata.wikitext import plain_text
 from metacurate.runtime.storage import Folder
+from metacurate.wikipedia.dumpfile import Part
+from metacurate.wikipedia.ngrams import tokens
+from metacurate.wikipedia.pages import read_pages
+from metacurate.wikipedia.pageviews import ViewRule, read_views
+from metacurate.wikipedia.shuffle import hash_texts, read_runs, sum_by, write_run
+from metacurate.wikipedia.wikitext import plain_text
 from record import record, table
 
 
@@ -96,7 +96,9 @@ def measure_views(lines: int, repeat: int) -> float:
         f"{'en' if n % 2 else 'de'} Title_number_{n % 99991} {n % 7 + 1} 0" for n in range(lines)
     ]
     encoded = [line.encode() for line in made]
-    seconds = best(lambda: sum(n for _, n in read_views(encoded, "en", Counter())), repeat)
+    seconds = best(
+        lambda: sum(n for _, n in read_views(encoded, ViewRule("en"), Counter())), repeat
+    )
     return lines / seconds
 
 

@@ -20,6 +20,7 @@ _GROUPS = {
     "language identifier": "identifiers",
     "metadata source": "metadata_sources",
     "scorer": "scorers",
+    "segmenter": "segmenters",
     "text rule": "text_rules",
 }
 GROUPS = {what: f"metacurate.{group}" for what, group in _GROUPS.items()}

@@ -20,18 +20,11 @@ import metacurate
 from conftest import Command
 from metacurate.curation.matching.matcher import Matcher
 from metacurate.curation.matching.reference import match_text
-from metacurate.curation.matching.spacing import (
-    KANA_RANGES,
-    RULES,
-    WIDE_MARKS,
-    WIDE_RANGES,
-    is_wide,
-    sided,
-    spaced_by,
-)
+from metacurate.curation.matching.spacing import RULES, is_wide, sided, spaced_by
 from metacurate.errors import UserError
 from metacurate.kernels.matching import WIDE_START_RANGES
 from metacurate.kernels.matching_wide import CREDIT
+from metacurate.texts.scripts import KANA_RANGES, WIDE_MARKS, WIDE_RANGES
 
 OBSERVED = json.loads((Path(__file__).parent / "worldwide_matches.json").read_text("utf-8"))
 WORLDWIDE = [rule for rule in RULES if rule != "v1"]

@@ -158,9 +158,12 @@ def test_sources_are_merged_in_order_without_repeats(inputs: Path, tmp_path: Pat
     totals = build(config_for(inputs), out)
     names = shipped_entries()
     entries = load_metadata(str(out)).entries.to_pylist()
-    assert entries[: len(names)] == names
+    assert entries[:100] == [str(number) for number in range(100)]
+    assert entries[100 : 100 + len(names)] == names
     sizes = totals["sizes"]
-    assert sizes["wordnet"] == {"found": len(names), "added": len(names), "paper": 86_654}
+    # The paper's 86,654 names of WordNet are these two.
+    assert [sizes[source]["added"] for source in ("numbers", "wordnet")] == [100, 86_554]
+    assert [sizes[source]["paper"] for source in ("numbers", "wordnet")] == [100, 86_554]
     frequent = {word for word, count in WORDS.items() if count >= 20}
     assert sizes["unigrams"]["found"] == len(frequent)
     assert sizes["unigrams"]["added"] == len(frequent - set(names)) < len(frequent)
@@ -270,7 +273,7 @@ def test_best_bigrams_and_lowercase(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_page_views_without_a_dump(inputs: Path, tmp_path: Path) -> None:
-    config = config_for(inputs, dumps=(), wordnet=None)
+    config = config_for(inputs, dumps=(), sources=("titles",))
     totals = build(config, tmp_path / "m.json")
     found = scores(tmp_path / "m.json", "titles")
     assert found["No such article"] == 1000
@@ -315,7 +318,7 @@ def test_repeated_articles_are_noted(tmp_path: Path) -> None:
         (["--wikipedia", "nothing-*.bz2"], "no file or folder matches nothing-"),
         (
             ["--source", "films"],
-            "no metadata source 'films'; known are bigrams, titles",
+            "no metadata source 'films'; known are bigrams, numbers, titles",
         ),
         (["--source", "titles"], "nothing to build from"),
         (["--wordnet", "nowhere"], "nowhere"),
@@ -348,6 +351,6 @@ def test_build_and_info_commands(inputs: Path, tmp_path: Path) -> None:
     assert facts["entries"] == totals["entries"]
     assert facts["fingerprint"] == totals["fingerprint"]
     assert facts["sources"] == {s: size["added"] for s, size in totals["sizes"].items()}
-    assert facts["first"] == ["entity", "physical entity"]
+    assert facts["first"] == ["0", "1"]
     table = subprocess.run(command(inputs, out), check=True, capture_output=True, text=True)
     assert "251,465" in table.stdout

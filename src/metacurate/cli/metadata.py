@@ -31,13 +31,24 @@ def build_command(
             "FILE.build are put beside it.",
         ),
     ],
-    wordnet: Annotated[
+    wiki: Annotated[
         str,
         typer.Option(
-            help="'wordnet' (3.0, built in), a folder of WordNet files (data.noun, ...), 'nltk', "
-            "or 'wn:LEXICON' (wn:oewn:2024)."
+            help="The Wikipedia's code (en, zh, zh_yue): of page view files, of the language's "
+            "rules, and written as the entries' language."
         ),
-    ] = "wordnet",
+    ] = "en",
+    wordnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDNET",
+            help="English: 'wordnet' (3.0, built in, the default), a folder of WordNet files "
+            "(data.noun, ...), 'nltk', or 'wn:LEXICON' (wn:oewn:2024). Other languages: a .tab "
+            "file of Open Multilingual WordNet, an .xml file of WN-LMF, a folder of these or of "
+            "wn.db, or 'wn:LEXICON'.",
+            show_default=False,
+        ),
+    ] = None,
     dumps: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,43 +69,132 @@ def build_command(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Use only this source (wordnet, unigrams, bigrams, titles, or your own: "
+            help="Use only this source (numbers, wordnet, unigrams, bigrams, titles, or your own: "
             "MODULE:FUNCTION); repeat for several.",
             show_default="all whose inputs are given",
         ),
     ] = None,
-    min_count: Annotated[int, typer.Option(min=1, help="Unigrams: least occurrences.")] = 100,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            metavar="v1|worldwide",
+            help="How words are found, and which limits the options below have: MetaCLIP's, or "
+            "Meta CLIP 2's.",
+            show_default="v1 for en, worldwide for others",
+        ),
+    ] = None,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            help="What finds words in a language without spaces: icu, mecab (ja), jieba (zh), "
+            "pythainlp (th), laonlp (lo), khmer-nltk (km), none, or your own: MODULE:FACTORY.",
+            show_default="icu for bo, dz, ja, ryu, km, lo, my, th, zh; none for others",
+        ),
+    ] = None,
+    min_count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Unigrams: least occurrences.", show_default="100; worldwide: 1"),
+    ] = None,
+    max_unigrams: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Unigrams: take at most so many.", show_default="all; worldwide: 251465"
+        ),
+    ] = None,
+    unigram_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Unigrams: take at most this share of all distinct words.",
+            show_default="all; worldwide: 0.1",
+        ),
+    ] = None,
     min_pmi: Annotated[
-        float,
-        typer.Option(help="Bigrams: least pointwise mutual information (base 2, token counts)."),
-    ] = 30.0,
-    min_bigram_count: Annotated[int, typer.Option(min=1, help="Bigrams: least occurrences.")] = 1,
+        float | None,
+        typer.Option(
+            help="Bigrams: least pointwise mutual information (base 2, token counts).",
+            show_default="30; worldwide: none",
+        ),
+    ] = None,
+    min_bigram_count: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Bigrams: least occurrences.",
+            show_default="1; worldwide: those of the rarest unigram taken",
+        ),
+    ] = None,
     best_bigrams: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Bigrams: take this many with the highest PMI instead of --min-pmi."
+            min=1,
+            help="Bigrams: take at most this many, with the highest PMI (and no least PMI that is "
+            "not given).",
+            show_default="all; worldwide: 100646",
+        ),
+    ] = None,
+    bigram_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Bigrams: take at most this share of the number of unigrams taken.",
+            show_default="all; worldwide: 0.4",
         ),
     ] = None,
     min_views: Annotated[
-        int, typer.Option(min=1, help="Titles: least page views, summed over all files.")
-    ] = 70,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Titles: least page views, summed over all files.",
+            show_default="70; worldwide: 1",
+        ),
+    ] = None,
+    max_titles: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Titles: take at most so many.", show_default="all; worldwide: 61235"
+        ),
+    ] = None,
+    title_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Titles: take at most this share of all distinct titles.",
+            show_default="all; worldwide: 0.76",
+        ),
+    ] = None,
+    title_rule: Annotated[
+        str,
+        typer.Option(
+            metavar="articles|official",
+            help="Titles: articles of the dump with the views of all sites and redirects, or as "
+            "MetaCLIP's own script counts: the desktop site alone, titles as they were asked for, "
+            "without colon, hours with at least 50 views.",
+        ),
+    ] = "articles",
+    min_hourly_views: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Titles: only hours with at least so many views of a title count.",
+            show_default="1; official: 50",
+        ),
+    ] = None,
+    max_entries: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep at most so many entries, the first.", show_default="all"),
+    ] = None,
     lowercase: Annotated[
         bool,
         typer.Option(
             "--lowercase", help="Lower-case words before counting (matching is case sensitive)."
         ),
     ] = False,
-    wiki: Annotated[
-        str, typer.Option(help="The wiki's code in page view files and the entries' language.")
-    ] = "en",
     *,
     options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Build metadata from WordNet, Wikipedia dumps and page views by the paper's rules.
+    """Build metadata from WordNet, Wikipedia dumps and page views by the papers' rules.
 
-    Sources come in the order WordNet synsets, unigrams, bigrams, titles, without repeats. A run
+    Sources come in the order numbers, WordNet, unigrams, bigrams, titles, without repeats. A run
     that was stopped resumes when the same command is run again.
 
     Example: [bold]metacurate metadata build --wikipedia 'enwiki-*-multistream.xml.bz2'
@@ -107,13 +207,23 @@ def build_command(
         dumps=tuple(dumps or ()),
         pageviews=tuple(pageviews or ()),
         sources=tuple(source or SOURCES),
+        rules=rules,
         min_count=min_count,
+        max_unigrams=max_unigrams,
+        unigram_share=unigram_share,
         min_pmi=min_pmi,
-        best_bigrams=best_bigrams,
         min_bigram_count=min_bigram_count,
+        best_bigrams=best_bigrams,
+        bigram_share=bigram_share,
         min_views=min_views,
+        max_titles=max_titles,
+        title_share=title_share,
+        title_rule=title_rule,
+        min_hourly_views=min_hourly_views,
+        max_entries=max_entries,
         lowercase=lowercase,
         wiki=wiki,
+        segmenter=segmenter,
     )
     totals = build_metadata(settings, out, **options)
     for note in totals["notes"]:
@@ -122,10 +232,14 @@ def build_command(
 
 
 def _size_table(out: str, totals: BuildTotals) -> Grid:
-    table = Grid(out, "source", ">found", ">new entries", ">paper")
+    english = totals["rules"] == "v1"
+    table = Grid(out, "source", ">found", ">new entries", ">paper" if english else ">most")
     for source, sizes in totals["sizes"].items():
-        table.add_row(source, *(f"{sizes[k]:,}" for k in ("found", "added", "paper")))
-    table.add_row("all", "", f"{totals['entries']:,}", f"{totals['paper_entries']:,}")
+        most = sizes["paper" if english else "limit"]
+        shown = "" if most is None else f"{most:,}"
+        table.add_row(source, f"{sizes['found']:,}", f"{sizes['added']:,}", shown)
+    total = f"{totals['paper_entries']:,}" if english else ""
+    table.add_row("all", "", f"{totals['entries']:,}", total)
     return table
 
 

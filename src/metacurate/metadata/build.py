@@ -1,6 +1,7 @@
-"""Build metadata from its sources: WordNet synsets, Wikipedia words, bigrams and titles.
+"""Build metadata from its sources: numbers, WordNet, Wikipedia's words, bigrams and titles.
 
 The sources are put one after the other in this order without repeats. Every source is optional.
+English metadata are built by MetaCLIP's rules, those of other languages by Meta CLIP 2's.
 """
 
 from __future__ import annotations
@@ -10,42 +11,65 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.counts import in_words
+from metacurate.arguments import whole
+from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.metadata import stages
-from metacurate.metadata.dumpfile import Part, split
-from metacurate.metadata.ngrams import TOKENS_A_RUN
-from metacurate.metadata.shuffle import partitions_for, read_table
+from metacurate.metadata.entryfile import write_built
+from metacurate.metadata.lemmas import read_lemmas
+from metacurate.metadata.limits import LIMITS, V1, WORLDWIDE, Limits, check_limits, most
 from metacurate.metadata.store import (
     BUILT_IN,
     Metadata,
     load_metadata,
     make_metadata,
     save_json,
-    save_parquet,
 )
 from metacurate.metadata.synsets import read_synsets_of
-from metacurate.metadata.wikipedia import check_dumps
 from metacurate.plugins import load_plugin
 from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
+from metacurate.wikipedia.dumpfile import Part, split
+from metacurate.wikipedia.ngrams import TOKENS_A_RUN
+from metacurate.wikipedia.pages import SiteInfo, check_dumps
+from metacurate.wikipedia.pageviews import ViewRule
+from metacurate.wikipedia.segmenters import (
+    NONE,
+    load_segmenter,
+    segmenter_name,
+    segmenter_version,
+)
+from metacurate.wikipedia.shuffle import partitions_for, read_table
+from metacurate.wikipedia.tokens import MAX_ENTRY, TokenRule, reason_to_drop
+from metacurate.wikipedia.wikis import ENGLISH, check_wiki, domain_code, has_variants
+from metacurate.wikipedia.wikitext import DROPPED_NAMESPACES, Wiki
 
-SOURCES = ("wordnet", "unigrams", "bigrams", "titles")
-COUNTED = frozenset(SOURCES) - {"wordnet"}  # from dumps
-# Entries by source in the paper (arXiv 2309.16671).
-PAPER_SIZES = {"wordnet": 86_654, "unigrams": 251_465, "bigrams": 100_646, "titles": 61_235}
+SOURCES = ("numbers", "wordnet", "unigrams", "bigrams", "titles")
+COUNTED = frozenset(("unigrams", "bigrams", "titles"))  # from dumps
+NUMBERS = tuple(map(str, range(100)))
+# Entries by source in the paper (arXiv 2309.16671), whose 86,654 of WordNet are the first two.
+PAPER_SIZES = {
+    "numbers": 100, "wordnet": 86_554, "unigrams": 251_465, "bigrams": 100_646, "titles": 61_235
+}  # fmt: skip
 PAPER_TOTAL = 500_000
+ARTICLES, OFFICIAL = "articles", "official"
+TITLE_RULES = (ARTICLES, OFFICIAL)
+OFFICIAL_MIN_HOURLY_VIEWS = 50
+_FILE, _CATEGORY, _MEDIA = 6, 14, -2
 
 
 DUMPS = Wanted("dump", "give Wikimedia's files as they were downloaded", lambda _: True)
@@ -53,31 +77,99 @@ DUMPS = Wanted("dump", "give Wikimedia's files as they were downloaded", lambda 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What metadata is built from and by which rules (the defaults are the paper's).
+    """What metadata is built from and by which rules.
 
-    ``wordnet``: see :func:`metacurate.metadata.synsets.read_synsets_of`; None for no synsets.
-    ``dumps`` and ``pageviews``: file patterns; empty for none. ``best_bigrams``: instead of all
-    bigrams with at least ``min_pmi``, so many with the highest PMI. ``wiki``: the wiki's code in
-    page view files, written as ``lang`` beside each entry. ``sources``: some of ``SOURCES``, and
-    sources of one's own (``metacurate.plugins``): callables without arguments that give entries in
-    order, each with its score or None.
+    Attributes:
+        wordnet: English: see :func:`metacurate.metadata.synsets.read_synsets_of`; other languages:
+            :func:`metacurate.metadata.lemmas.read_lemmas`. None for the built-in list in English,
+            and for no lemmas in other languages.
+        dumps: File patterns; empty for none.
+        pageviews: File patterns; empty for none.
+        sources: Some of ``SOURCES``, and sources of one's own (``metacurate.plugins``): callables
+            without arguments that give entries in order, each with its score or None.
+        rules: ``v1`` or ``worldwide``; None for v1 in English, worldwide in other languages.
+        wiki: The Wikipedia's code, written as ``lang`` beside each entry.
+        segmenter: See :mod:`metacurate.wikipedia.segmenters`; ``none`` for none, None for the
+            language's own. By the worldwide rules alone.
+        title_rule: ``articles``: views of all sites, those of a redirect its target's, titles of
+            articles; ``official``: the desktop site alone, titles as they were asked for, without
+            colon, in hours with at least 50 views.
+        min_hourly_views: Titles: only hours with so many views of a title count.
+        max_entries: At most so many entries; those at the end are left out.
+
+    ``min_count`` to ``title_share`` are those of :class:`metacurate.metadata.limits.Limits`; None
+    for what the rules say. ``best_bigrams`` replaces the rules' ``min_pmi``.
     """
 
-    wordnet: str | None = "wordnet"
+    wordnet: str | None = None
     dumps: tuple[str, ...] = ()
     pageviews: tuple[str, ...] = ()
     sources: tuple[str, ...] = SOURCES
-    min_count: int = 100
-    min_pmi: float = 30.0
+    rules: str | None = None
+    min_count: int | None = None
+    max_unigrams: int | None = None
+    unigram_share: float | None = None
+    min_pmi: float | None = None
+    min_bigram_count: int | None = None
     best_bigrams: int | None = None
-    min_bigram_count: int = 1
-    min_views: int = 70
+    bigram_share: float | None = None
+    min_views: int | None = None
+    max_titles: int | None = None
+    title_share: float | None = None
+    title_rule: str = ARTICLES
+    min_hourly_views: int | None = None
+    max_entries: int | None = None
     lowercase: bool = False
-    wiki: str = "en"
+    wiki: str = ENGLISH
+    segmenter: str | None = None
     part_bytes: int = 64 << 20
     max_page_bytes: int = 4 << 20
     tokens_a_run: int = TOKENS_A_RUN
     partitions: int | None = None
+
+    def checked(self) -> BuildConfig:
+        """These settings with what is not given filled in; ArgumentError if one is no choice."""
+        wiki = check_wiki(self.wiki)
+        rules = self.rules or (V1 if wiki == ENGLISH else WORLDWIDE)
+        for name, value, known in (
+            ("rules", rules, tuple(LIMITS)),
+            ("title_rule", self.title_rule, TITLE_RULES),
+        ):
+            if value not in known:
+                raise ArgumentError(
+                    f"{{{name}}} must be one of {{known}}, not {{value}}",
+                    known=", ".join(known),
+                    value=repr(value),
+                )
+        if self.segmenter is not None and rules == V1:
+            raise ArgumentError("{segmenter} is for the worldwide rules alone: {rules} worldwide")
+        if self.max_entries is not None:
+            whole("max_entries", self.max_entries, 1)
+        least = OFFICIAL_MIN_HOURLY_VIEWS if self.title_rule == OFFICIAL else 1
+        return replace(
+            self,
+            wiki=wiki,
+            rules=rules,
+            wordnet=self.wordnet or (BUILT_IN if wiki == ENGLISH else None),
+            segmenter=None if rules == V1 else segmenter_name(self.segmenter, wiki),
+            min_hourly_views=whole("min_hourly_views", self.min_hourly_views or least, 1),
+        )
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The limits of the rules, with those that are given in their place."""
+        limits = LIMITS[self.rules or V1]
+        if self.best_bigrams is not None:
+            limits = replace(limits, min_pmi=None)
+        if self.title_rule == OFFICIAL:
+            limits = replace(limits, colons=False)
+        given = {name: getattr(self, name, None) for name in limits.__dataclass_fields__}
+        return check_limits(replace(limits, **{n: v for n, v in given.items() if v is not None}))
+
+    @property
+    def token_rule(self) -> TokenRule | None:
+        """How texts are split into words; None by MetaCLIP's rule."""
+        return None if self.segmenter is None else TokenRule(self.wiki, self.segmenter)
 
     def chosen(self) -> tuple[str, ...]:
         """The sources to use: those asked for whose inputs are given. UserError if none."""
@@ -85,25 +177,31 @@ class BuildConfig:
         for source in own:
             _own_source(source)
         given = {
+            "numbers": True,
             "wordnet": self.wordnet is not None,
             "unigrams": bool(self.dumps),
             "bigrams": bool(self.dumps),
             "titles": bool(self.pageviews),
         }
         found = tuple(s for s in SOURCES if s in self.sources and given[s]) + own
-        if not found:
+        if not set(found) - {"numbers"} and set(self.sources) != {"numbers"}:
             raise ArgumentError("nothing to build from: give {wordnet}, {dumps} or {pageviews}")
         return found
 
 
 class BuildTotals(TypedDict):
-    """``sizes``: entries by source, beside the paper's; ``notes``: what a user should know of the
-    result; ``stages``: what was counted and lost on the way, by stage (``reasons``).
+    """``rules`` and ``segmenter``: what was built by, with its version; ``sizes``: entries by
+    source, beside the paper's and the most there may be; ``dropped``: what of each source is no
+    entry, by reason; ``notes``: what a user should know of the result; ``stages``: what was counted
+    and lost on the way, by stage (``wikipedia.reasons``).
     """
 
     entries: int
     fingerprint: str
+    rules: str
+    segmenter: dict[str, str] | None
     sizes: dict[str, Any]
+    dropped: dict[str, dict[str, int]]
     paper_entries: int
     notes: list[str]
     stages: dict[str, Statistics]
@@ -118,18 +216,31 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
         raise ArgumentError(
             "{out} must name a .json file (for example metadata.json), not {value}", value=out
         )
+    config = config.checked()
     chosen = config.chosen()
+    segmenter = _segmenter(config)
     dumps, views = _named(config.dumps), _named(config.pageviews)
     # The dump alone decides if there is one: page views may be added later.
     stored = sum(_whole(address).end for address in dumps or views)
     config = replace(config, partitions=config.partitions or partitions_for(stored))
     with open_run(work_folder(out), inputs=[*dumps, *views], **options) as run:
         totals: dict[str, Statistics] = {}
+        site = SiteInfo()
         if dumps and not COUNTED.isdisjoint(chosen):
-            totals |= _dump_stages(run, config, chosen, dumps)
+            site = check_dumps(dumps)
+            totals |= _dump_stages(run, config, chosen, dumps, site, segmenter)
         if "titles" in chosen:
             totals |= _title_stages(run, config, views, bool(dumps))
-        return _assemble(run, config, chosen, totals, out)
+        return _assemble(run, config, chosen, totals, site, segmenter, out)
+
+
+def _segmenter(config: BuildConfig) -> dict[str, str] | None:
+    """The segmenter's name and version, None if there is none; UserError if it is not there."""
+    name = config.segmenter
+    if name is None or name == NONE:
+        return None
+    found = load_segmenter(name, config.wiki)
+    return {"name": name, "version": segmenter_version(found)}
 
 
 def _stage(
@@ -163,16 +274,25 @@ def _files(addresses: list[str]) -> list[dict[str, Any]]:
 
 
 def _dump_stages(
-    run: Run, config: BuildConfig, chosen: tuple[str, ...], dumps: list[str]
+    run: Run,
+    config: BuildConfig,
+    chosen: tuple[str, ...],
+    dumps: list[str],
+    site: SiteInfo,
+    segmenter: dict[str, str] | None,
 ) -> dict[str, Statistics]:
-    check_dumps(dumps)
     partitions = config.partitions or 1
     count = "bigrams" if "bigrams" in chosen else "words" if "unigrams" in chosen else "nothing"
     parts = [part for address in dumps for part in split(address, config.part_bytes)]
+    media = site.names(_FILE, _CATEGORY, _MEDIA)
+    wiki = Wiki(
+        tuple(name for name in media if name.lower() not in DROPPED_NAMESPACES),
+        has_variants(config.wiki),
+    )
     tasks = [
         stages.DumpTask(
             run.folder, position, part, partitions, count, config.lowercase,
-            config.max_page_bytes, config.tokens_a_run,
+            config.max_page_bytes, config.tokens_a_run, config.token_rule, wiki,
         )
         for position, part in enumerate(parts)
     ]  # fmt: skip
@@ -184,45 +304,81 @@ def _dump_stages(
         "max_page_bytes": config.max_page_bytes,
         "tokens_a_run": config.tokens_a_run,
         "partitions": partitions,
+        "wiki": config.wiki,
+        "rules": config.rules,
+        "segmenter": segmenter,
         "unicode": unicodedata.unidata_version,
         "mwparserfromhell": version("mwparserfromhell"),
     }
     totals = _stage(run, stages.DUMP, settings, stages.read_dump, tasks, "pages")
-    tokens = totals["dump"]["tokens"]
     if count != "nothing":
-        min_pmi = None if config.best_bigrams is not None else config.min_pmi
-        rule = {"min_count": config.min_bigram_count, "min_pmi": min_pmi}
-        pmi_tasks = [
-            stages.PmiTask(
-                run.folder, p, partitions, tokens, config.min_bigram_count, min_pmi,
-                config.best_bigrams,
-            )
-            for p in range(partitions)
-        ]  # fmt: skip
-        totals |= _stage(run, stages.WORDS, rule, stages.sum_words, pmi_tasks, "words")
-        if count == "bigrams":
-            rule["best"] = config.best_bigrams
-            totals |= _stage(
-                run, stages.BIGRAMS, rule, stages.score_bigrams, pmi_tasks, "candidates"
-            )
+        totals |= _count_stages(run, config, totals["dump"]["tokens"], count)
     simple = [stages.PartitionTask(run.folder, p, partitions) for p in range(partitions)]
     return totals | _stage(run, stages.ARTICLES, {}, stages.list_articles, simple, "articles")
+
+
+def _count_stages(run: Run, config: BuildConfig, tokens: int, count: str) -> dict[str, Statistics]:
+    """Sum words and bigrams, take the bigrams' mutual information."""
+    limits, partitions = config.limits, config.partitions or 1
+    rule = config.token_rule
+    # Without a least count one is found from the words; a bigram that occurs once is never one.
+    least = limits.min_bigram_count or 2
+    common = stages.PmiTask(
+        run.folder, 0, partitions, tokens, least, limits.min_pmi, None,
+        joiner=" " if rule is None else rule.joiner,
+        longest=None if rule is None else MAX_ENTRY,
+    )  # fmt: skip
+    settings = {"min_count": least, "min_pmi": limits.min_pmi}
+    tasks = [replace(common, partition=p) for p in range(partitions)]
+    totals = _stage(run, stages.WORDS, settings, stages.sum_words, tasks, "words")
+    if count == "bigrams":
+        best = limits.best_bigrams
+        if limits.bigram_share is not None or limits.min_bigram_count is None:
+            taken, rarest = _taken_unigrams(run, config)
+            best = most(best, limits.bigram_share, taken)
+            least = limits.min_bigram_count or max(least, rarest)
+        settings |= {"min_count": least, "best": best}
+        tasks = [replace(task, min_count=least, best=best) for task in tasks]
+        totals |= _stage(run, stages.BIGRAMS, settings, stages.score_bigrams, tasks, "candidates")
+    return totals
+
+
+def _taken_unigrams(run: Run, config: BuildConfig) -> tuple[int, int]:
+    """How many unigrams are taken, and how often the rarest of them occurs (0 if none is)."""
+    counts, limit = _ranked(run, config, "unigrams")
+    counts = counts[counts >= config.limits.min_count]
+    taken = len(counts) if limit is None else min(limit, len(counts))
+    return taken, int(np.partition(counts, len(counts) - taken)[-taken]) if taken else 0
 
 
 def _title_stages(
     run: Run, config: BuildConfig, views: list[str], dump: bool
 ) -> dict[str, Statistics]:
     partitions = config.partitions or 1
+    official = config.title_rule == OFFICIAL
+    rule = ViewRule(domain_code(config.wiki), official, config.min_hourly_views or 1)
     files = [
-        stages.ViewsTask(run.folder, position, part, partitions, config.wiki)
+        stages.ViewsTask(run.folder, position, part, partitions, rule)
         for position, part in enumerate(map(_whole, views))
     ]
-    settings = {"files": _files(views), "wiki": config.wiki, "partitions": partitions}
+    settings = {
+        "files": _files(views),
+        "wiki": rule.wiki,
+        "desktop": rule.desktop,
+        "min_hourly_views": rule.min_hourly,
+        "partitions": partitions,
+    }
     totals = _stage(run, stages.VIEWS, settings, stages.count_views, files, "lines")
-    tasks = [stages.TitlesTask(run.folder, p, partitions, dump) for p in range(partitions)]
-    rule = {"redirects": "from the dump" if dump else "unknown"}
-    totals |= _stage(run, stages.RESOLVED, rule, stages.resolve_redirects, tasks, "titles")
-    return totals | _stage(run, stages.TITLES, {}, stages.sum_titles, tasks, "titles")
+    articles = stages.DUMP_ARTICLES if dump else stages.BY_NAME
+    articles = stages.ANY_TITLE if official else articles
+    colons = config.limits.colons
+    tasks = [
+        stages.TitlesTask(run.folder, p, partitions, articles, colons) for p in range(partitions)
+    ]
+    kept: dict[str, Any] = {"articles": articles}
+    totals |= _stage(run, stages.RESOLVED, kept, stages.resolve_redirects, tasks, "titles")
+    kept |= {"colons": colons}
+    return totals | _stage(run, stages.TITLES, kept, stages.sum_titles, tasks, "titles")
 
 
 def _assemble(
@@ -230,21 +386,32 @@ def _assemble(
     config: BuildConfig,
     chosen: tuple[str, ...],
     done: dict[str, Statistics],
+    site: SiteInfo,
+    segmenter: dict[str, str] | None,
     out: str,
 ) -> BuildTotals:
-    found = {"wordnet": _synsets(config)} if "wordnet" in chosen else {}
+    found: dict[str, Entries] = {"numbers": [(number, None) for number in NUMBERS]}
+    if "wordnet" in chosen:
+        found["wordnet"] = [(name, None) for name in _wordnet(config)]
     own = {source: list(_own_source(source)()) for source in chosen if source not in SOURCES}
-    names = json.dumps([entry for entry, _ in found.get("wordnet", [])])
+    limits = config.limits
     settings = {
         "sources": list(chosen),
-        "wordnet": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
-        "min_count": config.min_count,
-        "min_views": config.min_views,
+        "wordnet": _digest([entry for entry, _ in found.get("wordnet", [])]),
+        "rules": config.rules,
+        "min_count": limits.min_count,
+        "max_unigrams": limits.max_unigrams,
+        "unigram_share": limits.unigram_share,
+        "min_views": limits.min_views,
+        "max_titles": limits.max_titles,
+        "title_share": limits.title_share,
+        "max_entries": config.max_entries,
         "lang": config.wiki,
+        "segmenter": segmenter,
         "inputs": done,
     }
     if own:
-        settings["own"] = hashlib.blake2b(json.dumps(own).encode(), digest_size=16).hexdigest()
+        settings["own"] = _digest(own)
         found |= own
     parquet = f"{out.removesuffix('.json')}.parquet"
     done_before = finished(run.folder, stages.METADATA, settings)
@@ -252,19 +419,27 @@ def _assemble(
         reopen(run.folder, stages.METADATA)
 
     def write(_: list[Statistics]) -> BuildTotals:
-        metadata, sizes = _merged(run, config, chosen, found)
-        save_parquet(metadata, parquet)
+        metadata, sizes, dropped = _merged(run, config, chosen, found)
+        about = {"wiki": config.wiki, "rules": config.rules, "segmenter": segmenter}
+        write_built(metadata, parquet, about)
         save_json(metadata, out)
         return {
             "entries": len(metadata),
             "fingerprint": metadata.fingerprint,
+            "rules": config.rules or V1,
+            "segmenter": segmenter,
             "sizes": sizes,
+            "dropped": dropped,
             "paper_entries": PAPER_TOTAL,
-            "notes": _notes(config, chosen, done),
+            "notes": _notes(config, chosen, done, site, dropped),
             "stages": done,
         }
 
     return run_stage(run, stages.METADATA, settings, (), _nothing, unit="entries", totals=write)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
 
 
 def _nothing(_: None) -> Statistics:
@@ -276,17 +451,34 @@ Entries = list[tuple[str, float | None]]
 
 def _merged(
     run: Run, config: BuildConfig, chosen: tuple[str, ...], found: dict[str, Entries]
-) -> tuple[Metadata, dict[str, dict[str, int]]]:
-    """The entries of all sources in their order, without repeats, and how many each gave."""
+) -> tuple[Metadata, dict[str, dict[str, int | None]], dict[str, dict[str, int]]]:
+    """The entries of all sources in their order, without repeats; how many each gave; what of
+    each was dropped, by reason."""
     merged: dict[str, tuple[str, float | None]] = {}
-    sizes: dict[str, dict[str, int]] = {}
+    sizes: dict[str, dict[str, int | None]] = {}
+    dropped: dict[str, dict[str, int]] = {}
     for source in chosen:
-        entries = found[source] if source in found else _scored(run, config, source)
-        before = len(merged)
-        for entry, score in entries:
-            merged.setdefault(entry, (source, score))
-        added = len(merged) - before
-        sizes[source] = {"found": len(entries), "added": added, "paper": PAPER_SIZES.get(source, 0)}
+        limit = None
+        if source in found:
+            entries = found[source]
+        else:
+            entries, limit = _scored(run, config, source)
+        before, lost = len(merged), Counter[str]()
+        for entry, score in _clean(entries, config, source, lost):
+            if entry in merged:
+                continue
+            if config.max_entries is not None and len(merged) >= config.max_entries:
+                lost["beyond_max_entries"] += 1
+            else:
+                merged[entry] = (source, score)
+        sizes[source] = {
+            "found": len(entries),
+            "added": len(merged) - before,
+            "limit": limit,
+            "paper": PAPER_SIZES.get(source, 0),
+        }
+        if lost:
+            dropped[source] = counted(lost)
     metadata = make_metadata(
         list(merged),
         source=[source for source, _ in merged.values()],
@@ -294,7 +486,22 @@ def _merged(
         lang=[config.wiki] * len(merged),
         origin="the metadata built",
     )
-    return metadata, sizes
+    return metadata, sizes, dropped
+
+
+def _clean(
+    entries: Entries, config: BuildConfig, source: str, lost: Counter[str]
+) -> Iterator[tuple[str, float | None]]:
+    """Entries stripped and, by the worldwide rules, without those that are none."""
+    if config.rules == V1:
+        yield from entries
+        return
+    for entry, score in entries:
+        stripped = entry.strip()
+        if reason := reason_to_drop(stripped, None if source == "wordnet" else MAX_ENTRY):
+            lost[reason] += 1
+        else:
+            yield stripped, score
 
 
 def _holds(address: str, totals: Statistics) -> bool:
@@ -310,46 +517,86 @@ def _own_source(name: str) -> Callable[[], Iterable[tuple[str, float | None]]]:
     return load_plugin("metadata source", name, {}, also=SOURCES)
 
 
-def _synsets(config: BuildConfig) -> Entries:
-    return [(name, None) for name in read_synsets_of(config.wordnet or BUILT_IN)]
+def _wordnet(config: BuildConfig) -> list[str]:
+    assert config.wordnet is not None
+    if config.wiki == ENGLISH:
+        return read_synsets_of(config.wordnet)
+    return read_lemmas(config.wordnet, config.wiki)
 
 
-def _scored(run: Run, config: BuildConfig, source: str) -> Entries:
-    """The entries of a counted source, best first, with their scores."""
-    folder, partitions = run.folder, config.partitions or 1
-    kind = {"unigrams": "words", "bigrams": "bigrams", "titles": "titles"}[source]
-    least = {"unigrams": config.min_count, "titles": config.min_views, "bigrams": -math.inf}[source]
+_KINDS = {"unigrams": "words", "bigrams": "bigrams", "titles": "titles"}
+_SCORES = {"unigrams": "count", "bigrams": "score", "titles": "score"}
+
+
+def _ranked(run: Run, config: BuildConfig, source: str) -> tuple[np.ndarray, int | None]:
+    """The scores of all candidates of a counted source, and how many may be taken."""
+    parts = [
+        read_table(run.folder, f"{_KINDS[source]}/{shard_name(p)}.parquet", [_SCORES[source]])
+        for p in range(config.partitions or 1)
+    ]
+    scores = np.concatenate([part[0].to_numpy() for part in parts])
+    limits = config.limits
+    if source == "unigrams":
+        return scores, most(limits.max_unigrams, limits.unigram_share, len(scores))
+    if source == "titles":
+        return scores, most(limits.max_titles, limits.title_share, len(scores))
+    return scores, limits.best_bigrams
+
+
+def _scored(run: Run, config: BuildConfig, source: str) -> tuple[Entries, int | None]:
+    """The entries of a counted source, best first, with their scores; how many there may be."""
+    scores, limit = _ranked(run, config, source)
+    if source == "bigrams" and config.limits.bigram_share is not None:
+        limit = most(limit, config.limits.bigram_share, _taken_unigrams(run, config)[0])
+    limits = config.limits
+    least = {"unigrams": limits.min_count, "titles": limits.min_views}.get(source, -math.inf)
+    if limit is not None and len(scores) > limit:
+        # What cannot be among the best is left on disk.
+        place = len(scores) - limit
+        least = max(least, np.partition(scores, place)[place]) if limit else math.inf
     tables = []
-    for partition in range(partitions):
-        table = read_table(folder, f"{kind}/{shard_name(partition)}.parquet")
+    for partition in range(config.partitions or 1):
+        table = read_table(run.folder, f"{_KINDS[source]}/{shard_name(partition)}.parquet")
         if source == "unigrams":
             table = table.rename_columns(["entry", "score"])
         tables.append(table.filter(pc.greater_equal(table["score"], least)))
     order = ["score", "count"] if source == "bigrams" else ["score"]
-    best = config.best_bigrams if source == "bigrams" else None
-    table = stages.best_first(pa.concat_tables(tables), order, best)
-    scores = table["score"].cast(pa.float64()).to_pylist()
-    return list(zip(table["entry"].to_pylist(), scores, strict=True))
+    table = stages.best_first(pa.concat_tables(tables), order, limit)
+    values = table["score"].cast(pa.float64()).to_pylist()
+    return list(zip(table["entry"].to_pylist(), values, strict=True)), limit
 
 
-def _notes(config: BuildConfig, chosen: tuple[str, ...], done: dict[str, Statistics]) -> list[str]:
+def _notes(
+    config: BuildConfig,
+    chosen: tuple[str, ...],
+    done: dict[str, Statistics],
+    site: SiteInfo,
+    dropped: dict[str, dict[str, int]],
+) -> list[str]:
     """What a user should know about the result: warnings, in plain words."""
     notes = []
+    limits = config.limits
+    expected = f"{config.wiki}wiki"
+    if site.database and site.database != expected:
+        notes.append(f"the dump is of {site.database}, not of {expected} (--wiki {config.wiki})")
+    for source, reasons in dropped.items():
+        notes.append(f"dropped of {source}: {in_words(reasons)}")
     tokens = done.get("dump", {}).get("tokens", 0)
-    if "bigrams" in chosen and config.best_bigrams is None and tokens:
+    if "bigrams" in chosen and limits.min_pmi is not None and tokens:
         # c(w1), c(w2) >= c(w1, w2), so PMI <= log2(N / c(w1, w2)).
-        most = tokens / 2**config.min_pmi
-        if most < config.min_bigram_count:
+        reach = tokens / 2**limits.min_pmi
+        least = limits.min_bigram_count or 2
+        if reach < least:
             notes.append(
-                f"no bigram of {config.min_bigram_count} or more occurrences can reach a PMI of "
-                f"{config.min_pmi:g} in {tokens:,} tokens (the most is log2(tokens / count) = "
-                f"{math.log2(tokens / config.min_bigram_count):.2f}): "
+                f"no bigram of {least} or more occurrences can reach a PMI of "
+                f"{limits.min_pmi:g} in {tokens:,} tokens (the most is log2(tokens / count) = "
+                f"{math.log2(tokens / least):.2f}): "
                 "require a lower PMI, or take the best bigrams by their number"
             )
-        elif most < config.min_count:
+        elif reach < limits.min_count:
             notes.append(
-                f"in {tokens:,} tokens only bigrams of at most {int(most):,} occurrences reach a "
-                f"PMI of {config.min_pmi:g}; the best bigrams by their number, with a least "
+                f"in {tokens:,} tokens only bigrams of at most {int(reach):,} occurrences reach a "
+                f"PMI of {limits.min_pmi:g}; the best bigrams by their number, with a least "
                 "count, are frequent ones"
             )
     for stage, totals in done.items():

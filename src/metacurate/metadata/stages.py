@@ -17,11 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.counts import counted
-from metacurate.metadata.dumpfile import Part, read_lines
-from metacurate.metadata.ngrams import RunCounter, pmi
-from metacurate.metadata.pageviews import MAX_LINE_BYTES, is_article_title, read_views
-from metacurate.metadata.reasons import OTHER_WIKIS
-from metacurate.metadata.shuffle import (
+from metacurate.runtime.manifest import Stage, Statistics, shard_name
+from metacurate.runtime.storage import Folder
+from metacurate.wikipedia.dumpfile import Part, read_lines
+from metacurate.wikipedia.ngrams import RunCounter, pmi
+from metacurate.wikipedia.pages import read_pages
+from metacurate.wikipedia.pageviews import (
+    MAX_LINE_BYTES,
+    ViewRule,
+    is_article_title,
+    read_views,
+)
+from metacurate.wikipedia.reasons import NOT_ASKED_FOR
+from metacurate.wikipedia.shuffle import (
     hash_column,
     hash_texts,
     look_up,
@@ -31,10 +39,8 @@ from metacurate.metadata.shuffle import (
     write_run,
     write_table,
 )
-from metacurate.metadata.wikipedia import read_pages
-from metacurate.metadata.wikitext import plain_text
-from metacurate.runtime.manifest import Stage, Statistics, shard_name
-from metacurate.runtime.storage import Folder
+from metacurate.wikipedia.tokens import TokenRule
+from metacurate.wikipedia.wikitext import Wiki, plain_text
 
 METADATA = Stage("metadata", ())
 TITLES = Stage("titles", ("titles",), (METADATA,))
@@ -49,6 +55,7 @@ DUMP = Stage(
 )
 
 TITLES_A_RUN = 1_000_000
+DUMP_ARTICLES, BY_NAME, ANY_TITLE = "dump", "names", "any"
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class DumpTask:
     lowercase: bool
     max_page_bytes: int
     tokens_a_run: int
+    rule: TokenRule | None
+    wiki: Wiki
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class ViewsTask:
     position: int
     part: Part
     partitions: int
-    wiki: str
+    rule: ViewRule
 
 
 @dataclass(frozen=True)
@@ -87,19 +96,28 @@ class PartitionTask:
 
 @dataclass(frozen=True)
 class PmiTask(PartitionTask):
-    """One partition of bigrams: all tokens, the least count, the least PMI, the most to keep."""
+    """One partition of bigrams: all tokens, the least count, the least PMI, the most to keep.
+
+    ``joiner`` stands between the two words; ``longest`` is the most characters of an entry."""
 
     tokens: int
     min_count: int
     min_pmi: float | None
     best: int | None
+    joiner: str = " "
+    longest: int | None = None
 
 
 @dataclass(frozen=True)
 class TitlesTask(PartitionTask):
-    """One partition of titles; ``dump``: whether article titles and redirects are known."""
+    """One partition of titles.
 
-    dump: bool
+    ``articles``: ``dump`` if article titles and redirects are known, ``names`` if titles with the
+    prefix of another namespace are left out, ``any``. ``colons``: whether titles may hold one.
+    """
+
+    articles: str
+    colons: bool
 
 
 def run_names(folder: Folder, stage: str, kind: str) -> list[str]:
@@ -119,6 +137,7 @@ def read_dump(task: DumpTask) -> Statistics:
         lowercase=task.lowercase,
         bigrams=task.count == "bigrams",
         tokens_a_run=task.tokens_a_run,
+        rule=task.rule,
     )
     articles: list[str] = []
     redirects: list[tuple[str, str]] = []
@@ -131,7 +150,7 @@ def read_dump(task: DumpTask) -> Statistics:
         else:
             articles.append(page.title)
             if task.count != "nothing":
-                text = plain_text(page.text)
+                text = plain_text(page.text, task.wiki)
                 seen["wikitext_characters"] += len(page.text)
                 seen["text_characters"] += len(text)
                 counter.add(text)
@@ -194,6 +213,7 @@ def score_bigrams(task: PmiTask) -> Statistics:
         + [(name, pa.uint64()) for name in ("count", "left_count")]
     )
     table = pa.concat_tables([schema.empty_table(), *read_runs(task.folder, runs, task.partition)])
+    table = table.filter(pc.greater_equal(table["count"], task.min_count))
     words = read_table(task.folder, f"words/{shard_name(task.partition)}.parquet")
     right_count = look_up(table["right"], words["word"], words["count"])
     score = pmi(
@@ -204,16 +224,21 @@ def score_bigrams(task: PmiTask) -> Statistics:
     )
     found = pa.table(
         {
-            "entry": pc.binary_join_element_wise(table["left"], table["right"], " "),
+            "entry": pc.binary_join_element_wise(table["left"], table["right"], task.joiner),
             "score": pa.array(score, pa.float64()),
             "count": table["count"],
         }
     )
+    too_long = 0
     if task.min_pmi is not None:
         found = found.filter(pc.greater_equal(found["score"], task.min_pmi))
+    if task.longest is not None:
+        fits = pc.less_equal(pc.utf8_length(found["entry"]), task.longest)
+        found = found.filter(fits)
+        too_long = len(fits) - found.num_rows
     found = best_first(found, ["score", "count"], task.best)
     write_table(task.folder, f"bigrams/{shard_name(task.partition)}.parquet", found)
-    return {"candidates": table.num_rows, "bigrams": found.num_rows}
+    return {"candidates": table.num_rows, "too_long": too_long, "bigrams": found.num_rows}
 
 
 def best_first(table: pa.Table, columns: Iterable[str], best: int | None = None) -> pa.Table:
@@ -267,7 +292,7 @@ def count_views(task: ViewsTask) -> Statistics:
         runs += 1
 
     for title, count in read_views(
-        read_lines(task.part, losses, MAX_LINE_BYTES), task.wiki, losses
+        read_lines(task.part, losses, MAX_LINE_BYTES), task.rule, losses
     ):
         views[title] += count
         total += count
@@ -275,8 +300,8 @@ def count_views(task: ViewsTask) -> Statistics:
         if len(views) >= TITLES_A_RUN:
             spill()
     spill()
-    other = losses.pop(OTHER_WIKIS, 0)
-    return {"views": total, "lines": lines, "other_wikis": other, "losses": counted(losses)}
+    others = {reason: losses.pop(reason, 0) for reason in NOT_ASKED_FOR}
+    return {"views": total, "lines": lines, **others, "losses": counted(losses)}
 
 
 def resolve_redirects(task: TitlesTask) -> Statistics:
@@ -285,7 +310,7 @@ def resolve_redirects(task: TitlesTask) -> Statistics:
     views = sum_by(read_runs(task.folder, names, task.partition), ["title"], "views")
     titles = views["title"].to_pylist()
     moved = 0
-    if task.dump:
+    if task.articles == DUMP_ARTICLES:
         redirects = _rows(task, "redirects", ["source", "target"])
         targets = look_up(views["title"], redirects["source"], redirects["target"]).to_pylist()
         double: dict[str, str] = {}
@@ -314,16 +339,24 @@ def sum_titles(task: TitlesTask) -> Statistics:
     """Sum the views of a partition's titles; keep articles."""
     names = run_names(task.folder, "resolved", "views")
     views = sum_by(read_runs(task.folder, names, task.partition), ["title"], "views")
-    if task.dump:
+    titles = views
+    if task.articles == DUMP_ARTICLES:
         articles = read_table(task.folder, f"articles/{shard_name(task.partition)}.parquet")
-        kept = pc.is_in(views["title"], value_set=articles["title"])
-    else:
-        kept = pa.array([is_article_title(t) for t in views["title"].to_pylist()], pa.bool_())
-    titles = views.filter(kept).rename_columns(["entry", "score"])
+        titles = views.filter(pc.is_in(views["title"], value_set=articles["title"]))
+    elif task.articles == BY_NAME:
+        kept = [is_article_title(t) for t in views["title"].to_pylist()]
+        titles = views.filter(pa.array(kept, pa.bool_()))
+    with_colon = 0
+    if not task.colons:
+        plain = pc.invert(pc.match_substring(titles["title"], ":"))
+        with_colon = titles.num_rows - int(pc.sum(plain).as_py() or 0)
+        titles = titles.filter(plain)
+    titles = titles.rename_columns(["entry", "score"])
     write_table(task.folder, f"titles/{shard_name(task.partition)}.parquet", titles)
     of_articles = int(pc.sum(titles["score"]).as_py() or 0)
     return {
         "titles": titles.num_rows,
+        "with_colon": with_colon,
         "views": of_articles,
         "views_of_other_titles": int(pc.sum(views["views"]).as_py() or 0) - of_articles,
     }

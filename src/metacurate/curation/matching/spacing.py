@@ -13,6 +13,7 @@ from typing import Any
 
 from metacurate.arguments import shown
 from metacurate.errors import ArgumentError
+from metacurate.texts.scripts import KANA_RANGES, WIDE_MARKS, WIDE_RANGES, in_ranges
 
 V1, WORLDWIDE, WORLDWIDE_KANA = "v1", "worldwide", "worldwide+kana"
 RULES = (V1, WORLDWIDE, WORLDWIDE_KANA)
@@ -26,23 +27,6 @@ BREAKS = "\t\n\r"
 _SPACING = str.maketrans(
     {**{c: f" {c} " for c in ISOLATED_PUNCTUATION}, **dict.fromkeys(BREAKS, " ")}
 )
-
-WIDE_RANGES = (
-    (0x0021, 0x002F), (0x003A, 0x0040), (0x005B, 0x0060), (0x007B, 0x007E),  # ASCII punctuation
-    (0x0E00, 0x0EFF), (0x0F00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF),  # Thai to Khmer
-    (0x2E80, 0x2EFF), (0x2F00, 0x2FDF), (0x2FF0, 0x2FFF),  # radicals, descriptions of characters
-    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF),
-)  # fmt: skip
-"""What Meta CLIP 2 takes for characters of scripts without spaces, with ``WIDE_MARKS``."""
-
-WIDE_MARKS = "，。、；：？！“”‘’（）【】《》〈〉「」『』～—"
-
-KANA_RANGES = (
-    (0x3001, 0x303F), (0x3040, 0x309F), (0x30A0, 0x30FF), (0x31F0, 0x31FF),
-    (0xFF01, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF9F),
-    (0x1AFF0, 0x1B16F),
-)  # fmt: skip
-"""Kana of both widths, and the marks of Chinese and Japanese text: wide by ``worldwide+kana``."""
 
 
 def check_rule(rule: Any) -> str:
@@ -79,6 +63,5 @@ def is_wide(character: str, rule: str = WORLDWIDE) -> bool:
     """Whether an entry that begins or ends with this character needs no space there, by a rule."""
     if rule == V1:
         return False
-    code = ord(character)
     ranges = WIDE_RANGES + KANA_RANGES if rule == WORLDWIDE_KANA else WIDE_RANGES
-    return character in WIDE_MARKS or any(low <= code <= high for low, high in ranges)
+    return character in WIDE_MARKS or in_ranges(character, ranges)

@@ -109,7 +109,7 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def read_table(folder: Folder, name: str) -> pa.Table:
-    """Read a table that :func:`write_table` wrote."""
+def read_table(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table that :func:`write_table` wrote, or some of its columns."""
     with folder.open(name) as file:
-        return pq.read_table(file)
+        return pq.read_table(file, columns=columns)

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from nltk.collocations import BigramAssocMeasures, BigramCollocationFinder
 
 from metacurate.errors import UserError
-from metacurate.metadata.dumpfile import Block, Part, read_blocks, read_lines, split
-from metacurate.metadata.ngrams import pmi, tokens
-from metacurate.metadata.pageviews import is_article_title, read_views, title_of
-from metacurate.metadata.wikipedia import (
+from metacurate.wikipedia.dumpfile import Block, Part, read_blocks, read_lines, split
+from metacurate.wikipedia.ngrams import pmi, tokens
+from metacurate.wikipedia.pages import (
     PageError,
     check_dumps,
     parse_page,
     read_pages,
     split_pages,
 )
-from metacurate.metadata.wikitext import GAP, plain_text
+from metacurate.wikipedia.pageviews import ViewRule, is_article_title, read_views, title_of
+from metacurate.wikipedia.wikitext import GAP, plain_text
 from wikipedia_dumps import SEGMENTS, maker
 
 MAX_PAGE = 1 << 20
@@ -379,7 +379,7 @@ def test_page_view_lines_of_both_formats() -> None:
         b"",
     ]
     losses: Counter[str] = Counter()
-    assert list(read_views(lines, "en", losses)) == [
+    assert list(read_views(lines, ViewRule("en"), losses)) == [
         ("Albert Einstein", 5),
         ("Albert Einstein", 7),
         ("Café & bar", 2),
@@ -428,7 +428,7 @@ def test_titles() -> None:
 def test_capitals_of_titles_are_those_of_mediawiki(wiki: str, text: str, title: str) -> None:
     assert title_of(text, wiki) == title
     line = f"{wiki} {text} 3 0".encode()
-    assert list(read_views([line], wiki, Counter())) == [(title, 3)]
+    assert list(read_views([line], ViewRule(wiki), Counter())) == [(title, 3)]
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2"])

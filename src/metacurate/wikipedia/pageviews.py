@@ -12,9 +12,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from metacurate.metadata.reasons import OTHER_WIKIS, Loss
+from metacurate.wikipedia.reasons import MOBILE, OTHER_WIKIS, TOO_FEW_AN_HOUR, Loss
 
 MAX_LINE_BYTES = 8192
 # MediaWiki's limit, and the characters that no title holds.
@@ -28,6 +29,7 @@ _NAMESPACES = (
     "book|category|draft|file|help|image|mediawiki|media|module|mos|portal|project|special|talk|"
     "template|timedtext|topic|user|wikipedia|wp"
 )
+_HOUR = re.compile(rb"[A-X](\d{1,15})")
 _NOT_ARTICLE = re.compile(rf"(?:{_NAMESPACES})(?: talk)?:", re.IGNORECASE)
 
 
@@ -54,36 +56,66 @@ def is_article_title(title: str) -> bool:
     return _NOT_ARTICLE.match(title) is None
 
 
+@dataclass(frozen=True)
+class ViewRule:
+    """Which views count. ``wiki``: as in page view files (``zh-yue``); ``desktop``: those of the
+    desktop site alone; ``min_hourly``: those of hours in which a title has so many."""
+
+    wiki: str = "en"
+    desktop: bool = False
+    min_hourly: int = 1
+
+
 def read_views(
-    lines: Iterable[bytes], wiki: str, losses: Counter[str]
+    lines: Iterable[bytes], rule: ViewRule, losses: Counter[str]
 ) -> Iterator[tuple[str, int]]:
     """Title and views of each line of the wiki, in file order (titles repeat).
 
     Percent-encoding is decoded once. Lines of the wiki that cannot be used are counted in
     ``losses``: ``broken_lines``, ``bad_titles`` (no UTF-8, illegal characters, too long),
-    ``no_title`` (``-``); lines of other wikis as ``other_wikis``.
+    ``no_title`` (``-``). Lines that are not asked for are there too, under the names of
+    ``NOT_ASKED_FOR``.
     """
-    hourly = {wiki.encode(), f"{wiki}.m".encode(), f"{wiki}.zero".encode()}
-    daily = f"{wiki}.wikipedia".encode()
+    wiki = rule.wiki.encode()
+    mobile = {wiki + b".m", wiki + b".zero"}
+    daily = wiki + b".wikipedia"
     for line in lines:
         fields = line.split(b" ")
-        if fields[0] in hourly:
+        if fields[0] == wiki or fields[0] in mobile:
             right_length, count = len(fields) == 4, fields[2:3]
+            is_desktop = fields[0] == wiki
         elif fields[0] == daily:
             right_length, count = len(fields) == 6, fields[4:5]
+            is_desktop = fields[3:4] == [b"desktop"]
         else:
             losses[OTHER_WIKIS if len(fields) > 3 else Loss.BROKEN_LINES] += bool(line)
             continue
         if not right_length or not count[0].isdigit() or len(count[0]) > 15:
             losses[Loss.BROKEN_LINES] += 1
-        elif fields[1] == b"-":
+            continue
+        if rule.desktop and not is_desktop:
+            losses[MOBILE] += 1
+            continue
+        views = int(count[0])
+        if rule.min_hourly > 1:
+            hours = [views] if len(fields) == 4 else _hours(fields[5])
+            views = sum(hour for hour in hours if hour >= rule.min_hourly)
+            if not views:
+                losses[TOO_FEW_AN_HOUR] += 1
+                continue
+        if fields[1] == b"-":
             losses[Loss.NO_TITLE] += 1
+            continue
+        title = _decode(fields[1], rule.wiki)
+        if title is None:
+            losses[Loss.BAD_TITLES] += 1
         else:
-            title = _decode(fields[1], wiki)
-            if title is None:
-                losses[Loss.BAD_TITLES] += 1
-            else:
-                yield title, int(count[0])
+            yield title, views
+
+
+def _hours(counts: bytes) -> list[int]:
+    """The views of each hour of a day: ``A5X2`` are 5 in the first and 2 in the last."""
+    return [int(number) for number in _HOUR.findall(counts)]
 
 
 def _decode(raw: bytes, wiki: str) -> str | None:

@@ -13,13 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from xml.parsers import expat
+from xml.sax.saxutils import unescape
 
 from metacurate.errors import UserError
-from metacurate.metadata.dumpfile import BLOCK_BYTES, Block, Part, read_blocks
-from metacurate.metadata.reasons import Loss
+from metacurate.wikipedia.dumpfile import BLOCK_BYTES, Block, Part, read_blocks
+from metacurate.wikipedia.reasons import Loss
 
 _BEGIN, _END = b"<page>", b"</page>"
 _MAX_DEPTH = 16
+_HEAD_BYTES = 1 << 16
 _DUMP_NAME = re.compile(r"(?P<wiki>.*-pages-articles)(?P<multi>-multistream)?(?P<part>\d*)\.xml")
 
 
@@ -148,12 +150,41 @@ def parse_page(raw: bytes) -> Page:
     return Page(title.replace("_", " "), int(namespace), redirect, text)
 
 
-def check_dumps(addresses: list[str]) -> None:
-    """UserError if a file is no dump, or if two files hold the same pages, as far as names tell."""
+@dataclass(frozen=True)
+class SiteInfo:
+    """What the beginning of a dump says of its wiki: database name, names of namespaces."""
+
+    database: str = ""
+    namespaces: tuple[tuple[int, str], ...] = ()
+
+    def names(self, *numbers: int) -> tuple[str, ...]:
+        """The local names of some namespaces."""
+        return tuple(name for number, name in self.namespaces if number in numbers)
+
+
+def read_site_info(head: bytes) -> SiteInfo:
+    """The facts of a dump's ``<siteinfo>``, as far as they are there."""
+    text, end, _ = head[:_HEAD_BYTES].decode(errors="replace").partition("</siteinfo>")
+    if not end:
+        return SiteInfo()
+    database = re.search(r"<dbname>(\w+)</dbname>", text)
+    found = re.findall(r'<namespace key="(-?\d{1,6})"[^>]*>([^<>]+)</namespace>', text)
+    names = tuple((int(key), unescape(name)) for key, name in found)
+    return SiteInfo(database[1] if database else "", names)
+
+
+def check_dumps(addresses: list[str]) -> SiteInfo:
+    """UserError if a file is no dump, or if two files hold the same pages, as far as names tell.
+
+    Returns what the first file says of its wiki.
+    """
     forms: dict[str, str] = {}
+    site: SiteInfo | None = None
     for address in addresses:
         blocks = read_blocks(Part(address, 0, BLOCK_BYTES), Counter())
-        if b"<mediawiki" not in next(blocks, Block(b"")).data[:4096]:
+        head = next(blocks, Block(b"")).data
+        site = site or read_site_info(head)
+        if b"<mediawiki" not in head[:4096]:
             raise UserError(
                 f"{address} is no Wikipedia XML dump (enwiki-DATE-pages-articles*.xml.bz2): "
                 "it does not begin with <mediawiki>"
@@ -169,3 +200,4 @@ def check_dumps(addresses: list[str]) -> None:
                 f"the files {name['wiki']}* hold the same pages twice ({other} and {form}): name "
                 "one of the two only (the multistream files are read in parallel)"
             )
+    return site or SiteInfo()

@@ -23,5 +23,7 @@ class Loss(StrEnum):
     NO_TITLE = "no_title"
 
 
-OTHER_WIKIS = "other_wikis"
-"""Lines of page views that are no loss: what is counted is another wiki's."""
+OTHER_WIKIS, MOBILE, TOO_FEW_AN_HOUR = "other_wikis", "mobile", "too_few_an_hour"
+NOT_ASKED_FOR = (OTHER_WIKIS, MOBILE, TOO_FEW_AN_HOUR)
+"""Lines of page views that are no loss: other wikis', the mobile site's where the desktop's alone
+counts, and those of hours with too few views where that matters."""

@@ -1,5 +1,7 @@
 """Words of plain text, counts of words and of pairs of neighbours, and their mutual information.
 
+What follows is the rule of English metadata; ``tokens`` has Meta CLIP 2's, for all languages.
+
 **Word**: a letter or digit, then letters, digits and combining marks (Unicode); single hyphens,
 apostrophes (' and \u2019) and zero-width joiners and non-joiners inside a word belong to it:
 ``don't``, ``T-shirt``, ``1990s``. This is what a caption's token looks like to the matcher (which
@@ -23,9 +25,10 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from metacurate.metadata.reasons import Loss
-from metacurate.metadata.shuffle import hash_texts, write_run
 from metacurate.runtime.storage import Folder
+from metacurate.wikipedia.reasons import Loss
+from metacurate.wikipedia.shuffle import hash_texts, write_run
+from metacurate.wikipedia.tokens import MAX_ENTRY, TokenRule, is_word
 
 # A longer word is noise (or an attack); it parts its neighbours like punctuation.
 MAX_WORD = 64
@@ -58,7 +61,8 @@ class RunCounter:
     """Counts words and bigrams of texts and spills them to disk as partitioned runs.
 
     Run ``k`` is ``{stem}-words-{k}.arrow`` (word, count) and ``{stem}-bigrams-{k}.arrow`` (left,
-    right, count), the latter partitioned by the left word.
+    right, count), the latter partitioned by the left word. ``rule``: how texts are split; None for
+    the rule of English metadata.
     """
 
     def __init__(
@@ -70,7 +74,11 @@ class RunCounter:
         lowercase: bool,
         bigrams: bool,
         tokens_a_run: int = TOKENS_A_RUN,
+        rule: TokenRule | None = None,
     ) -> None:
+        self._split = tokens if rule is None else rule.splitter()
+        self._is_word = None if rule is None else is_word
+        self._longest = MAX_WORD if rule is None else MAX_ENTRY
         self._folder, self._stem, self._partitions = folder, stem, partitions
         self._lowercase, self._bigrams, self._tokens_a_run = lowercase, bigrams, tokens_a_run
         self.runs = 0
@@ -87,7 +95,7 @@ class RunCounter:
 
     def add(self, text: str) -> None:
         """Count a text."""
-        found = tokens(text.lower() if self._lowercase else text)
+        found = self._split(text.lower() if self._lowercase else text)
         self._ids.extend(map(self._vocabulary.__getitem__, found))
         self._ids.append(_NO_WORD)
         if len(self._ids) >= self._tokens_a_run:
@@ -97,11 +105,13 @@ class RunCounter:
         """Write what is counted as a run and start afresh; nothing is written if there is none."""
         ids = np.frombuffer(self._ids, np.uint32)
         vocabulary = list(self._vocabulary)
-        too_long = np.fromiter((len(word) > MAX_WORD for word in vocabulary), bool)
+        too_long = np.fromiter((len(word) > self._longest for word in vocabulary), bool)
         if too_long.any():
-            dropped = too_long[ids]
-            self.losses[Loss.LONG_WORDS] += int(dropped.sum())
-            ids = np.where(dropped, np.uint32(_NO_WORD), ids)
+            self.losses[Loss.LONG_WORDS] += int(too_long[ids].sum())
+        no_word = too_long
+        if self._is_word is not None:
+            no_word = too_long | ~np.fromiter(map(self._is_word, vocabulary), bool)
+        ids = np.where(no_word[ids], np.uint32(_NO_WORD), ids)
         counts = np.bincount(ids, minlength=len(vocabulary)).astype(np.uint64)
         counts[_NO_WORD] = 0
         self.words += int(counts.sum())

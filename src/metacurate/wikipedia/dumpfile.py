@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from metacurate.metadata.reasons import Loss
 from metacurate.runtime.inputs import open_input
+from metacurate.wikipedia.reasons import Loss
 
 BLOCK_BYTES = 1 << 20
 # "BZh", the block size, then the 48-bit mark of a first block or of an empty stream's end.

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 
 import mwparserfromhell
 from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
@@ -45,6 +47,9 @@ _KNOWN_ELEMENTS = (
 )
 
 MAX_PIECE = 2048
+
+# Where a long line of a language without spaces may be cut.
+_FULL_STOPS = "。，、；！？།།။។\u200b"
 
 _ELEMENTS = f"{DROPPED_ELEMENTS}|{_UNSEEN}|nowiki"
 # What may stand in a tag after its name: no other tag, and no blank line.
@@ -76,6 +81,10 @@ _SWITCH = re.compile(
 # writing, the word joiner and the byte order mark. (Joiners of letters are letters' business.)
 _INVISIBLE = re.compile(r"[\xad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _JOINERS = "\u200c\u200d"
+# The language converter's: -{zh-hans:a;zh-hant:b}-, -{flag|a}-. Nothing in it is another's.
+_VARIANTS = re.compile(r"-\{(?!\{)([^{}]*)\}-")
+_VARIANT = re.compile(r"\s*[a-z]{2,3}(?:-[a-z]+)*\s*:([^;]*)")
+_HIDDEN_VARIANTS = frozenset("-DHT")
 _ACTIVE_IN_NOWIKI = re.compile(r"''+|[\[\]{}|=*#:;<>]")
 # Most links are so simple that the parser would only return their label.
 _SIMPLE_LINK = re.compile(
@@ -83,14 +92,54 @@ _SIMPLE_LINK = re.compile(
 )
 # A piece without any of these is plain text already.
 _MARKUP = re.compile(r"[\[\]&]|''|==|//|^[*#:;]|----")
-_DROPPED_NAMESPACES = frozenset(("file", "image", "category", "media"))
+DROPPED_NAMESPACES = frozenset(("file", "image", "category", "media"))
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*|simple")
 
 
-def plain_text(wikitext: str) -> str:
+@dataclass(frozen=True)
+class Wiki:
+    """What of wikitext differs among Wikipedias.
+
+    ``media``: the local names of the namespaces of files, media and categories; the English ones
+    are known everywhere. ``variants``: whether ``-{...}-`` names forms for variants of the
+    language.
+    """
+
+    media: tuple[str, ...] = ()
+    variants: bool = False
+
+
+ENGLISH = Wiki()
+
+
+@cache
+def _media_link(names: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Finds the beginning of links to local namespaces."""
+    if not names:
+        return None
+    any_name = "|".join(re.sub(r"(?:\\?[ _])+", "[ _]+", re.escape(name)) for name in names)
+    return re.compile(rf"\[\[[ _]*(?:{any_name})[ _]*:", re.IGNORECASE)
+
+
+def plain_text(wikitext: str, wiki: Wiki = ENGLISH) -> str:
     """The running text of an article, one paragraph, heading or list item a line."""
+    if wiki.variants:
+        wikitext = _VARIANTS.sub(_one_variant, wikitext)
+    if (local := _media_link(wiki.media)) is not None:
+        wikitext = local.sub("[[File:", wikitext)
     text = "\n".join(_plain_piece(piece) for piece in _pieces(drop_blocks(wikitext)))
     return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def _one_variant(found: re.Match[str]) -> str:
+    """What a reader sees of a choice among variants: the first of them."""
+    flags, bar, rest = found[1].partition("|")
+    if not bar:
+        flags, rest = "", found[1]
+    if not _HIDDEN_VARIANTS.isdisjoint(flag.strip() for flag in flags.split(";")):
+        return ""
+    variant = _VARIANT.match(rest)
+    return variant[1].strip() if variant else rest
 
 
 def drop_blocks(text: str) -> str:
@@ -160,7 +209,8 @@ def drop_blocks(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Lines, joined while a link is open, cut at the last space before ``MAX_PIECE`` characters."""
+    """Lines, joined while a link is open, cut at the last space (or mark of a language without
+    spaces) before ``MAX_PIECE`` characters."""
     piece = ""
     for line in text.split("\n"):
         piece = f"{piece}\n{line}" if piece else line
@@ -168,7 +218,9 @@ def _pieces(text: str) -> Iterator[str]:
             continue
         while len(piece) > MAX_PIECE:
             cut = piece.rfind(" ", 1, MAX_PIECE)
-            cut = MAX_PIECE if cut < 0 else cut
+            if cut < 0:
+                marks = (piece.rfind(mark, 1, MAX_PIECE) + 1 for mark in _FULL_STOPS)
+                cut = max(marks) or MAX_PIECE
             yield piece[:cut]
             piece = piece[cut:]
         yield piece
@@ -214,7 +266,7 @@ def _plain_link(link: Wikilink) -> str:
     target = str(link.title).strip()
     prefix = target.partition(":")[0].strip() if ":" in target else ""
     label = _plain_nodes(link.text).strip()
-    if prefix.lower() in _DROPPED_NAMESPACES:
+    if prefix.lower() in DROPPED_NAMESPACES:
         return ""
     if not label and _LANGUAGE.fullmatch(prefix):
         return ""
