@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from metacurate.curation.matching.matcher import Matcher
     from metacurate.errors import UserError
+    from metacurate.metadata.merge import merge_metadata
     from metacurate.metadata.store import Metadata, load_metadata, make_metadata
     from metacurate.pipeline import curate
     from metacurate.pool.schema import PoolConfig
@@ -36,6 +37,7 @@ __all__ = [
     "key_uid",
     "load_metadata",
     "make_metadata",
+    "merge_metadata",
     "pair_keep_probabilities",
     "solve_threshold",
     "solve_threshold_for_size",
@@ -54,6 +56,7 @@ _HOMES = {
     "key_uid": "metacurate.pool.uid",
     "load_metadata": "metacurate.metadata.store",
     "make_metadata": "metacurate.metadata.store",
+    "merge_metadata": "metacurate.metadata.merge",
     "pair_keep_probabilities": "metacurate.curation.balancing",
     "solve_threshold": "metacurate.curation.balancing",
     "solve_threshold_for_size": "metacurate.curation.balancing",

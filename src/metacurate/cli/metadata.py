@@ -243,6 +243,61 @@ def _size_table(out: str, totals: BuildTotals) -> Grid:
     return table
 
 
+@metadata_app.command("merge")
+def merge_command(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES_OR_FOLDERS",
+            help="Metadata of one language or several: JSON arrays, {entry: source} objects, "
+            "Parquet, or folders of these. The language is in Parquet's column lang, or the "
+            "file's name (zh_yue.json), or said before it (en=metadata.json).",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="OUT",
+            help="A .parquet file for all languages, or a folder for a file a language.",
+        ),
+    ],
+    language_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="JSON {label: language}: changes to the shipped map of identifiers' labels. "
+            "Languages that no label maps to become 'other'.",
+        ),
+    ] = None,
+    one_list: Annotated[
+        bool,
+        typer.Option(
+            "--one-list", help="One list without languages, in which an entry is there once."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Join metadata of languages and of the groups they are in (zh_yue and zh_classical are zh).
+
+    Entries of a language are put together in the order of the files, without repeats.
+
+    Example: [bold]metacurate metadata merge en=metadata.json worldwide/ --out all.parquet[/bold]
+    """
+    from metacurate.metadata.merge import merge_metadata
+
+    totals = merge_metadata(inputs, out, language_map=language_map, one_list=one_list)
+    table = Grid(out, "language", ">entries")
+    for language, entries in totals["languages"].items():
+        table.add_row(language, f"{entries:,}")
+    table.add_row("all", f"{totals['entries']:,}")
+    if totals["other"]:
+        known = ", ".join(totals["other"])
+        print(f"note: no identifier's label maps to {known}: they are in 'other'", file=sys.stderr)
+    show(totals, table, as_json=as_json)
+
+
 @metadata_app.command("info")
 def info_command(
     metadata: Annotated[

@@ -7,8 +7,6 @@ import re
 from metacurate.errors import ArgumentError
 
 ENGLISH = "en"
-OTHER = "other"
-"""The language of texts, and of entries, of which no language identifier knows the language."""
 
 _CODE = re.compile(r"simple|[a-z]{2,3}(?:[_-][a-z]{1,12}){0,3}")
 # Written without spaces between words. Min Nan (zh_min_nan) is Chinese too, but its Wikipedia is
@@ -53,11 +51,6 @@ def check_wiki(code: str, name: str = "wiki") -> str:
             value=repr(code),
         )
     return code.replace("-", "_")
-
-
-def is_wiki(code: str) -> bool:
-    """Whether a text has the form of a Wikipedia's code."""
-    return _CODE.fullmatch(code) is not None
 
 
 def group_of(wiki: str) -> str:

@@ -1,0 +1,312 @@
+"""Metadata of many languages from files of one or several, joined by groups of Wikipedias.
+
+A language is a group of Wikipedias: the code up to the first ``_`` (``zh_yue`` is of ``zh``). A
+group that no language identifier knows becomes the language ``other``. Within a language entries
+stand in the order of the files; what an earlier file has is not repeated. One language is held at
+a time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from metacurate.arguments import address_of, addresses_of
+from metacurate.errors import ArgumentError, UserError
+from metacurate.metadata.entryfile import SCHEMA, read_about, write_entries
+from metacurate.metadata.store import (
+    ENTRY,
+    LANGUAGE_SUFFIXES,
+    OPTIONAL_COLUMNS,
+    PARQUET_MAGIC,
+    Metadata,
+    join_metadata,
+    load_metadata,
+    make_metadata,
+)
+from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.run import refuse_overlap
+from metacurate.runtime.storage import Folder, create_file, open_file, resolve, split_address
+from metacurate.texts.languages import OTHER, load_language_map
+from metacurate.wikipedia.wikis import group_of
+
+PARQUET = ".parquet"
+_CODE = re.compile(r"(?:[a-z]{2,3}|simple|other)(?:[_-][A-Za-z0-9]{1,12}){0,3}")
+_NAMED = re.compile(rf"({_CODE.pattern})=(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The entries of one code in one file.
+
+    Of Parquet: ``groups``, the row groups that hold some; ``value``, what stands beside them as
+    their language (``by_column``: it decides which rows are meant).
+    """
+
+    address: str
+    code: str
+    groups: tuple[int, ...] | None = None
+    value: str | None = None
+    by_column: bool = False
+
+
+@dataclass
+class _Plan:
+    """Which files' entries make which language, and what is known of their making."""
+
+    known: frozenset[str]
+    languages: dict[str, list[_Part]] = field(default_factory=dict)
+    about: list[dict[str, Any]] = field(default_factory=list)
+
+    def code(self, text: str) -> str | None:
+        """A language's code, its parts joined by ``_``; None if it is none."""
+        if _CODE.fullmatch(text) or text in self.known:
+            return text.replace("-", "_")
+        return None
+
+
+def merge_metadata(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    language_map: str | os.PathLike[str] | None = None,
+    one_list: bool = False,
+) -> Statistics:
+    """Join metadata of several languages, or files of them, into one file or folder.
+
+    Args:
+        sources: Files and folders of files, in order: JSON arrays of entries, JSON objects
+            ``{entry: source}``, Parquet with the columns ``entry`` and, as far as known,
+            ``source``, ``score``, ``lang``. The language of what has no ``lang`` is the file's
+            name (``zh_yue.json``), or is said before it: ``en=metadata.json``. Of a folder's files
+            ``zh.json`` and ``zh.parquet`` the second is taken.
+        out: A ``.parquet`` file, with the languages one after the other in the order of their
+            codes, each in row groups of its own; or a folder, for a file a language.
+        language_map: See :func:`metacurate.texts.languages.load_language_map`: groups that are
+            none of its languages become ``other``.
+        one_list: Whether to make one list without languages, in which an entry is there once.
+
+    Returns:
+        ``entries``, ``repeated`` (left out, since an earlier file of the same language has them),
+        ``languages`` with the entries of each, ``other`` with those of each group in it.
+
+    Raises:
+        UserError: There is no such file, it is damaged, its entries are not valid or its language
+            is not known; or the output holds other files or overlaps an input.
+    """
+    given = addresses_of("sources", sources)
+    out = address_of("out", out)
+    if one_list and not out.endswith(PARQUET):
+        raise ArgumentError("{out} must name a .parquet file for one list, not {value}", value=out)
+    plan = _plan(given, load_language_map(language_map).languages)
+    for address in given:
+        refuse_overlap(out, _address(address)[1])
+    counted = _Counts()
+    if one_list:
+        keep = _first_occurrences(plan)
+        with create_file(out) as file:
+            columns = [name for name in SCHEMA.names if name != "lang"]
+            write_entries(file, _kept(plan, keep, counted), plan.about, columns)
+    elif out.endswith(PARQUET):
+        with create_file(out) as file:
+            pieces = (counted.add(*merged) for merged in _merged(plan))
+            write_entries(file, pieces, plan.about)
+    else:
+        folder = Folder(out)
+        if folder.list():
+            raise UserError(f"--out {out} holds files already; give a new folder")
+        for language, table, repeated in _merged(plan):
+            with folder.create(f"{language}{PARQUET}") as file:
+                write_entries(file, [counted.add(language, table, repeated)], plan.about)
+    return counted.totals(plan)
+
+
+class _Counts:
+    """What was merged."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, int] = {}
+        self.repeated = 0
+
+    def add(self, language: str, table: pa.Table, repeated: int) -> pa.Table:
+        self.entries[language] = table.num_rows
+        self.repeated += repeated
+        return table
+
+    def totals(self, plan: _Plan) -> Statistics:
+        groups = Counter(group_of(part.code) for part in plan.languages.get(OTHER, ()))
+        return {
+            "entries": sum(self.entries.values()),
+            "repeated": self.repeated,
+            "languages": self.entries,
+            "other": sorted(groups),
+        }
+
+
+def _plan(given: list[str], known: frozenset[str]) -> _Plan:
+    """The parts of each language, in the order of the files."""
+    plan = _Plan(known)
+    for address in given:
+        code, path = _address(address)
+        folder = _is_folder(path)
+        if folder and code is not None:
+            raise UserError(f"{path} is a folder: its files' names say their languages")
+        for file in _files_of(path) if folder else [path]:
+            for part in _parts(file, code, plan):
+                group = group_of(part.code)
+                plan.languages.setdefault(group if group in known else OTHER, []).append(part)
+    plan.languages = dict(sorted(plan.languages.items()))
+    return plan
+
+
+def _address(given: str) -> tuple[str | None, str]:
+    """What is said of a file's language, and its address."""
+    named = _NAMED.fullmatch(given)
+    return (named[1].replace("-", "_"), named[2]) if named else (None, given)
+
+
+def _is_folder(path: str) -> bool:
+    filesystem, inner = resolve(path)
+    try:
+        return bool(filesystem.isdir(inner))
+    except (OSError, ValueError, ImportError):
+        return False  # reading it as a file says what is wrong
+
+
+def _files_of(path: str) -> list[str]:
+    """The files of a folder's languages in the order of their codes, Parquet before JSON."""
+    folder = Folder(path)
+    by_stem: dict[str, str] = {}
+    for name in folder.list():
+        stem, _, suffix = name.partition(".")
+        if suffix in LANGUAGE_SUFFIXES and stem and (suffix == "parquet" or stem not in by_stem):
+            by_stem[stem] = name
+    if not by_stem:
+        raise UserError(
+            f"the folder {path} has no file of a language's metadata (such as en.json, zh.parquet)"
+        )
+    return [folder.address(by_stem[stem]) for stem in sorted(by_stem)]
+
+
+def _parts(path: str, code: str | None, plan: _Plan) -> Iterator[_Part]:
+    """The parts of a file, one for each language in it."""
+    groups = _languages_of_groups(path, plan)
+    if groups is None:
+        yield _Part(path, code or _code_of_name(path, plan))
+        return
+    if code is not None:  # what is said before the file goes for all that is in it
+        yield _Part(path, code, tuple(range(len(groups))))
+        return
+    found: dict[str | None, list[int]] = {}
+    for number, languages in enumerate(groups):
+        for language in languages:
+            found.setdefault(language, []).append(number)
+    for language, numbers in found.items():
+        if language is None:
+            code = _code_of_name(path, plan)
+        elif (code := plan.code(language)) is None:
+            raise UserError(f"{path}: {language!r} in the column lang is no code of a language")
+        yield _Part(path, code, tuple(numbers), language, by_column=True)
+
+
+def _code_of_name(path: str, plan: _Plan) -> str:
+    code = plan.code(split_address(path)[1].partition(".")[0])
+    if code is None:
+        raise UserError(
+            f"{path} does not say its language: name it by the language's code (zh_yue.json), or "
+            f"give en={path}"
+        )
+    return code
+
+
+def _languages_of_groups(path: str, plan: _Plan) -> list[list[str | None]] | None:
+    """The values of ``lang`` in each row group, in order; None if the file is no Parquet."""
+    try:
+        with open_file(path) as file:
+            if file.read(4) != PARQUET_MAGIC:
+                return None
+            file.seek(0)
+            parquet = pq.ParquetFile(file)
+            plan.about += [a for a in read_about(parquet.schema_arrow) if a not in plan.about]
+            count = parquet.num_row_groups
+            if "lang" not in parquet.schema_arrow.names:
+                return [[None]] * count
+            return [_distinct(parquet.read_row_group(n, ["lang"])["lang"]) for n in range(count)]
+    except FileNotFoundError:
+        raise UserError(f"there is no metadata file {path}") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path} is a damaged Parquet file: {error}") from None
+
+
+def _distinct(column: pa.ChunkedArray) -> list[str | None]:
+    return pc.unique(column.cast(pa.string())).to_pylist()
+
+
+def _read(part: _Part) -> Metadata:
+    """The entries of a part, checked; UserError if they are not valid."""
+    if part.groups is None:
+        return load_metadata(part.address)
+    try:
+        with open_file(part.address) as file:
+            parquet = pq.ParquetFile(file)
+            there = parquet.schema_arrow.names
+            if ENTRY not in there:
+                raise UserError(f"{part.address} has no column {ENTRY!r}")
+            names = [ENTRY, *(name for name in OPTIONAL_COLUMNS if name in there)]
+            table = parquet.read_row_groups(list(part.groups), names)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{part.address} is a damaged Parquet file: {error}") from None
+    if part.by_column and "lang" in there:
+        lang = table["lang"]
+        mine = pc.is_null(lang) if part.value is None else pc.equal(lang, part.value)
+        table = table.filter(mine)
+    columns = {name: table[name] for name in names if name not in (ENTRY, "lang")}
+    return make_metadata(table[ENTRY], **columns, origin=f"{part.address} ({part.code})")
+
+
+def _merged(plan: _Plan) -> Iterator[tuple[str, pa.Table, int]]:
+    """Each language, its entries, and how many were left out since they are there already."""
+    for language, parts in plan.languages.items():
+        read = [_read(part) for part in parts]
+        table = join_metadata(read, language).cast(SCHEMA)
+        yield language, table, sum(map(len, read)) - table.num_rows
+
+
+def _first_occurrences(plan: _Plan) -> np.ndarray:
+    """Of all languages' entries in their order, which are there for the first time: bool[n].
+
+    Entries are told apart by 128 bits of a hash: 16 bytes an entry are held, and as much again
+    while they are sorted.
+    """
+    digests = [
+        np.frombuffer(b"".join(map(_digest, table[ENTRY].to_pylist())), "<u8").reshape(-1, 2)
+        for _, table, _ in _merged(plan)
+    ]
+    low, high = np.concatenate(digests).T
+    order = np.lexsort((low, high))  # stable: of equal ones the first stays first
+    same = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
+    keep = np.ones(len(order), np.bool_)
+    keep[order[1:][same]] = False
+    return keep
+
+
+def _digest(entry: str) -> bytes:
+    return xxhash.xxh3_128_digest(entry.encode())
+
+
+def _kept(plan: _Plan, keep: np.ndarray, counts: _Counts) -> Iterator[pa.Table]:
+    start = 0
+    for language, table, repeated in _merged(plan):
+        mine = table.filter(pa.array(keep[start : start + table.num_rows]))
+        start += table.num_rows
+        yield counts.add(language, mine, repeated + table.num_rows - mine.num_rows)
