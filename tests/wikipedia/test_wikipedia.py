@@ -21,14 +21,23 @@ from metacurate.wikipedia.dumpfile import Block, Part, read_blocks, read_lines, 
 from metacurate.wikipedia.ngrams import pmi, tokens
 from metacurate.wikipedia.pages import (
     PageError,
+    SiteInfo,
     check_dumps,
     parse_page,
     read_pages,
+    read_site_info,
     split_pages,
 )
-from metacurate.wikipedia.pageviews import ViewRule, is_article_title, read_views, title_of
-from metacurate.wikipedia.wikitext import GAP, plain_text
+from metacurate.wikipedia.pageviews import (
+    NOT_ASKED_FOR,
+    ViewRule,
+    is_article_title,
+    read_views,
+    title_of,
+)
+from metacurate.wikipedia.wikitext import GAP, Wiki, plain_text
 from wikipedia_dumps import SEGMENTS, maker
+from worldwide_texts import dump
 
 MAX_PAGE = 1 << 20
 ARTICLES = maker.make_articles(SEGMENTS, 250, seed=3)
@@ -266,7 +275,7 @@ def test_articles_have_the_words_they_were_made_of() -> None:
         ("a&shy;b c\xadd e&#173;f", "ab cd ef"),
         ("a&zwnj;b c&#x200D;d e\u200cf", "a\u200cb c\u200dd e\u200cf"),
         ("a&lrm;b &#8288;c\ufeffd", "ab cd"),
-        ("a&#8203;b", f"a{GAP}b"),
+        ("a&#8203;b", "a\u200bb"),
         ("i<n and x>y", f"i{GAP}n and x{GAP}y"),
         ("if k <n then\n\nb>c", f"if k {GAP}n then\n\nb{GAP}c"),
         ("a <b then\n\nc> d", f"a {GAP}b then\n\nc{GAP} d"),
@@ -287,6 +296,69 @@ def test_articles_have_the_words_they_were_made_of() -> None:
 )
 def test_markup(wikitext: str, plain: str) -> None:
     assert plain_text(wikitext) == plain
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "plain"),
+    [
+        ("[[文件:a.jpg|thumb|b [[c]] d]]e[[File:b.png]]", "e"),
+        ("甲[[分类:乙]][[ 分类 : 丙|丁]]戊", "甲戊"),
+        ("[[Media_file:x]]a[[media file:y]]b", "ab"),
+        ("[[:分类:乙|丙]]", "丙"),
+        ("[[分类学]]", "分类学"),
+        ("-{zh-hans:计算机;zh-hant:電腦;}-的", "计算机的"),
+        ("-{ zh-cn : 软件 ; zh-tw : 軟體 }-", "软件"),
+        ("-{zh;zh-hans|原文}-和-{R|裸}-和-{也}-", "原文和裸和也"),
+        ("甲-{H|zh-hans:乙;zh-hant:丙}--{T|丁}--{-|戊}-己", "甲己"),
+        ("甲-{{乙}}-丙-{丁", f"甲-{GAP}-丙-{{丁"),
+        ("[[a|-{zh-hans:甲;zh-hant:乙}-]]", "甲"),
+    ],
+)
+def test_markup_of_another_wikipedia(wikitext: str, plain: str) -> None:
+    wiki = Wiki(("文件", "分类", "Media file"), variants=True)
+    assert plain_text(wikitext, wiki) == plain
+
+
+def test_variants_are_text_elsewhere() -> None:
+    assert plain_text("a -{b}- c") == "a -{b}- c"
+
+
+def test_long_lines_without_spaces_are_cut_after_a_mark() -> None:
+    text = "甲" * 1500 + "。" + "乙" * 1500 + "[[丙]]"
+    assert plain_text(text) == "甲" * 1500 + "。\n" + "乙" * 1500 + "丙"
+
+
+def test_the_beginning_of_a_dump_names_its_wiki(tmp_path: Path) -> None:
+    path = tmp_path / "zhwiki.xml"
+    path.write_bytes(dump("zhwiki", {"甲": "乙"}, {6: "文件", 14: "分&amp;类", 2: "用户"}))
+    site = check_dumps([str(path)])
+    assert site.database == "zhwiki"
+    assert site.names(6, 14) == ("Category", "文件", "分&类")
+    assert read_site_info(b"<mediawiki><page>") == SiteInfo()
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (ViewRule("zh-yue"), [("甲", 60), ("甲", 70), ("Éclair", 49), ("甲", 155), ("乙", 9)]),
+        (ViewRule("zh-yue", desktop=True), [("甲", 60), ("Éclair", 49), ("甲", 155)]),
+        (ViewRule("zh-yue", min_hourly=50), [("甲", 60), ("甲", 70), ("甲", 150)]),
+        (ViewRule("zh-yue", desktop=True, min_hourly=50), [("甲", 60), ("甲", 150)]),
+    ],
+)
+def test_which_views_count(rule: ViewRule, expected: list[tuple[str, int]]) -> None:
+    lines = [
+        "zh-yue 甲 60 0",
+        "zh-yue.m 甲 70 0",
+        "zh-yue éclair 49 0",
+        "zh 甲 99 0",
+        "zh-yue.wikipedia 甲 1 desktop 155 A50B5X100",
+        "zh-yue.wikipedia 乙 2 mobile-web 9 C9",
+    ]
+    losses: Counter[str] = Counter()
+    assert list(read_views([line.encode() for line in lines], rule, losses)) == expected
+    assert sum(losses.values()) == len(lines) - len(expected)
+    assert set(losses) <= set(NOT_ASKED_FOR)
 
 
 @pytest.mark.parametrize(

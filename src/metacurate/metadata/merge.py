@@ -49,15 +49,14 @@ _NAMED = re.compile(rf"({_CODE.pattern})=(.+)", re.DOTALL)
 class _Part:
     """The entries of one code in one file.
 
-    Of Parquet: ``groups``, the row groups that hold some; ``value``, what stands beside them as
-    their language (``by_column``: it decides which rows are meant).
+    Of Parquet: ``groups``, the row groups that hold some; ``value``, what stands beside them in the
+    column ``lang``.
     """
 
     address: str
     code: str
     groups: tuple[int, ...] | None = None
     value: str | None = None
-    by_column: bool = False
 
 
 @dataclass
@@ -204,19 +203,16 @@ def _parts(path: str, code: str | None, plan: _Plan) -> Iterator[_Part]:
     if groups is None:
         yield _Part(path, code or _code_of_name(path, plan))
         return
-    if code is not None:  # what is said before the file goes for all that is in it
-        yield _Part(path, code, tuple(range(len(groups))))
-        return
     found: dict[str | None, list[int]] = {}
     for number, languages in enumerate(groups):
         for language in languages:
             found.setdefault(language, []).append(number)
     for language, numbers in found.items():
-        if language is None:
-            code = _code_of_name(path, plan)
-        elif (code := plan.code(language)) is None:
+        # What is said before the file goes for all that is in it.
+        own = code or (_code_of_name(path, plan) if language is None else plan.code(language))
+        if own is None:
             raise UserError(f"{path}: {language!r} in the column lang is no code of a language")
-        yield _Part(path, code, tuple(numbers), language, by_column=True)
+        yield _Part(path, own, tuple(numbers), language)
 
 
 def _code_of_name(path: str, plan: _Plan) -> str:
@@ -266,7 +262,7 @@ def _read(part: _Part) -> Metadata:
             table = parquet.read_row_groups(list(part.groups), names)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part.address} is a damaged Parquet file: {error}") from None
-    if part.by_column and "lang" in there:
+    if "lang" in there:
         lang = table["lang"]
         mine = pc.is_null(lang) if part.value is None else pc.equal(lang, part.value)
         table = table.filter(mine)

@@ -80,7 +80,8 @@ _SWITCH = re.compile(
 # Characters that no reader sees and that part no word: the soft hyphen, marks of the direction of
 # writing, the word joiner and the byte order mark. (Joiners of letters are letters' business.)
 _INVISIBLE = re.compile(r"[\xad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-_JOINERS = "\u200c\u200d"
+# Joiners and non-joiners of letters, and the space without width, which parts words.
+_ZERO_WIDTH = "\u200b\u200c\u200d"
 # The language converter's: -{zh-hans:a;zh-hant:b}-, -{flag|a}-. Nothing in it is another's.
 _VARIANTS = re.compile(r"-\{(?!\{)([^{}]*)\}-")
 _VARIANT = re.compile(r"\s*[a-z]{2,3}(?:-[a-z]+)*\s*:([^;]*)")
@@ -253,7 +254,7 @@ def _plain_node(node: Node) -> str:
         return _plain_nodes(node.contents) or "\n"
     if isinstance(node, HTMLEntity):
         character = str(node.normalize())
-        is_text = character.isprintable() or character in f"\xa0{_JOINERS}"
+        is_text = character.isprintable() or character in f"\xa0{_ZERO_WIDTH}"
         return character if is_text or _INVISIBLE.match(character) else GAP
     if isinstance(node, Heading):
         return f"\n{_plain_nodes(node.title).strip()}\n"
