@@ -134,6 +134,7 @@ def language(folder: Path) -> None:
 def metadata(folder: Path) -> None:
     import bz2
 
+    import worldwide_texts
     from wikipedia_dumps import SEGMENTS, maker
 
     articles = maker.make_articles(SEGMENTS[:300], 20, seed=0)
@@ -141,8 +142,14 @@ def metadata(folder: Path) -> None:
     name = "enwiki-20240101-pages-articles-multistream.xml.bz2"
     (folder / name).write_bytes(maker.multistream(maker.dump_pages(articles, []), 10))
     daily = b"\n".join(maker.daily_lines(views)) + b"\n"
-    (folder / "pageviews-20240101-user.bz2").write_bytes(bz2.compress(daily))
+    chinese = [f"zh.wikipedia 条目_{n} {n} desktop {n + 1} A{n + 1}".encode() for n in range(9)]
+    views_of_both = b"\n".join([daily, *chinese, b""])
+    (folder / "pageviews-20240101-user.bz2").write_bytes(bz2.compress(views_of_both))
     write_table(folder / "pool/part.parquet", list(ROWS))
+    pages = {f"条目 {n}": " ".join(worldwide_texts.CHINESE) for n in range(9)}
+    dump = bz2.compress(worldwide_texts.dump("zhwiki", pages))
+    (folder / "zhwiki-20240101-pages-articles-multistream.xml.bz2").write_bytes(dump)
+    (folder / "wn-data-cmn.tab").write_text("# x\tcmn\n1-n\tcmn:lemma\t狗\n", encoding="utf-8")
 
 
 def pools(folder: Path) -> None:
