@@ -356,7 +356,8 @@ def _title_stages(
 ) -> dict[str, Statistics]:
     partitions = config.partitions or 1
     official = config.title_rule == OFFICIAL
-    rule = ViewRule(domain_code(config.wiki), official, config.min_hourly_views or 1)
+    least = config.min_hourly_views or 1
+    rule = ViewRule(domain_code(config.wiki), official, least, capital=not official)
     files = [
         stages.ViewsTask(run.folder, position, part, partitions, rule)
         for position, part in enumerate(map(_whole, views))
@@ -364,7 +365,7 @@ def _title_stages(
     settings = {
         "files": _files(views),
         "wiki": rule.wiki,
-        "desktop": rule.desktop,
+        "title_rule": config.title_rule,
         "min_hourly_views": rule.min_hourly,
         "partitions": partitions,
     }
@@ -578,7 +579,7 @@ def _notes(
     limits = config.limits
     expected = f"{config.wiki}wiki"
     if site.database and site.database != expected:
-        notes.append(f"the dump is of {site.database}, not of {expected} (--wiki {config.wiki})")
+        notes.append(f"the dump is of {site.database}, not of {expected}")
     for source, reasons in dropped.items():
         notes.append(f"dropped of {source}: {in_words(reasons)}")
     tokens = done.get("dump", {}).get("tokens", 0)

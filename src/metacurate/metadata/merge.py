@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from metacurate.arguments import address_of, addresses_of
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.entryfile import SCHEMA, read_about, write_entries
 from metacurate.metadata.store import (
@@ -34,9 +33,17 @@ from metacurate.metadata.store import (
     load_metadata,
     make_metadata,
 )
+from metacurate.runtime.inputs import open_input
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import refuse_overlap
-from metacurate.runtime.storage import Folder, create_file, open_file, resolve, split_address
+from metacurate.runtime.storage import (
+    Folder,
+    as_address,
+    as_addresses,
+    create_file,
+    resolve,
+    split_address,
+)
 from metacurate.texts.languages import OTHER, load_language_map
 from metacurate.wikipedia.wikis import group_of
 
@@ -103,8 +110,8 @@ def merge_metadata(
         UserError: There is no such file, it is damaged, its entries are not valid or its language
             is not known; or the output holds other files or overlaps an input.
     """
-    given = addresses_of("sources", sources)
-    out = address_of("out", out)
+    given = as_addresses(sources, "sources")
+    out = as_address(out, "out")
     if one_list and not out.endswith(PARQUET):
         raise ArgumentError("{out} must name a .parquet file for one list, not {value}", value=out)
     plan = _plan(given, load_language_map(language_map).languages)
@@ -123,7 +130,7 @@ def merge_metadata(
     else:
         folder = Folder(out)
         if folder.list():
-            raise UserError(f"--out {out} holds files already; give a new folder")
+            raise ArgumentError("{out} {value} holds files already: give a new folder", value=out)
         for language, table, repeated in _merged(plan):
             with folder.create(f"{language}{PARQUET}") as file:
                 write_entries(file, [counted.add(language, table, repeated)], plan.about)
@@ -171,7 +178,7 @@ def _plan(given: list[str], known: frozenset[str]) -> _Plan:
 def _address(given: str) -> tuple[str | None, str]:
     """What is said of a file's language, and its address."""
     named = _NAMED.fullmatch(given)
-    return (named[1].replace("-", "_"), named[2]) if named else (None, given)
+    return (named[1].replace("-", "_"), as_address(named[2])) if named else (None, given)
 
 
 def _is_folder(path: str) -> bool:
@@ -228,7 +235,7 @@ def _code_of_name(path: str, plan: _Plan) -> str:
 def _languages_of_groups(path: str, plan: _Plan) -> list[list[str | None]] | None:
     """The values of ``lang`` in each row group, in order; None if the file is no Parquet."""
     try:
-        with open_file(path) as file:
+        with open_input(path, "metadata file") as file:
             if file.read(4) != PARQUET_MAGIC:
                 return None
             file.seek(0)
@@ -238,8 +245,6 @@ def _languages_of_groups(path: str, plan: _Plan) -> list[list[str | None]] | Non
             if "lang" not in parquet.schema_arrow.names:
                 return [[None]] * count
             return [_distinct(parquet.read_row_group(n, ["lang"])["lang"]) for n in range(count)]
-    except FileNotFoundError:
-        raise UserError(f"there is no metadata file {path}") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is a damaged Parquet file: {error}") from None
 
@@ -253,7 +258,7 @@ def _read(part: _Part) -> Metadata:
     if part.groups is None:
         return load_metadata(part.address)
     try:
-        with open_file(part.address) as file:
+        with open_input(part.address, "metadata file") as file:
             parquet = pq.ParquetFile(file)
             there = parquet.schema_arrow.names
             if ENTRY not in there:

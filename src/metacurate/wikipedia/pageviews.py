@@ -33,8 +33,10 @@ _HOUR = re.compile(rb"[A-X](\d{1,15})")
 _NOT_ARTICLE = re.compile(rf"(?:{_NAMESPACES})(?: talk)?:", re.IGNORECASE)
 
 
-def title_of(text: str, wiki: str = "en") -> str:
+def title_of(text: str, wiki: str | None = "en") -> str:
     """A title in the dump's form: underscores as single spaces, trimmed, first letter capital.
+
+    ``wiki`` None: the first letter stays.
 
     The capital is the one that MediaWiki makes: in the case of titles (``ǆ`` becomes ``ǅ``) and of
     the wiki's language; a letter without such a capital that is a single letter (``ß``) stays, as
@@ -43,6 +45,8 @@ def title_of(text: str, wiki: str = "en") -> str:
     title = " ".join(text.replace("_", " ").split())
     if not title.isascii():
         title = _MARKS_OF_DIRECTION.sub("", title).strip()
+    if wiki is None:
+        return title
     first = title[:1]
     capital = _CAPITALS.get(wiki, {}).get(first)
     if capital is None:
@@ -59,11 +63,13 @@ def is_article_title(title: str) -> bool:
 @dataclass(frozen=True)
 class ViewRule:
     """Which views count. ``wiki``: as in page view files (``zh-yue``); ``desktop``: those of the
-    desktop site alone; ``min_hourly``: those of hours in which a title has so many."""
+    desktop site alone; ``min_hourly``: those of hours in which a title has so many; ``capital``:
+    whether a title is taken in the dump's form, not as it was asked for."""
 
     wiki: str = "en"
     desktop: bool = False
     min_hourly: int = 1
+    capital: bool = True
 
 
 def read_views(
@@ -106,7 +112,7 @@ def read_views(
         if fields[1] == b"-":
             losses[Loss.NO_TITLE] += 1
             continue
-        title = _decode(fields[1], rule.wiki)
+        title = _decode(fields[1], rule.wiki if rule.capital else None)
         if title is None:
             losses[Loss.BAD_TITLES] += 1
         else:
@@ -118,7 +124,7 @@ def _hours(counts: bytes) -> list[int]:
     return [int(number) for number in _HOUR.findall(counts)]
 
 
-def _decode(raw: bytes, wiki: str) -> str | None:
+def _decode(raw: bytes, wiki: str | None) -> str | None:
     try:
         title = title_of(unquote_to_bytes(raw).decode(), wiki)
     except UnicodeDecodeError:

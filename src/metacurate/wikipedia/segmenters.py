@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.plugins import load_plugin
 from metacurate.wikipedia.wikis import domain_code, has_spaces
 
@@ -57,7 +57,7 @@ class _Icu:
     """ICU: dictionaries of Chinese, Japanese, Thai, Lao, Khmer, Burmese; Tibetan by syllables."""
 
     def __init__(self, wiki: str) -> None:
-        breakers = _import("icu4py.breakers", "icu4py")
+        breakers = _import(ICU, "icu4py.breakers", "icu4py")
         self._breaker = breakers.WordBreaker
         self._locale = domain_code(wiki)
         icu = importlib.import_module("icu4py._version").icu_version
@@ -71,8 +71,8 @@ class _Mecab:
     """MeCab with the dictionary of IPA: Japanese."""
 
     def __init__(self, wiki: str) -> None:
-        dictionary = _import("ipadic", "mecab-python3 ipadic")
-        mecab = _import("MeCab", "mecab-python3 ipadic")
+        dictionary = _import("mecab", "ipadic", "mecab-python3 ipadic")
+        mecab = _import("mecab", "MeCab", "mecab-python3 ipadic")
         self._tagger = mecab.Tagger(f"-Owakati {dictionary.MECAB_ARGS}")
         self.version = _versions("mecab-python3", "ipadic")
 
@@ -84,7 +84,7 @@ class _Jieba:
     """jieba: Chinese."""
 
     def __init__(self, wiki: str) -> None:
-        jieba = _import("jieba", "jieba")
+        jieba = _import("jieba", "jieba", "jieba")
         jieba.setLogLevel(logging.WARNING)
         self._tokenizer = jieba.Tokenizer()
         # It would read and trust a cache in the folder of temporary files, which all may write to.
@@ -101,7 +101,7 @@ class _PyThaiNlp:
     """PyThaiNLP's dictionary of Thai, by the algorithm whose time is bounded."""
 
     def __init__(self, wiki: str) -> None:
-        self._words = _import("pythainlp.tokenize", "pythainlp").word_tokenize
+        self._words = _import("pythainlp", "pythainlp.tokenize", "pythainlp").word_tokenize
         self.version = _versions("pythainlp")
 
     def segment(self, text: str) -> list[str]:
@@ -112,7 +112,7 @@ class _LaoNlp:
     """LaoNLP: Lao."""
 
     def __init__(self, wiki: str) -> None:
-        self._words = _import("laonlp.tokenize", "laonlp").word_tokenize
+        self._words = _import("laonlp", "laonlp.tokenize", "laonlp").word_tokenize
         self.version = _versions("laonlp")
 
     def segment(self, text: str) -> list[str]:
@@ -123,7 +123,7 @@ class _KhmerNltk:
     """khmer-nltk: Khmer."""
 
     def __init__(self, wiki: str) -> None:
-        self._words = _import("khmernltk", "khmer-nltk").word_tokenize
+        self._words = _import("khmer-nltk", "khmernltk", "khmer-nltk").word_tokenize
         self.version = _versions("khmer-nltk")
 
     def segment(self, text: str) -> list[str]:
@@ -140,14 +140,16 @@ _FACTORIES: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _import(module: str, packages: str) -> Any:
+def _import(name: str, module: str, packages: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
         several = "packages" if " " in packages else "package"
-        raise UserError(
-            f"the segmenter needs the {several} {packages}: pip install {packages} "
-            "(or another --segmenter)"
+        raise ArgumentError(
+            "{segmenter} {name} needs the {several} {packages}: pip install {packages}",
+            name=name,
+            several=several,
+            packages=packages,
         ) from None
 
 
