@@ -214,6 +214,8 @@ def _parts(path: str, code: str | None, plan: _Plan) -> Iterator[_Part]:
     for number, languages in enumerate(groups):
         for language in languages:
             found.setdefault(language, []).append(number)
+    if not found:
+        raise UserError(f"{path} has no entries")
     for language, numbers in found.items():
         # What is said before the file goes for all that is in it.
         own = code or (_code_of_name(path, plan) if language is None else plan.code(language))
@@ -286,18 +288,22 @@ def _merged(plan: _Plan) -> Iterator[tuple[str, pa.Table, int]]:
 def _first_occurrences(plan: _Plan) -> np.ndarray:
     """Of all languages' entries in their order, which are there for the first time: bool[n].
 
-    Entries are told apart by 128 bits of a hash: 16 bytes an entry are held, and as much again
-    while they are sorted.
+    Entries are told apart by 128 bits of a hash, of which 17 bytes an entry are held.
     """
     digests = [
         np.frombuffer(b"".join(map(_digest, table[ENTRY].to_pylist())), "<u8").reshape(-1, 2)
         for _, table, _ in _merged(plan)
     ]
-    low, high = np.concatenate(digests).T
-    order = np.lexsort((low, high))  # stable: of equal ones the first stays first
-    same = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
-    keep = np.ones(len(order), np.bool_)
-    keep[order[1:][same]] = False
+    first_bytes = [(digest[:, 1] >> np.uint64(56)).astype(np.uint8) for digest in digests]
+    starts = np.cumsum([0, *map(len, digests)])
+    keep = np.ones(starts[-1], np.bool_)
+    for byte in range(256):  # equal ones are in the same part, and a part is quickly sorted
+        rows = [np.flatnonzero(first == byte) for first in first_bytes]
+        part = np.concatenate([d[mine] for d, mine in zip(digests, rows, strict=True)])
+        places = np.concatenate([s + mine for s, mine in zip(starts, rows, strict=False)])
+        order = np.lexsort((part[:, 0], part[:, 1]))  # stable: of equal ones the first stays first
+        part = part[order]
+        keep[places[order[1:][(part[1:] == part[:-1]).all(axis=1)]]] = False
     return keep
 
 
