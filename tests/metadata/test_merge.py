@@ -215,9 +215,11 @@ def test_bad_outputs_and_languages_are_one_line(tmp_path: Path) -> None:
         mc.merge_metadata(write(tmp_path / "empty", {}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"is a folder: its files' names say"):
         mc.merge_metadata(f"en={folder}", tmp_path / "x.parquet")
-    pq.write_table(pa.table({"entry": pa.array([], pa.string())}), tmp_path / "th.parquet")
-    with pytest.raises(UserError, match="has no entries"):
-        mc.merge_metadata(tmp_path / "th.parquet", tmp_path / "x.parquet", one_list=True)
+    for columns in (["entry"], ["entry", "lang"]):
+        empty = pa.schema([(name, pa.string()) for name in columns]).empty_table()
+        pq.write_table(empty, tmp_path / "th.parquet")
+        with pytest.raises(UserError, match=r"has no entries|has 0 entries"):
+            mc.merge_metadata(tmp_path / "th.parquet", tmp_path / "x.parquet", one_list=True)
     pq.write_table(pa.table({"entry": ["a"], "lang": ["../etc"]}), tmp_path / "y.parquet")
     with pytest.raises(UserError, match=r"'\.\./etc' in the column lang is no code of a language"):
         mc.merge_metadata(tmp_path / "y.parquet", tmp_path / "out")
