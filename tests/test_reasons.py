@@ -16,12 +16,12 @@ from metacurate.dedup import reasons as dedup
 from metacurate.evaluation import reasons as evaluation
 from metacurate.formats import reasons as pool
 from metacurate.images import reasons as images
-from metacurate.metadata import reasons as metadata
 from metacurate.pages import urls
 from metacurate.runtime.storage import Folder
 from metacurate.texts import rules
 from metacurate.training import reasons as training
 from metacurate.webdataset import reasons as webdataset
+from metacurate.wikipedia import reasons as wikipedia
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -29,7 +29,7 @@ PAGES = {
     "commoncrawl": (commoncrawl, urls, rules),
     "dedup": (dedup,),
     "images": (images,),
-    "metadata": (metadata,),
+    "metadata": (wikipedia,),
     "training": (training, evaluation),
     "webdataset": (webdataset,),
 }

@@ -29,12 +29,12 @@ from metacurate.wikipedia.pages import (
     split_pages,
 )
 from metacurate.wikipedia.pageviews import (
-    NOT_ASKED_FOR,
     ViewRule,
     is_article_title,
     read_views,
     title_of,
 )
+from metacurate.wikipedia.reasons import NOT_ASKED_FOR
 from metacurate.wikipedia.wikitext import GAP, Wiki, plain_text
 from wikipedia_dumps import SEGMENTS, maker
 from worldwide_texts import dump

@@ -47,6 +47,7 @@ from metacurate.wikipedia.dumpfile import Part, split
 from metacurate.wikipedia.ngrams import TOKENS_A_RUN
 from metacurate.wikipedia.pages import SiteInfo, check_dumps
 from metacurate.wikipedia.pageviews import ViewRule
+from metacurate.wikipedia.reasons import NoEntry
 from metacurate.wikipedia.segmenters import (
     NONE,
     load_segmenter,
@@ -469,7 +470,7 @@ def _merged(
             if entry in merged:
                 continue
             if config.max_entries is not None and len(merged) >= config.max_entries:
-                lost["beyond_max_entries"] += 1
+                lost[NoEntry.BEYOND_MAX_ENTRIES] += 1
             else:
                 merged[entry] = (source, score)
         sizes[source] = {

@@ -1,4 +1,4 @@
-"""Why parts of Wikipedia's dumps are not counted: the names under which that is reported."""
+"""Why parts of dumps are not counted, or are no entries: the names under which it is reported."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ class Loss(StrEnum):
     LONG_LINES = "long_lines"
     BAD_TITLES = "bad_titles"
     NO_TITLE = "no_title"
+
+
+class NoEntry(StrEnum):
+    """Of what the sources of metadata offer."""
+
+    EMPTY = "empty"
+    PUNCTUATION = "punctuation"
+    TOO_LONG = "too_long"
+    BEYOND_MAX_ENTRIES = "beyond_max_entries"
 
 
 OTHER_WIKIS, MOBILE, TOO_FEW_AN_HOUR = "other_wikis", "mobile", "too_few_an_hour"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from metacurate.texts.scripts import PUNCTUATION, WIDE_RANGES
+from metacurate.wikipedia.reasons import NoEntry
 from metacurate.wikipedia.segmenters import NONE, load_segmenter
 from metacurate.wikipedia.wikis import has_spaces, has_syllable_marks
 from metacurate.wikipedia.wikitext import GAP
@@ -76,10 +77,10 @@ def is_word(token: str) -> bool:
     )
 
 
-def reason_to_drop(entry: str, longest: int | None = MAX_ENTRY) -> str | None:
-    """Why an entry, stripped at its ends, is none: ``empty``, ``punctuation``, ``too_long``."""
+def reason_to_drop(entry: str, longest: int | None = MAX_ENTRY) -> NoEntry | None:
+    """Why an entry, stripped at its ends, is none; None if it is one."""
     if not entry:
-        return "empty"
+        return NoEntry.EMPTY
     if PUNCTUATION.issuperset(entry):
-        return "punctuation"
-    return "too_long" if longest is not None and len(entry) > longest else None
+        return NoEntry.PUNCTUATION
+    return NoEntry.TOO_LONG if longest is not None and len(entry) > longest else None
