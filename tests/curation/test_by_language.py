@@ -525,9 +525,12 @@ def test_groups_of_languages_are_joined(tmp_path: Path) -> None:
     for name, entries in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(entries))
     (tmp_path / "README.md").write_text("not metadata")
+    save_parquet(make_metadata(["猫", "狗"], score=[2, 1]), tmp_path / "zh.parquet")
     found = load_metadata(tmp_path)
     assert found.languages == ("be", "zh")
     assert found.entries.to_pylist() == ["кот", "猫", "狗", "貓"]
+    assert found.score is not None
+    assert found.score.to_pylist() == [None, 2, 1, None]
 
 
 def small(folder: Path, table: dict[str, list[Any]]) -> Path:

@@ -60,7 +60,9 @@ def needs_of(metadata: Metadata) -> Needs:
 
 def rule_for(metadata: Metadata, rule: str | None) -> str:
     """The rule that is asked for; if none is, ``worldwide`` for several languages, else ``v1``."""
-    return check_rule(rule or (WORLDWIDE if metadata.languages else V1))
+    if rule is None:
+        return WORLDWIDE if metadata.languages else V1
+    return check_rule(rule)
 
 
 def match(

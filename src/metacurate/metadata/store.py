@@ -411,14 +411,18 @@ def language_files(source: str) -> dict[str, list[str]]:
     """The addresses of a folder's files by language group, all in order of their names.
 
     A file's language is its name up to the first ``.``, its group the code up to the first ``_``
-    (Wikipedia's ``zh_yue`` and ``zh_classical`` are of ``zh``). UserError if there are none.
+    (Wikipedia's ``zh_yue`` and ``zh_classical`` are of ``zh``). Of a language's files in several
+    forms the Parquet file counts: it knows most. UserError if there are none.
     """
     folder = Folder(source)
-    groups: dict[str, list[str]] = {}
+    by_stem: dict[str, str] = {}
     for name in folder.list():
         stem, _, suffix = name.partition(".")
         if suffix in LANGUAGE_SUFFIXES and stem:
-            groups.setdefault(stem.partition("_")[0], []).append(folder.address(name))
+            by_stem[stem] = name  # "parquet" comes last
+    groups: dict[str, list[str]] = {}
+    for stem, name in by_stem.items():
+        groups.setdefault(stem.partition("_")[0], []).append(folder.address(name))
     if not groups:
         raise UserError(
             f"the folder {source} has no file of a language's metadata (such as en.json, "
