@@ -25,11 +25,12 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.entryfile import SCHEMA, read_about, write_entries
 from metacurate.metadata.store import (
     ENTRY,
-    LANGUAGE_SUFFIXES,
     OPTIONAL_COLUMNS,
     PARQUET_MAGIC,
     Metadata,
+    is_folder,
     join_metadata,
+    language_files,
     load_metadata,
     make_metadata,
 )
@@ -41,7 +42,6 @@ from metacurate.runtime.storage import (
     as_address,
     as_addresses,
     create_file,
-    resolve,
     split_address,
 )
 from metacurate.texts.languages import OTHER, load_language_map
@@ -164,10 +164,10 @@ def _plan(given: list[str], known: frozenset[str]) -> _Plan:
     plan = _Plan(known)
     for address in given:
         code, path = _address(address)
-        folder = _is_folder(path)
+        folder = is_folder(path)
         if folder and code is not None:
             raise UserError(f"{path} is a folder: its files' names say their languages")
-        for file in _files_of(path) if folder else [path]:
+        for file in language_files(path).values() if folder else [path]:
             for part in _parts(file, code, plan):
                 group = group_of(part.code)
                 plan.languages.setdefault(group if group in known else OTHER, []).append(part)
@@ -179,29 +179,6 @@ def _address(given: str) -> tuple[str | None, str]:
     """What is said of a file's language, and its address."""
     named = _NAMED.fullmatch(given)
     return (named[1].replace("-", "_"), as_address(named[2])) if named else (None, given)
-
-
-def _is_folder(path: str) -> bool:
-    filesystem, inner = resolve(path)
-    try:
-        return bool(filesystem.isdir(inner))
-    except (OSError, ValueError, ImportError):
-        return False  # reading it as a file says what is wrong
-
-
-def _files_of(path: str) -> list[str]:
-    """The files of a folder's languages in the order of their codes, Parquet before JSON."""
-    folder = Folder(path)
-    by_stem: dict[str, str] = {}
-    for name in folder.list():
-        stem, _, suffix = name.partition(".")
-        if suffix in LANGUAGE_SUFFIXES and stem and (suffix == "parquet" or stem not in by_stem):
-            by_stem[stem] = name
-    if not by_stem:
-        raise UserError(
-            f"the folder {path} has no file of a language's metadata (such as en.json, zh.parquet)"
-        )
-    return [folder.address(by_stem[stem]) for stem in sorted(by_stem)]
 
 
 def _parts(path: str, code: str | None, plan: _Plan) -> Iterator[_Part]:

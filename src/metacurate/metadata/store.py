@@ -33,6 +33,7 @@ from metacurate.metadata import wordnet
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder, as_address, create_file, open_file, resolve
 from metacurate.texts.languages import OTHER
+from metacurate.wikipedia.wikis import group_of
 
 BUILT_IN = "wordnet"
 MAX_ENTRIES = 2**32 - 1  # ids are uint32
@@ -368,10 +369,11 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
     source = as_address(source, "source")
     if source == BUILT_IN:
         return make_metadata(wordnet.shipped_entries(), origin="the built-in WordNet metadata")
-    return _load_folder(source) if _is_folder(source) else _load_file(source)
+    return _load_folder(source) if is_folder(source) else _load_file(source)
 
 
-def _is_folder(source: str) -> bool:
+def is_folder(source: str) -> bool:
+    """Whether an address is that of a folder."""
     filesystem, path = resolve(source)
     try:
         return bool(filesystem.isdir(path))
@@ -407,33 +409,33 @@ class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object, in its order."""
 
 
-def language_files(source: str) -> dict[str, list[str]]:
-    """The addresses of a folder's files by language group, all in order of their names.
+def language_files(source: str) -> dict[str, str]:
+    """The addresses of a folder's files by their languages' codes, in the order of these.
 
-    A file's language is its name up to the first ``.``, its group the code up to the first ``_``
-    (Wikipedia's ``zh_yue`` and ``zh_classical`` are of ``zh``). Of a language's files in several
-    forms the Parquet file counts: it knows most. UserError if there are none.
+    A file's code is its name up to the first ``.``. Of several forms of one the Parquet file
+    counts: it knows most. UserError if there are none.
     """
     folder = Folder(source)
-    by_stem: dict[str, str] = {}
+    found: dict[str, str] = {}
     for name in folder.list():
-        stem, _, suffix = name.partition(".")
-        if suffix in LANGUAGE_SUFFIXES and stem:
-            by_stem[stem] = name  # "parquet" comes last
-    groups: dict[str, list[str]] = {}
-    for stem, name in by_stem.items():
-        groups.setdefault(stem.partition("_")[0], []).append(folder.address(name))
-    if not groups:
+        code, _, suffix = name.partition(".")
+        if suffix in LANGUAGE_SUFFIXES and code:
+            found[code] = folder.address(name)  # "parquet" comes last
+    if not found:
         raise UserError(
             f"the folder {source} has no file of a language's metadata (such as en.json, "
             "zh.parquet)"
         )
-    return groups
+    return dict(sorted(found.items()))
 
 
 def _load_folder(source: str) -> Metadata:
+    # Wikipedia's zh_yue and zh_classical are of the group zh.
+    groups: dict[str, list[str]] = {}
+    for code, file in language_files(source).items():
+        groups.setdefault(group_of(code), []).append(file)
     parts: list[pa.Table] = []
-    for language, files in language_files(source).items():
+    for language, files in groups.items():
         parts.append(join_metadata([_load_file(file) for file in files], language))
     table = pa.concat_tables(parts)
     columns = {name: table[name] for name in OPTIONAL_COLUMNS}
