@@ -14,9 +14,9 @@ languages they are those of ``examples/emoji_experiment/make_pool.py``:
   pair's language. 30%: a file name, which matches no metadata. 20%: boilerplate, one of ten
   strings by Zipf's law, of four of the language's 200 most frequent words each (wordfreq).
 
-A language's metadata are its entries in ``examples/worldwide`` and its 1,000 most frequent words;
-``one-list.json`` holds those of all languages, each once. The test set is the art of the vendor
-that the pool does not have, with the classes' names in every language.
+A language's metadata are its entries in ``examples/worldwide`` and its 1,000 most frequent words.
+The test set is the art of the vendor that the pool does not have, with the classes' names in every
+language.
 """
 
 from __future__ import annotations
@@ -111,18 +111,14 @@ def write_pool(
 
 
 def write_metadata(out: Path) -> None:
-    """A file a language, and all in one list."""
-    (out / "metadata").mkdir(parents=True, exist_ok=True)
-    together: dict[str, None] = {}
+    """A file a language."""
+    out.mkdir(parents=True, exist_ok=True)
     for language in LANGUAGES:
         entries = json.loads((METADATA / f"{language}.json").read_text(encoding="utf-8"))
         entries = list(dict.fromkeys([*entries, *wordfreq.top_n_list(language, FREQUENT)]))
-        together |= dict.fromkeys(entries)
-        path = out / "metadata" / f"{language}.json"
+        path = out / f"{language}.json"
         path.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
-    path = out / "one-list.json"
-    path.write_text(json.dumps(list(together), ensure_ascii=False), encoding="utf-8")
-    print(f"{path}: {len(together):,} entries")
+    print(f"{out}: {len(LANGUAGES)} languages")
 
 
 def write_test(
@@ -143,7 +139,7 @@ def write_test(
 
 
 def main() -> None:
-    """Write OUT/pool, OUT/metadata, OUT/one-list.json and OUT/test."""
+    """Write OUT/pool, OUT/metadata and OUT/test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", type=int, default=30_000)
@@ -161,7 +157,7 @@ def main() -> None:
     chosen = sorted(emoji for emoji, row in test.items() if row["group"] in GROUPS)
     concepts = generator.permutation(chosen).tolist()
     write_pool(options.out / "pool", art, texts, concepts, options.pairs, generator)
-    write_metadata(options.out)
+    write_metadata(options.out / "metadata")
     write_test(options.out / "test", test, texts, concepts)
 
 
