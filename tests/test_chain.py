@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
@@ -19,6 +23,7 @@ from metacurate.errors import UserError
 from metacurate.experiment.config import Arm, ExperimentConfig, load_experiment_config
 from metacurate.experiment.results import mean_interval
 from metacurate.experiment.run import experiment
+from metacurate.pipeline import curate
 from metacurate.training.config import from_table
 from training_pools import SHAPES, WORDS, picture, write_pool
 
@@ -171,6 +176,72 @@ def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
     assert "chance 6.25%" in table
 
 
+def test_arms_of_several_languages(place, tmp_path):
+    """Each arm trains on what its own curation keeps; class names count in each language."""
+    rows = pq.read_table(place / "pool").to_pylist()[:400]
+    for lang, mark, part in (("en", "", rows[::2]), ("de", "x", rows[1::2])):
+        (tmp_path / "pool").mkdir(exist_ok=True)
+        of_lang = [
+            {"url": row["url"], "image": row["image"], "lang": lang,
+             "text": " ".join(mark + word for word in row["texts"][0].split(" "))}
+            for row in part
+        ]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(of_lang), tmp_path / "pool" / f"{lang}.parquet")
+        (tmp_path / "metadata").mkdir(exist_ok=True)
+        entries = [mark + word for word in (*WORDS, *SHAPES)]
+        (tmp_path / "metadata" / f"{lang}.json").write_text(json.dumps(entries))
+    merged = [*WORDS, *SHAPES, *(f"x{word}" for word in (*WORDS, *SHAPES))]
+    (tmp_path / "merged.json").write_text(json.dumps(merged))
+    names = (place / "test" / "classnames.txt").read_text().splitlines()
+    (tmp_path / "same.txt").write_text("\n".join(names))
+    (tmp_path / "moved.txt").write_text("\n".join([*names[1:], names[0]]))
+    for number in range(CLASSES):
+        (tmp_path / "test" / f"{number:02d}").mkdir(parents=True)
+        shutil.copy(place / "test" / f"{number:02d}" / "0.png", tmp_path / "test" / f"{number:02d}")
+    pool, folder = tmp_path / "pool", tmp_path / "metadata"
+    arms: dict[str, dict[str, Any]] = {
+        "english": {"paths": str(pool / "en.parquet")},
+        "one-list": {"metadata": str(tmp_path / "merged.json"), "rule": "worldwide"},
+        "same": {"p_rule": "same"},
+        "german": {"reference": "de", "online": True, "scale": 1.6},
+    }
+    config = from_table(
+        ExperimentConfig,
+        {
+            "compare_to": "english", "seeds": [3],
+            "pool": {"paths": str(pool), "metadata": str(folder)},
+            "model": tomllib.loads(MODEL)["model"], "optimizer": {"warmup_steps": 1},
+            "train": {"seen_pairs": 64, "global_batch": 32, "threads": 1},
+            "evaluation": {
+                "data": str(tmp_path / "test"),
+                "class_names": str(tmp_path / "same.txt"),
+                "languages": {n: str(tmp_path / f"{n}.txt") for n in ("same", "moved")},
+            },
+            "arms": [{"name": n, "kind": "balanced", "t": 12, **arms[n]} for n in arms],
+        },
+        "test",
+    )  # fmt: skip
+    found = experiment(config, str(tmp_path / "out"))["arms"]
+    for name, own in arms.items():
+        of = {"paths": str(pool), "metadata": str(folder), **own}
+        card = curate(
+            of["paths"], of["metadata"], str(tmp_path / "alone" / name), t=12, seed=3, workers=1,
+            rule=of.get("rule"), p_rule=of.get("p_rule"), reference=of.get("reference", "en"),
+            report=False,
+        )  # fmt: skip
+        assert found[name]["pairs"] == [card["kept"]["pairs"]]
+        scores = {metric: score["mean"] for metric, score in found[name]["scores"].items()}
+        assert scores["same top1"] == scores["top1"]
+        both = (scores["same top5"] + scores["moved top5"]) / 2
+        assert scores["languages top5"] == pytest.approx(both)
+    assert len({tuple(arm["pairs"]) for arm in found.values()}) > 2
+    seen = {name: arm["seen_pairs"] for name, arm in found.items()}
+    assert seen == {**dict.fromkeys(arms, 64), "german": 2 * 48}  # 1.6 x 32 pairs, in eighths
+    manifest = (tmp_path / "out/runs/german/seed-3/manifest.json").read_text()
+    assert "curation/arms/german/t-12-seed-3" in manifest  # the thresholds of online balancing
+    assert "| seen pairs |" in (tmp_path / "out" / "results.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
@@ -179,6 +250,11 @@ def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
         ({"name": "a", "kind": "random"}, "random arms need like"),
         ({"name": "../a", "kind": "raw"}, "name may have"),
         ({"name": "a", "kind": "raw", "online": True}, "only balanced arms"),
+        ({"name": "a", "kind": "matched", "p_rule": "same"}, "only balanced arms take p_rule"),
+        ({"name": "a", "kind": "balanced", "t": 1, "p_rule": "best"}, "nearest"),
+        ({"name": "a", "kind": "raw", "rule": "v9"}, "v9"),
+        ({"name": "a", "kind": "raw", "scale": 0}, "scale must be positive"),
+        ({"name": "a", "kind": "random", "like": "b", "metadata": "m"}, "no paths, metadata"),
     ],
 )
 def test_mistakes_in_arms_are_named(arm, message):
@@ -190,7 +266,7 @@ def test_mistakes_in_arms_are_named(arm, message):
     ("old", "new", "message"),
     [
         ("/test", "/no-test", "no folder .*no-test"),
-        ("groups.json", "no.json", "no.json cannot be read"),
+        ("groups.json", "no.json", "there is no file .*no.json"),
         ("width = 64", "width = 65", "cannot be built"),
         ("global_batch = 64", "global_batch = 60", "must divide global_batch"),
         ("/pool", "/no-pool", "no-pool"),
@@ -220,11 +296,26 @@ def test_intervals_over_seeds_are_students():
     assert mean_interval([1.0])["low"] is None
 
 
-SHIPPED = sorted((Path(__file__).parent.parent / "examples" / "emoji_experiment").glob("*.toml"))
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SHIPPED = sorted(EXAMPLES.glob("*_experiment/*.toml"))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_shipped_experiments_are_valid(path):
     config = load_experiment_config(str(path))
-    assert {arm.kind for arm in config.arms} == {"raw", "matched", "random", "balanced"}
+    kinds = {arm.kind for arm in config.arms}
+    one = path.parent.name == "emoji_experiment"
+    assert kinds == ({"raw", "matched", "random", "balanced"} if one else {"balanced"})
+    assert len(config.evaluation.languages) == (0 if one else 5)
     assert len(config.seeds) >= 3
+
+
+def test_texts_of_the_worldwide_experiment():
+    """Each concept has a name of its own in each language, so that class names differ."""
+    rows = pq.read_table(EXAMPLES / "worldwide_experiment" / "texts.parquet").to_pylist()
+    art = pq.read_table(EXAMPLES / "emoji_experiment/art/noto.parquet", columns=["emoji"])
+    for language in ("en", "zh", "es", "ar", "fr", "de", "ja", "ru", "ko", "pt"):
+        of = [row for row in rows if row["lang"] == language]
+        assert [row["emoji"] for row in of] == art["emoji"].to_pylist()
+        assert len({row["name"] for row in of}) == len(of)
+        assert all(row["keywords"] for row in of)

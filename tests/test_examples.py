@@ -1,8 +1,9 @@
-"""The example pool: its schema, its texts, its addresses and its licences."""
+"""The example pools: their schemas, texts, addresses, counts and licences."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ahocorasick
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,12 +27,9 @@ VENDORS = {
 }
 
 
-@pytest.fixture(scope="module")
-def script() -> Any:
-    """The module that made the pool."""
-    spec = importlib.util.spec_from_file_location(
-        "make_emoji_pool", EXAMPLES / "make_emoji_pool.py"
-    )
+def load_script(name: str) -> Any:
+    """The module of a script of the examples."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -38,6 +37,12 @@ def script() -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    """The module that made the pool."""
+    return load_script("make_emoji_pool")
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +156,89 @@ def test_licences_travel_along() -> None:
         assert name.lower() in readme.lower(), name
     assert "UNICODE LICENSE V3" in (POOL / "LICENSE.cldr").read_text(encoding="utf-8")
     assert "MIT License" in (POOL / "LICENSE.emoji-datasource").read_text(encoding="utf-8")
+
+
+WORLDWIDE = EXAMPLES / "worldwide"
+
+
+@pytest.fixture(scope="module")
+def worldwide() -> Any:
+    """The module that made the worldwide example."""
+    return load_script("make_worldwide_pool")
+
+
+@pytest.fixture(scope="module")
+def worldwide_rows(worldwide: Any) -> list[dict[str, Any]]:
+    """All pairs of the worldwide pool."""
+    found: list[dict[str, Any]] = []
+    for vendor in worldwide.VENDORS:
+        table = pq.read_table(WORLDWIDE / "pool" / f"{vendor}.parquet")
+        assert table.schema.equals(worldwide.SCHEMA)
+        found += table.to_pylist()
+    return found
+
+
+def test_worldwide_pool(
+    worldwide: Any, worldwide_rows: list[dict[str, Any]], rows: list[dict[str, Any]]
+) -> None:
+    labels = {*worldwide.LANGUAGES, *worldwide.WITHOUT_METADATA, None}
+    texts = [text for row in worldwide_rows for text in row["texts"]]
+    assert {text["lang"] for text in texts} == labels
+    assert len(worldwide.LANGUAGES) >= 20
+    assert {"en", "zh", "ja", "th", "km", "my", "ko", "ar", "hi", "he"} <= labels
+    assert len(worldwide_rows) == 14_407
+    assert len(texts) == 86_412
+    assert all(text["text"].strip() for text in texts)
+    licences = {row["url"]: row["license"] for row in rows}
+    assert all(row["license"] == licences[row["url"]] for row in worldwide_rows)
+    [dog] = [r for r in worldwide_rows if r["emoji"] == "🐶" and r["vendor"] == "noto"]
+    assert len({text["lang"] for text in dog["texts"]}) == worldwide.LANGUAGES_AN_IMAGE
+
+
+def test_worldwide_metadata(worldwide: Any) -> None:
+    files = {path.stem: path for path in (WORLDWIDE / "metadata").iterdir()}
+    assert set(files) == set(worldwide.LANGUAGES)
+    for language, path in files.items():
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        assert entries[:100] == [str(number) for number in range(100)], language
+        assert len(entries) == len(set(entries)) > 3_000, language
+    size = sum(path.stat().st_size for path in WORLDWIDE.glob("**/*") if path.is_file())
+    assert size < 5 * 2**20
+    assert "UNICODE LICENSE V3" in (WORLDWIDE / "LICENSE.cldr").read_text(encoding="utf-8")
+
+
+# What docs/worldwide.md says of t = 20, by language: matches and the threshold that is nearest.
+DOCUMENTED = {"en": (44_529, 20), "th": (12_006, 8), "ko": (9_565, 4), "lo": (3_874, 3)}
+
+
+def test_worldwide_counts(worldwide_rows: list[dict[str, Any]]) -> None:
+    """Matches by pyahocorasick over entries with their spaces, and thresholds by definition."""
+    wide = re.compile(r"[\u0e00-\u0eff!-/:-@\[-`{-~，。、；：？！“”‘’（）【】《》〈〉「」『』～—]")
+    found: dict[str, list[int]] = {}
+    for language in DOCUMENTED:
+        entries = json.loads((WORLDWIDE / f"metadata/{language}.json").read_text("utf-8"))
+        automaton = ahocorasick.Automaton()
+        for number, entry in enumerate(entries):
+            left, right = ("" if wide.match(entry[place]) else " " for place in (0, -1))
+            automaton.add_word(left + entry + right, number)
+        automaton.make_automaton()
+        counts: Counter[int] = Counter()
+        for row in worldwide_rows:
+            for text in row["texts"]:
+                if text["lang"] == language:
+                    said = re.sub(r"([,.;:?!`])", r" \1 ", f" {text['text'].strip()} ")
+                    counts.update({number for _, number in automaton.iter(said)})
+        found[language] = sorted(counts.values())
+    p = sum(count for count in found["en"] if count < 20) / sum(found["en"])
+    for language, (matches, t) in DOCUMENTED.items():
+        counts_up = np.array(found[language])
+        assert counts_up.sum() == matches
+        if language != "en":
+            shares = counts_up.cumsum() / matches
+            assert counts_up[np.abs(shares - p).argmin()] == t
+
+
+def test_the_worldwide_script_wants_the_pinned_packages(worldwide: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"must hold cldr-annotations-full@48\.2\.0, found: none"):
+        worldwide.main(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

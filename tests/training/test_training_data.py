@@ -24,13 +24,25 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
 from metacurate.errors import UserError
+from metacurate.metadata.store import make_metadata
+from metacurate.pipeline import curate
+from metacurate.pool.schema import TEXTS_TYPE
 from metacurate.training import shards
+from metacurate.training.config import DataSection
 from metacurate.training.images import random_crop
 from metacurate.training.loader import PairLoader, join_states
 from metacurate.training.open_clip_loop import OpenClipBatches
 from metacurate.training.select import AllTexts, Curated, DataConfig, KeptPair, Online, PairSource
 from metacurate.training.shards import ShardsConfig
-from training_pools import add_member, curated, kept_pairs, write_pool, write_tars
+from training_pools import (
+    SHAPES,
+    WORDS,
+    add_member,
+    curated,
+    kept_pairs,
+    write_pool,
+    write_tars,
+)
 
 PAIRS = 400
 T = 30.0
@@ -81,6 +93,37 @@ def test_epoch_0_online_is_the_offline_subset_from_parquet_and_from_tars(runs):
         assert all(p.text in expected[p.uid] for p in pairs)
     offline = epoch_pairs(PairSource(config(runs["balanced"], Curated())), 0)
     assert Counter((p.uid, p.text) for p in offline) == Counter((p.uid, p.text) for p in pairs)
+
+
+@pytest.mark.parametrize("choose_text", ["any", "one"])
+def test_epoch_0_online_is_the_offline_subset_of_a_run_by_language(runs, tmp_path, choose_text):
+    langs = ("en", "de", None)
+    for shard in sorted(runs["pool"].glob("*.parquet")):
+        table = pq.read_table(shard)
+        texts = [
+            [{"source": "alt", "text": text, "lang": langs[i % 3]} for i, text in enumerate(of)]
+            for of in table["texts"].to_pylist()
+        ]
+        table = table.set_column(1, "texts", pa.array(texts, TEXTS_TYPE))
+        (tmp_path / "pool").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / "pool" / shard.name)
+    entries = [*WORDS, *SHAPES]
+    metadata = make_metadata(entries * 2, lang=["en"] * len(entries) + ["de"] * len(entries))
+    for name, more in (("matched", {"t": math.inf}), ("balanced", {"t": T, "t_of": {"de": 3.0}})):
+        curate(
+            str(tmp_path / "pool"), metadata, str(tmp_path / name), workers=1, report=False,
+            choose_text=choose_text, **more,
+        )  # fmt: skip
+    section = DataSection(
+        (str(tmp_path / "matched"),), selection="online", run=str(tmp_path / "balanced")
+    )
+    pairs = epoch_pairs(PairSource(config(tmp_path / "matched", section.load_selection())), 0)
+    kept = epoch_pairs(PairSource(config(tmp_path / "balanced", Curated())), 0)
+    assert 20 < len(kept) < 300
+    assert Counter((p.uid, p.text) for p in pairs) == Counter((p.uid, p.text) for p in kept)
+    # German's own threshold counts: with that of English for both, far more would stay.
+    same = Online(np.load(tmp_path / "matched" / "counts.npy"), T, choose_text)
+    assert len(epoch_pairs(PairSource(config(tmp_path / "matched", same)), 0)) > len(kept) + 10
 
 
 def test_later_epochs_are_fresh_draws_whose_long_run_composition_is_the_offline_probability(runs):

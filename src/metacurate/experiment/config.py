@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+from metacurate.curation.matching.spacing import check_rule
+from metacurate.curation.settings import P_RULES, REFERENCE, SAME, check_choice
 from metacurate.errors import UserError
 from metacurate.runtime.inputs import read_toml
 from metacurate.training.config import OptimizerSection
@@ -14,13 +17,25 @@ KINDS = ("raw", "matched", "random", "balanced")
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to choose pairs; ``t`` for balanced arms, ``like`` (another arm) for random ones."""
+    """A way to choose pairs; ``t`` for balanced arms, ``like`` (another arm) for random ones.
+
+    ``paths`` and ``metadata``: instead of the pool's; ``rule``, ``p_rule``, ``reference``: as of
+    curation. ``scale``: seen pairs and global batch are so many times as large as those of
+    ``[train]``, with as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for data that more
+    languages make larger); the batch is rounded to a multiple of the streams.
+    """
 
     name: str
     kind: str
     t: float | None = None
     online: bool = False
     like: str | None = None
+    paths: tuple[str, ...] = ()
+    metadata: str | None = None
+    rule: str | None = None
+    p_rule: str | None = None
+    reference: str = REFERENCE
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -33,6 +48,19 @@ class Arm:
             raise UserError(f"an arm's name may have letters, digits, . _ and -: {self.name!r}")
         if self.online and self.kind != "balanced":
             raise UserError(f"arm {self.name!r}: only balanced arms can be online")
+        if (self.p_rule, self.reference) != (None, REFERENCE) and self.kind != "balanced":
+            raise UserError(f"arm {self.name!r}: only balanced arms take p_rule and reference")
+        if self.like is not None and (self.paths or self.metadata or self.rule):
+            raise UserError(
+                f"arm {self.name!r}: a random arm has the pairs of the arm that it is like, and no "
+                "paths, metadata or rule of its own"
+            )
+        if self.rule is not None:
+            check_rule(self.rule)
+        if self.p_rule is not None:
+            check_choice("p_rule", self.p_rule, (*P_RULES, SAME))
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
 
 
 @dataclass(frozen=True)
@@ -60,18 +88,29 @@ class PoolSection:
     url_col: str | None = None
     key_col: str | None = None
     text_cols: tuple[str, ...] = ()
+    lang_col: str | None = None
     image_col: str | None = None
     image_root: str | None = None
 
 
 @dataclass(frozen=True)
 class EvaluationSection:
-    """``[evaluation]``: a data set for zero-shot classification, as for ``metacurate eval``."""
+    """``[evaluation]``: a data set for zero-shot classification, as for ``metacurate eval``.
+
+    ``languages``: files of the same classes' names in other languages, by language; each is
+    evaluated too, with the same templates.
+    """
 
     data: str
     class_names: str | None = None
     templates: str | None = None
     groups: str | None = None
+    languages: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for language, names in self.languages.items():
+            if not isinstance(names, str):
+                raise UserError(f"languages: {language} must be a file of class names")
 
 
 @dataclass(frozen=True)

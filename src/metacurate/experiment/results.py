@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
@@ -18,6 +18,8 @@ STUDENT_95 = (
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
 )  # fmt: skip
 NORMAL_95 = 1.960
+DIFFERENCES = ("top1", "languages top1")
+PLOTS_A_ROW = 4
 
 
 class RunResult(TypedDict):
@@ -42,12 +44,19 @@ class Score(TypedDict):
 
 
 class ArmResult(TypedDict):
-    """``kind``, ``t``, ``online``, ``like``: as configured; ``difference``: paired by seed."""
+    """The arm's settings; ``seen_pairs`` of each run; ``difference``: paired by seed."""
 
+    seen_pairs: int
     kind: str
     t: NotRequired[float]
-    online: bool
+    online: NotRequired[bool]
     like: NotRequired[str]
+    paths: NotRequired[list[str]]
+    metadata: NotRequired[str]
+    rule: NotRequired[str]
+    p_rule: NotRequired[str]
+    reference: NotRequired[str]
+    scale: NotRequired[float]
     pairs: list[int]
     loss: list[float]
     scores: dict[str, Score]
@@ -58,7 +67,6 @@ class Results(TypedDict):
     """An experiment's results: by arm, beside what all runs share."""
 
     seeds: list[int]
-    seen_pairs: int
     chance: float
     compare_to: str
     arms: dict[str, ArmResult]
@@ -83,10 +91,12 @@ def summarise(config: ExperimentConfig, runs: Sequence[RunResult]) -> Results:
             )
             for metric in scores
         }
-        arm = asdict(config.arm(name))
-        settings = {k: v for k, v in arm.items() if k != "name" and v is not None}
+        arm = config.arm(name)
+        given = [f.name for f in fields(arm) if getattr(arm, f.name) != f.default]
+        settings = {k: v for k, v in asdict(arm).items() if k in given and k != "name"}
         found = {
             **settings,
+            "seen_pairs": of_arm[0]["seen_pairs"],
             "pairs": [run["pairs"] for run in of_arm],
             "loss": [run["loss"] for run in of_arm],
             "scores": scores,
@@ -95,7 +105,6 @@ def summarise(config: ExperimentConfig, runs: Sequence[RunResult]) -> Results:
         arms[name] = cast(ArmResult, found)
     return {
         "seeds": list(config.seeds),
-        "seen_pairs": runs[0]["seen_pairs"],
         "chance": runs[0]["chance"],
         "compare_to": config.compare_to,
         "arms": arms,
@@ -128,15 +137,19 @@ def table_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     arms = results["arms"]
     metrics = list(next(iter(arms.values()))["scores"])
     shown = [m for m in metrics if m in ("top1", "top5") or m.endswith(" top1")]
-    header = ["arm", "pairs", *(m.replace("_", " ") for m in shown)]
-    header.append(f"top1 minus {results['compare_to']}")
+    compared = [m for m in DIFFERENCES if m in metrics]
+    scaled = len({arm["seen_pairs"] for arm in arms.values()}) > 1
+    header = ["arm", "pairs", *["seen pairs"] * scaled, *(m.replace("_", " ") for m in shown)]
+    header += [f"{m} minus {results['compare_to']}" for m in compared]
     rows = []
     for name, arm in arms.items():
-        pairs = f"{round(sum(arm['pairs']) / len(arm['pairs'])):,}"
+        numbers = [round(sum(arm["pairs"]) / len(arm["pairs"])), *[arm["seen_pairs"]] * scaled]
         scores = [score_text(arm["scores"][m]) for m in shown]
         same = name == results["compare_to"]
-        difference = "" if same else score_text(arm["difference"]["top1"], signed=True)
-        rows.append([name, pairs, *scores, difference])
+        differences = [
+            "" if same else score_text(arm["difference"][m], signed=True) for m in compared
+        ]
+        rows.append([name, *(f"{n:,}" for n in numbers), *scores, *differences])
     return header, rows
 
 
@@ -146,9 +159,10 @@ def markdown(results: Results) -> str:
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     lines += [" | ".join(row) for row in rows]
     table = "\n".join(f"| {line} |" for line in lines)
+    seen = sorted({arm["seen_pairs"] for arm in results["arms"].values()})
     return (
         f"{table}\n\nAccuracies in %, mean over {len(results['seeds'])} seeds ± half of the 95% "
-        f"interval (Student's t); {results['seen_pairs']:,} seen pairs a run; chance "
+        f"interval (Student's t); {' or '.join(f'{n:,}' for n in seen)} seen pairs a run; chance "
         f"{100 * results['chance']:.2f}%. Differences are paired by seed.\n"
     )
 
@@ -164,12 +178,15 @@ def plot(results: Results, folder: Folder) -> None:
     metrics = [m for m in next(iter(arms.values()))["scores"] if m == "top1" or m.endswith(" top1")]
     with mpl.rc_context({"svg.hashsalt": "metacurate", "axes.spines.top": False,
                          "axes.spines.right": False}):  # fmt: skip
+        rows, columns = -(-len(metrics) // PLOTS_A_ROW), min(len(metrics), PLOTS_A_ROW)
         figure, axes = pyplot.subplots(
-            1, len(metrics), figsize=(3.2 * len(metrics), 0.6 + 0.4 * len(arms)), sharey=True,
+            rows, columns, figsize=(3.2 * columns, rows * (0.6 + 0.4 * len(arms))), sharey=True,
             squeeze=False, layout="constrained",
         )  # fmt: skip
+        for axis in axes.flat[len(metrics) :]:
+            axis.set_axis_off()
         names = list(arms)[::-1]
-        for axis, metric in zip(axes[0], metrics, strict=True):
+        for axis, metric in zip(axes.flat, metrics, strict=False):
             for row, name in enumerate(names):
                 score = arms[name]["scores"][metric]
                 if score["low"] is not None and score["high"] is not None:

@@ -2,7 +2,8 @@
 
 An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
 ``random`` (of the matched pairs, at random, as many as another arm has) and ``balanced`` (at a
-threshold t, drawn once or, with ``online``, in every epoch). Every arm is trained once a seed;
+threshold t, drawn once or, with ``online``, in every epoch). An arm may have its own pool, metadata
+and rules, and see more pairs. Every arm is trained once a seed;
 the seed decides the weights at the start, the order of the pairs and the draws of the subset.
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
@@ -15,11 +16,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any, cast
 
 from metacurate.curation.datacard import DataCard
+from metacurate.curation.settings import REFERENCE
 from metacurate.experiment.config import Arm, ExperimentConfig
 from metacurate.experiment.results import Results, RunResult, markdown, plot, summarise
+from metacurate.metadata.store import load_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Stage, Statistics, finished
@@ -110,22 +114,47 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
 
     section, pool = config.evaluation, config.pool
     check(section.data, section.class_names, section.templates, section.groups)
+    for names in section.languages.values():
+        check(section.data, names, section.templates, None)
     register(config.model)
     create_model(config.model, "cpu")
-    find_shards(
-        ShardsConfig(
-            pool.paths, pool.url_col, pool.key_col, pool.text_cols, pool.image_col, pool.image_root
+    for paths in {arm.paths or pool.paths: None for arm in config.arms}:
+        find_shards(
+            ShardsConfig(
+                paths, pool.url_col, pool.key_col, pool.text_cols, pool.image_col, pool.image_root
+            )
         )
-    )
-    train_config(RunTask(config, folder, config.arm(config.compare_to), config.seeds[0]))
+    for metadata in {arm.metadata or pool.metadata: None for arm in config.arms}:
+        load_metadata(metadata)
+    for arm in config.arms:
+        train_config(RunTask(config, folder, arm, config.seeds[0]))
 
 
 Sizes = dict[tuple[str, int], int]
 
 
-def _curation(folder: Folder, t: float, seed: int) -> str:
-    """Where the curation run of a threshold and seed is; without balancing, the seed is nothing."""
-    return folder.address("curation/matched" if math.isinf(t) else f"curation/t-{t:g}-seed-{seed}")
+def _source(config: ExperimentConfig, arm: Arm) -> Arm:
+    """The arm whose pairs an arm has: its own, or those of the arm that it is like."""
+    return arm if arm.like is None else config.arm(arm.like)
+
+
+def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed: int) -> str:
+    """Where the curation run of an arm at a threshold is; without balancing, the seed is nothing.
+
+    Arms of the same pool, metadata and rules share it: that of the first of them.
+    """
+
+    def settings(arm: Arm) -> tuple[Any, ...]:
+        rules = (None, REFERENCE) if math.isinf(t) else (arm.p_rule, arm.reference)
+        return arm.paths, arm.metadata, arm.rule, *rules
+
+    own = settings(_source(config, arm))
+    place = "curation"
+    if own != ((), None, None, None, REFERENCE):
+        first = next(other for other in config.arms if settings(other) == own)
+        place = f"curation/arms/{first.name}"
+    name = "matched" if math.isinf(t) else f"t-{t:g}-seed-{seed}"
+    return folder.address(f"{place}/{name}")
 
 
 def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) -> Sizes:
@@ -133,16 +162,23 @@ def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) 
     pool = config.pool
     sizes: Sizes = {}
 
-    def run(t: float, seed: int) -> DataCard:
+    def run(arm: Arm, t: float, seed: int = 0) -> DataCard:
+        of = _source(config, arm)
         return curate(
-            list(pool.paths), pool.metadata, _curation(folder, t, seed), t=t, seed=seed,
-            pool_config=PoolConfig(pool.url_col, pool.key_col, pool.text_cols),
-            workers=workers, show_progress=False,
+            list(of.paths or pool.paths), of.metadata or pool.metadata,
+            _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
+            p_rule=None if math.isinf(t) else of.p_rule,
+            reference=REFERENCE if math.isinf(t) else of.reference,
+            pool_config=PoolConfig(
+                pool.url_col, pool.key_col, pool.text_cols, lang_col=pool.lang_col
+            ),
+            report=False, workers=workers, show_progress=False,
         )  # fmt: skip
 
     with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
-        matched = run(math.inf, 0)
         for arm in config.arms:
+            if arm.online or arm.kind in ("raw", "matched", "random"):
+                matched = run(arm, math.inf)
             for seed in config.seeds:
                 if arm.kind == "raw":
                     sizes[arm.name, seed] = matched["pool"]["pairs"]
@@ -150,28 +186,33 @@ def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) 
                     sizes[arm.name, seed] = matched["kept"]["pairs"]
                 elif arm.kind == "balanced":
                     assert arm.t is not None
-                    sizes[arm.name, seed] = run(arm.t, seed)["kept"]["pairs"]
+                    sizes[arm.name, seed] = run(arm, arm.t, seed)["kept"]["pairs"]
             bar.advance()
     for arm in config.arms:
         if arm.like is not None:
             for seed in config.seeds:
-                sizes[arm.name, seed] = min(sizes[arm.like, seed], matched["kept"]["pairs"])
+                sizes[arm.name, seed] = min(sizes[arm.like, seed], _matched(config, folder, arm))
     return sizes
+
+
+def _matched(config: ExperimentConfig, folder: Folder, arm: Arm) -> int:
+    """How many pairs an arm's curation keeps without balancing."""
+    card = Folder(_curation(config, folder, arm, math.inf, 0)).read_json("datacard.json")
+    return int(card["kept"]["pairs"])
 
 
 def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: Sizes) -> RunTask:
     pairs = sizes[arm.name, seed]
     if arm.kind != "random":
         return RunTask(config, folder, arm, seed, 1.0, pairs)
-    matched = Folder(_curation(folder, math.inf, 0)).read_json("datacard.json")["kept"]["pairs"]
-    return RunTask(config, folder, arm, seed, pairs / matched, pairs)
+    return RunTask(config, folder, arm, seed, pairs / _matched(config, folder, arm), pairs)
 
 
 def train_config(task: RunTask) -> TrainConfig:
     """The training configuration of a run."""
     config, arm, pool = task.config, task.arm, task.config.pool
     data = DataSection(
-        shards=pool.paths,
+        shards=arm.paths or pool.paths,
         selection="all",
         fraction=task.fraction,
         url_col=pool.url_col,
@@ -186,18 +227,23 @@ def train_config(task: RunTask) -> TrainConfig:
     )
     if arm.kind != "raw":
         t = arm.t if arm.t is not None and not arm.online else math.inf
-        curation = Folder(_curation(task.folder, t, task.seed))
+        curation = Folder(_curation(config, task.folder, arm, t, task.seed))
         data = replace(data, shards=(curation.address("curated/*.parquet"),), selection="curated")
         if arm.online:
-            counts = curation.address("counts.npy")
-            data = replace(data, selection="online", counts=counts, t=arm.t)
+            assert arm.t is not None
+            balanced = _curation(config, task.folder, arm, arm.t, task.seed)
+            data = replace(data, selection="online", run=balanced)
     train = config.train
     steps = -(-train.seen_pairs // train.global_batch)
+    seen_pairs, batch = train.seen_pairs, train.global_batch
+    if arm.scale != 1:
+        batch = max(round(batch * arm.scale / train.streams), 1) * train.streams
+        seen_pairs = steps * batch
     return TrainConfig(
         model=config.model,
         data=data,
-        seen_pairs=train.seen_pairs,
-        global_batch=train.global_batch,
+        seen_pairs=seen_pairs,
+        global_batch=batch,
         optimizer=config.optimizer,
         seed=task.seed,
         precision=train.precision,
@@ -223,11 +269,19 @@ def run_arm(task: RunTask) -> dict[str, Any]:
     totals = train(train_config(task), out, show_progress=False)
     if task.config.train.threads is not None:
         torch.set_num_threads(task.config.train.threads)
-    section = task.config.evaluation
-    result = evaluate(
-        load_model(out), section.data, task="classification", class_names=section.class_names,
-        templates=section.templates, groups=section.groups,
-    )  # fmt: skip
+    section, model = task.config.evaluation, load_model(out)
+
+    def evaluated(names: str | None, groups: str | None = None) -> dict[str, Any]:
+        return evaluate(
+            model, section.data, task="classification", class_names=names,
+            templates=section.templates, groups=groups,
+        )  # fmt: skip
+
+    result = evaluated(section.class_names, section.groups)
+    if section.languages:
+        result["languages"] = {
+            language: evaluated(names) for language, names in section.languages.items()
+        }
     Folder(out).write_json(EVALUATION_FILE, result)
     return {
         "arm": task.arm.name,
@@ -241,7 +295,21 @@ def run_arm(task: RunTask) -> dict[str, Any]:
 
 
 def _scores(result: dict[str, Any]) -> dict[str, float]:
-    """The values of an evaluation by name: top1, top5, mean_per_class, and those of groups."""
+    """The values of an evaluation by name: top1, top5, mean_per_class, and those of groups.
+
+    With further languages also those of each (``zh top1``), and their mean (``languages top1``).
+    """
     from metacurate.evaluation.evaluate import estimates
 
-    return {name: float(estimate["value"]) for name, estimate in estimates(result)}
+    def values(of: dict[str, Any]) -> dict[str, float]:
+        return {name: float(estimate["value"]) for name, estimate in estimates(of)}
+
+    found = values({name: value for name, value in result.items() if name != "languages"})
+    by_language = {name: values(of) for name, of in result.get("languages", {}).items()}
+    if by_language:
+        common = set.intersection(*(set(of) for of in by_language.values()))
+        for name in sorted(common):
+            found[f"languages {name}"] = fmean(of[name] for of in by_language.values())
+    for language, of in by_language.items():
+        found |= {f"{language} {name}": value for name, value in of.items()}
+    return found
