@@ -66,14 +66,15 @@ def filtered(folder: Path, out: Path) -> list[str]:
     totals = filter_images(str(folder), str(out), config, engine=ONE)
     keys = []
     for name in list_shards(Folder(str(out))).values():
-        keys += [s.key for s in read_samples((out / name).open("rb"), name, Counter())]
+        keys += [s.key for s in read_samples((out / name).open("rb"), Counter())]
     assert totals["successes"] == len(keys)
     assert totals["images"] == totals["successes"] + sum(totals["dropped"].values())
     return keys
 
 
-def trained(folder: Path) -> dict[str, list[str]]:
+def trained(folder: Path, skipped: Counter[str] | None = None) -> dict[str, list[str]]:
     """The texts of each pair with an image that training reads, by key."""
+    skipped = Counter() if skipped is None else skipped
     pytest.importorskip("torch")
     from metacurate.pool.uid import key_uid
     from metacurate.training.shards import ShardsConfig, find_shards, read_shard
@@ -81,7 +82,7 @@ def trained(folder: Path) -> dict[str, list[str]]:
     config = ShardsConfig((str(folder),))
     found = {}
     for shard in find_shards(config):
-        for batch in read_shard(shard, config, Counter()):
+        for batch in read_shard(shard, config, skipped):
             for i, (start, end) in enumerate(
                 zip(batch.text_offsets, batch.text_offsets[1:], strict=False)
             ):
@@ -90,17 +91,24 @@ def trained(folder: Path) -> dict[str, list[str]]:
                     found[batch.uids[i].tobytes()] = texts
     by_uid = {}
     for name in list_shards(Folder(str(folder))).values():
-        for sample in read_samples((folder / name).open("rb"), name, Counter()):
+        for sample in read_samples((folder / name).open("rb"), Counter()):
             record = sample.record(Counter())
             by_uid[key_uid(str(record.get("uid") or sample.key))] = sample.key
     return {by_uid[uid]: texts for uid, texts in found.items()}
+
+
+def evaluated(folder: Path) -> list[list[str]]:
+    """The captions of each image that evaluation reads."""
+    from metacurate.evaluation.datasets import examples
+
+    return sorted(list(example.texts) for example in examples(str(folder), Counter()))
 
 
 def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
     reshard([str(pool)], str(folder), str(out), engine=ONE)
     keys = []
     for path in sorted(out.glob("*.tar")):
-        keys += [s.key for s in read_samples(path.open("rb"), path.name, Counter())]
+        keys += [s.key for s in read_samples(path.open("rb"), Counter())]
     return keys
 
 
@@ -140,6 +148,27 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, list[str]], dict[str, dict[st
         {"a.tar": tar_of(pair("a")) + b"some more" * 100},
         {"a": ["a dog"]},
         {"skipped_members": {"bytes_after_end": 1}},
+    ),
+    "cut off in the data": (
+        {"a.tar": tar_of([*pair("a"), *pair("b", image=NOISE)])[:9_000],
+         "b.tar": tar_of(pair("c"))},
+        {"a": ["a dog"], "c": ["a dog"]},
+        {"skipped_members": {"tar_truncated": 1}},
+    ),
+    "cut off between members": (
+        {"a.tar": tar_of(pair("a"))[:-10_240 // 4 * 3]},
+        {"a": ["a dog"]},
+        {"skipped_members": {"tar_damaged": 1}},
+    ),
+    "a tar that is none": (
+        {"a.tar": b"<html>not found</html>" * 50, "b.tar": tar_of(pair("b"))},
+        {"b": ["a dog"]},
+        {"skipped_members": {"tar_unreadable": 1}},
+    ),
+    "gzip cut off": (
+        {"a.tar.gz": gzip.compress(tar_of([*pair("a"), *pair("b", image=NOISE)]))[:-2_000]},
+        {"a": ["a dog"]},
+        {"skipped_members": {"tar_truncated": 1}},
     ),
     "zeros after the end": ({"a.tar": tar_of(pair("a")) + bytes(5 << 20)}, {"a": ["a dog"]}, {}),
     "names, gnu": (
@@ -191,6 +220,7 @@ def test_all_commands_see_the_same(name: str, tmp_path: Path) -> None:
         assert totals[field] == counted.get(field, {})
     assert sorted(filtered(folder, tmp_path / "filtered")) == sorted(expected)
     assert trained(folder) == expected
+    assert evaluated(folder) == sorted(expected.values())
     assert sorted(resharded(folder, tmp_path / "pool", tmp_path / "kept")) == sorted(expected)
     # What came out is a folder like it.
     assert sorted(ingested(tmp_path / "kept", tmp_path / "again")[0]) == sorted(expected)
@@ -257,18 +287,51 @@ def test_one_rule_for_texts(
     folder = tmp_path / "tars"
     folder.mkdir()
     (folder / "a.tar").write_bytes(tar_of(files))
-    assert [t.text for t in sample_texts(record, text) if t.text] == expected
+    assert [t.text for t in sample_texts(record, text, Counter()) if t.text] == expected
     wanted = {"k": expected} if expected else {}
     assert ingested(folder, tmp_path / "pool")[0] == wanted
     assert trained(folder) == wanted
 
 
+@pytest.mark.parametrize(
+    ("record", "text", "in_txt", "in_json"),
+    [
+        ({"caption": "a dog"}, "a dog", 0, 0),
+        ({"caption": "a dog"}, "a  dog\n", 0, 0),
+        ({"caption": "a dog"}, "a cat", 0, 1),
+        ({"caption": ["a dog", "a cat", "a cow"]}, "a cat", 0, 2),
+        ({"caption": "a dog", "title": "A Dog", "alt": ""}, None, 0, 1),
+        ({"texts": ["a dog", "a cat"], "caption": "a cat"}, "a dog", 0, 0),
+        ({"texts": ["a dog"], "caption": "a cat"}, "a cow", 1, 1),
+        ({"texts": ["a dog"]}, " ", 0, 0),
+        ({"texts": [], "caption": "a dog"}, None, 0, 0),
+        ({}, None, 0, 0),
+        # Curation has seen all of them.
+        ({"texts": ["a dog"], "text_kept": [True], "caption": "a cat"}, "a cow", 0, 0),
+    ],
+)
+def test_texts_that_are_not_taken_are_counted(
+    record: dict[str, Any], text: str | None, in_txt: int, in_json: int, tmp_path: Path
+) -> None:
+    files = [("k.jpg", JPEG), ("k.json", json.dumps(record).encode())]
+    files += [] if text is None else [("k.txt", text.encode())]
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_of(files))
+    expected = {"other_text_in_txt": in_txt, "other_text_in_json": in_json}
+    expected = {reason: n for reason, n in expected.items() if n}
+    assert ingested(folder, tmp_path / "pool")[1]["problems"] == expected
+    skipped: Counter[str] = Counter()
+    trained(folder, skipped)
+    assert +skipped == expected
+
+
 def test_sources_and_languages_of_texts() -> None:
-    assert [vars(text) for text in sample_texts(V1, None)] == [
+    assert [vars(text) for text in sample_texts(V1, None, Counter())] == [
         {"text": "a dog", "source": "alttext", "lang": None},
         {"text": "the dog", "source": "title", "lang": None},
     ]
-    assert [vars(text) for text in sample_texts(V2, None)] == [
+    assert [vars(text) for text in sample_texts(V2, None, Counter())] == [
         {"text": "a dog", "source": None, "lang": "en"},
         {"text": "ein Hund", "source": None, "lang": "de"},
     ]
@@ -276,12 +339,21 @@ def test_sources_and_languages_of_texts() -> None:
 
 def test_named_fields_come_first() -> None:
     record = {"texts": ["a"], "alt": "b", "tags": ["c", "d"]}
-    assert [t.text for t in sample_texts(record, "e", ("alt", "tags"))] == ["b", "c", "d"]
+    assert [t.text for t in sample_texts(record, "e", Counter(), ("alt", "tags"))] == [
+        "b",
+        "c",
+        "d",
+    ]
 
 
 def test_a_curated_pools_texts_keep_their_places() -> None:
     texts = [{"text": None}, {"text": "a"}, {"text": ""}, {"text": "b"}]
-    assert [t.text for t in sample_texts({"texts": texts}, "x")] == [None, "a", None, "b"]
+    assert [t.text for t in sample_texts({"texts": texts}, "x", Counter())] == [
+        None,
+        "a",
+        None,
+        "b",
+    ]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a/b", "a..b/c", "ab:c", "7:x", "C", "日本:語"])

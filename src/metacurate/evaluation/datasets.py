@@ -239,7 +239,7 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
 
 def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
     with open_input(address) as file:
-        for sample in read_samples(file, address, skipped):
+        for sample in read_samples(file, skipped):
             if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
                 skipped[SkippedExample.MISSING_IMAGE] += 1
                 continue
@@ -249,7 +249,7 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
                 skipped[SkippedExample.BROKEN_LABEL] += 1
                 continue
             text = decode_text(sample.files.get("txt"), skipped)
-            texts = sample_texts(sample.record(skipped), text)
+            texts = sample_texts(sample.record(skipped), text, skipped)
             # A line a caption, in the retrieval sets of CLIP_benchmark.
             lines = [line.strip() for found in texts for line in (found.text or "").splitlines()]
             yield Example(sample.image, label, tuple(line for line in lines if line))
