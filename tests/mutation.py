@@ -65,13 +65,19 @@ def main() -> None:
     parser.add_argument("--tests", nargs="+", required=True, help="files, folders, pytest options")
     parser.add_argument("--sample", type=int, default=0, help="so many places (0: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--also", nargs="*", default=[], help="further modules to import once")
+    parser.add_argument(
+        "--also", nargs="*", default=[],
+        help="further modules to import once: none that imports what is changed",
+    )  # fmt: skip
     options, more = parser.parse_known_args()
     tests = [*options.tests, *more]
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_of_repository(Path(scratch))
         sys.path.insert(0, str(copy / "src"))
         os.environ["PYTHONPATH"] = str(copy / "src")
+        # Bytecode is told from stale one by whole seconds.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
         os.chdir(copy)
         for name in (*PRELOADED, *options.also):
@@ -83,8 +89,9 @@ def main() -> None:
             raise SystemExit("the tests fail without any change")
         changes = list(chosen(copy, options.modules, options.sample, options.seed))
         survived = 0
-        for change in changes:
+        for number, change in enumerate(changes, 1):
             survived += not is_noticed(copy, change, tests, compiled)
+            print(f"{number} of {len(changes)}", file=sys.stderr, flush=True)
         print(f"{' '.join(options.modules)}: {len(changes)} changes, {survived} not noticed")
 
 
@@ -186,7 +193,8 @@ def is_passed(tests: list[str], compiled: str, stale: set[str]) -> bool:
                 os.dup2(nothing.fileno(), 1)
                 os.dup2(nothing.fileno(), 2)
             importlib.invalidate_caches()
-            use_compiled(compiled, stale)
+            if stale:
+                use_compiled(compiled, stale)
             import pytest
 
             code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
@@ -208,11 +216,8 @@ def is_passed(tests: list[str], compiled: str, stale: set[str]) -> bool:
 
 def use_compiled(folder: str, stale: set[str]) -> None:
     """Take compiled code from where the unchanged code's is, but for the stale modules."""
-    sys.dont_write_bytecode = True
     from metacurate.kernels import cache
 
-    if not stale:
-        return
     cache.FOLDER = folder
 
     class FunctionCache(cache._FunctionCache):

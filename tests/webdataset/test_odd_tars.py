@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,7 +24,7 @@ from metacurate.webdataset import headers
 from metacurate.webdataset.facts import read_record, sample_texts
 from metacurate.webdataset.files import open_tar
 from metacurate.webdataset.headers import is_safe_name
-from metacurate.webdataset.ingest import ingest
+from metacurate.webdataset.ingest import SCHEMA, ingest
 from metacurate.webdataset.reshard import reshard
 from metacurate.webdataset.shards import list_shards, read_samples
 
@@ -101,7 +102,7 @@ def evaluated(folder: Path) -> list[list[str]]:
     """The captions of each image that evaluation reads."""
     from metacurate.evaluation.datasets import examples
 
-    return sorted(list(example.texts) for example in examples(str(folder), Counter()))
+    return sorted(list(example.captions) for example in examples(str(folder), Counter()))
 
 
 def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
@@ -110,6 +111,113 @@ def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
     for path in sorted(out.glob("*.tar")):
         keys += [s.key for s in read_samples(path.open("rb"), Counter())]
     return keys
+
+
+DOGS = ["a dog", "the dog", "a hot dog"]
+CATS = {"texts": [{"source": "alt", "text": t, "lang": "en"} for t in ("a cat", "zzz")], "n": 1.5}
+
+
+def write_several_texts(folder: Path) -> None:
+    """Samples with their texts in all places."""
+    folder.mkdir()
+    old = {"texts": DOGS[:2], "text_kept": [True, False], "matched": [[1], [2]]}
+    (folder / "a.tar").write_bytes(
+        tar_of(
+            [
+                *pair("list"), ("list.json", json.dumps({"texts": DOGS, "caption": "x"}).encode()),
+                *pair("txt"),
+                ("facts.jpg", JPEG), ("facts.json", json.dumps(CATS).encode()),
+                ("field.json", b'{"captions": ["a dog", "the dog"]}'), ("field.jpg", JPEG),
+                *pair("old"), ("old.json", json.dumps(old).encode()),
+                *pair("none"),
+            ]
+        )
+    )  # fmt: skip
+
+
+# The flags of a sample's texts as curation leaves them, and the texts that are then to be read.
+KEPT = {
+    "list": ([False, True, True], ["the dog", "a hot dog"]),
+    "txt": ([True], ["a dog"]),
+    "facts": ([True, False], ["a cat"]),
+    "field": ([True, True], ["a dog", "the dog"]),
+    "old": ([True, True], ["a dog", "the dog"]),
+    "none": ([False], None),
+}
+
+
+def curated_by_hand(pool: Path, out: Path) -> None:
+    table = pq.read_table(pool / "pool")
+    flags = pa.array([KEPT[key][0] for key in table["key"].to_pylist()])
+    out.mkdir()
+    pq.write_table(table.append_column("text_kept", flags), out / "part-000000.parquet")
+
+
+def test_after_reshard_training_reads_the_texts_that_curation_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    found, _ = ingested(folder, tmp_path / "pool")
+    assert found["list"] == DOGS
+    curated_by_hand(tmp_path / "pool", tmp_path / "curated")
+    out = tmp_path / "kept"
+    totals = reshard([str(tmp_path / "curated")], str(folder), str(out), engine=ONE)
+    assert totals["dropped"] == {"no_text": 1}
+    assert (totals["samples"], totals["with_other_texts"]) == (5, 3)
+    expected = {key: texts for key, (_, texts) in KEPT.items() if texts}
+    assert trained(out) == expected
+    assert ingested(out, tmp_path / "again")[0] == expected
+    # Loaders that know KEY.txt alone read a kept text, too; all else is what it was.
+    before, after = (
+        {(s.key, ext): data for s in read_samples((at / name).open("rb"), Counter())
+         for ext, data in s.files.items()}
+        for at, name in ((folder, "a.tar"), (out, "00000.tar"))
+    )  # fmt: skip
+    changed = {name for name, data in after.items() if before[name] != data}
+    assert changed == {("list", "json"), ("list", "txt"), ("facts", "json"), ("old", "json")}
+    assert after["list", "txt"] == b"the dog"
+    assert json.loads(after["facts", "json"]) == {"texts": CATS["texts"][:1], "n": 1.5}
+    with tarfile.open(out / "00000.tar") as tar:
+        assert len(tar.getnames()) == len(after)
+
+
+def test_a_sample_that_several_rows_name_keeps_the_texts_of_all(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    ingested(folder, tmp_path / "pool")
+    table = pq.read_table(tmp_path / "pool" / "pool").slice(0, 1)
+    for name, flags in (("one", [True, False, False]), ("two", [False, False, True])):
+        kept = table.append_column("text_kept", pa.array([flags]))
+        pq.write_table(kept, tmp_path / f"{name}.parquet")
+    pools = [str(tmp_path / f"{name}.parquet") for name in ("one", "two")]
+    reshard(pools, str(folder), str(tmp_path / "kept"), engine=ONE)
+    assert trained(tmp_path / "kept") == {"list": ["a dog", "a hot dog"]}
+
+
+def test_flags_that_fit_no_texts_keep_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    ingested(folder, tmp_path / "pool")
+    table = pq.read_table(tmp_path / "pool" / "pool").slice(0, 3)
+    flags = pa.array([[True], None, [True, True]])
+    pq.write_table(table.append_column("text_kept", flags), tmp_path / "c.parquet")
+    totals = reshard([str(tmp_path / "c.parquet")], str(folder), str(tmp_path / "k"), engine=ONE)
+    assert totals["dropped"] == {"broken_text_kept": 2}
+    assert trained(tmp_path / "k") == {"facts": ["a cat", "zzz"]}
+
+
+def test_a_text_from_beside_the_tar_or_from_a_repeat_goes_into_it(tmp_path: Path) -> None:
+    """Rows may have texts that their samples lack: of the Parquet file, or of merged rows."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_of([("k.jpg", JPEG), *pair("m")]))
+    side = {"key": ["k", "m"], "caption": ["a side dog", None]}
+    pq.write_table(pa.table(side), folder / "a.parquet")
+    ingested(folder, tmp_path / "pool")
+    rows = pq.read_table(tmp_path / "pool" / "pool").to_pylist()
+    rows[1]["texts"].append({"source": "alt", "text": "merged", "lang": "en"})
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "c.parquet")
+    reshard([str(tmp_path / "c.parquet")], str(folder), str(tmp_path / "kept"), engine=ONE)
+    assert trained(tmp_path / "kept") == {"k": ["a side dog"], "m": ["a dog", "merged"]}
 
 
 LONG = "folder/" + "k" * 150
@@ -156,7 +264,7 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, list[str]], dict[str, dict[st
         {"skipped_members": {"tar_truncated": 1}},
     ),
     "cut off between members": (
-        {"a.tar": tar_of(pair("a"))[:-10_240 // 4 * 3]},
+        {"a.tar": tar_of(pair("a"))[: headers.padded(len(JPEG)) + 3 * 512]},
         {"a": ["a dog"]},
         {"skipped_members": {"tar_damaged": 1}},
     ),
@@ -220,7 +328,9 @@ def test_all_commands_see_the_same(name: str, tmp_path: Path) -> None:
         assert totals[field] == counted.get(field, {})
     assert sorted(filtered(folder, tmp_path / "filtered")) == sorted(expected)
     assert trained(folder) == expected
-    assert evaluated(folder) == sorted(expected.values())
+    # Evaluation knows no sub-folders but test/.
+    if not any("/" in file for file in tars):
+        assert evaluated(folder) == sorted(expected.values())
     assert sorted(resharded(folder, tmp_path / "pool", tmp_path / "kept")) == sorted(expected)
     # What came out is a folder like it.
     assert sorted(ingested(tmp_path / "kept", tmp_path / "again")[0]) == sorted(expected)

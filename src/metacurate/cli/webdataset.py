@@ -77,6 +77,8 @@ def reshard_command(
 ) -> None:
     """Copy the samples that a curated pool keeps into new WebDataset tars, byte for byte.
 
+    A sample of which curation rejected some texts is written with the others alone.
+
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """
     from metacurate.webdataset.reshard import reshard

@@ -30,6 +30,7 @@ from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
 from metacurate.webdataset.facts import decode_text, sample_texts
+from metacurate.webdataset.files import SUFFIX, stem_of
 from metacurate.webdataset.shards import read_samples
 
 CLASS_NAMES_FILES = ("classnames.txt", "classnames.json")
@@ -163,10 +164,10 @@ def class_folders(data: str) -> list[str]:
 
 def _tars(data: str) -> list[str]:
     def order(address: str) -> tuple[int, str]:
-        stem = _name(address).removesuffix(".tar")
-        return (int(stem) if stem.isdigit() else 2**63, _name(address))
+        stem = stem_of(_name(address))
+        return (int(stem) if stem.isdecimal() else 2**63, _name(address))
 
-    return sorted((f for f in _contents(data)[1] if f.endswith(".tar")), key=order)
+    return sorted((f for f in _contents(data)[1] if SUFFIX.search(f)), key=order)
 
 
 def _tars_of(data: str) -> list[str]:
