@@ -148,9 +148,12 @@ KEPT = {
 
 def curated_by_hand(pool: Path, out: Path) -> None:
     table = pq.read_table(pool / "pool")
-    flags = pa.array([KEPT[key][0] for key in table["key"].to_pylist()])
+    flags = [KEPT[key][0] for key in table["key"].to_pylist()]
+    matched = [[[7] if keep else [] for keep in row] for row in flags]
+    table = table.append_column("text_kept", pa.array(flags))
+    table = table.append_column("matched", pa.array(matched, pa.list_(pa.list_(pa.uint32()))))
     out.mkdir()
-    pq.write_table(table.append_column("text_kept", flags), out / "part-000000.parquet")
+    pq.write_table(table, out / "part-000000.parquet")
 
 
 def test_after_reshard_training_reads_the_texts_that_curation_kept(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_after_reshard_training_reads_the_texts_that_curation_kept(tmp_path: Pat
     out = tmp_path / "kept"
     totals = reshard([str(tmp_path / "curated")], str(folder), str(out), engine=ONE)
     assert totals["dropped"] == {"no_text": 1}
-    assert (totals["samples"], totals["with_other_texts"]) == (5, 3)
+    assert (totals["samples"], totals["with_other_texts"]) == (5, 2)
     expected = {key: texts for key, (_, texts) in KEPT.items() if texts}
     assert trained(out) == expected
     assert ingested(out, tmp_path / "again")[0] == expected
@@ -172,12 +175,40 @@ def test_after_reshard_training_reads_the_texts_that_curation_kept(tmp_path: Pat
          for ext, data in s.files.items()}
         for at, name in ((folder, "a.tar"), (out, "00000.tar"))
     )  # fmt: skip
-    changed = {name for name, data in after.items() if before[name] != data}
-    assert changed == {("list", "json"), ("list", "txt"), ("facts", "json"), ("old", "json")}
     assert after["list", "txt"] == b"the dog"
-    assert json.loads(after["facts", "json"]) == {"texts": CATS["texts"][:1], "n": 1.5}
+    copied = {name for name in after if name[1] != "json"} - {("list", "txt")}
+    assert all(after[name] == before[name] for name in copied)
+    record = json.loads(after["facts", "json"])
+    assert record == {"texts": CATS["texts"][:1], "n": 1.5, "text_kept": [True], "matched": [[7]]}
+    # What curation says of them is there for training, too.
+    assert chosen_texts(out) == sorted(sorted(texts) for texts in expected.values())
     with tarfile.open(out / "00000.tar") as tar:
         assert len(tar.getnames()) == len(after)
+
+
+def chosen_texts(folder: Path) -> list[list[str]]:
+    """The texts that training takes by default, of each pair that it takes."""
+    pytest.importorskip("torch")
+    from metacurate.training.select import Curated, DataConfig, PairSource
+    from metacurate.training.shards import ShardsConfig
+
+    config = DataConfig(ShardsConfig((str(folder),)), Curated(), 1, 8, streams=1)
+    source = PairSource(config)
+    seen: dict[bytes, set[str]] = {}
+    for unit in range(40):
+        for found in source.unit_pairs(unit, Counter()):
+            seen.setdefault(found.uid, set()).add(found.text)
+    return sorted(sorted(texts) for texts in seen.values())
+
+
+def test_samples_of_a_pool_that_is_not_curated_are_copied_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    record = json.dumps({"texts": DOGS, "caption": "x"}).encode()
+    (folder / "a.tar").write_bytes(tar_of([*pair("k"), ("k.json", record), *pair("t")]))
+    ingested(folder, tmp_path / "pool")
+    reshard([str(tmp_path / "pool")], str(folder), str(tmp_path / "out"), engine=ONE)
+    assert (tmp_path / "out" / "00000.tar").read_bytes() == (folder / "a.tar").read_bytes()
 
 
 def test_a_sample_that_several_rows_name_keeps_the_texts_of_all(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def reshard_command(
 ) -> None:
     """Copy the samples that a curated pool keeps into new WebDataset tars, byte for byte.
 
-    A sample of which curation rejected some texts is written with the others alone.
+    Of texts, a sample has just those that curation kept: its JSON is written anew.
 
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """

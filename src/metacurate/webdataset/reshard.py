@@ -4,7 +4,7 @@ Two stages: ``locate`` reads the rows of the curated pool and sorts the places o
 tar; ``copy`` walks through each tar once, in order. Tars are opened by the names found in their
 folder: a name in a row is only ever compared with those.
 
-Only a sample whose texts are not those of its row (``kept_texts``) gets another JSON and text.
+Of texts, a copy has what its row keeps (``kept_texts``): its JSON is written anew for it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from metacurate.webdataset.facts import KEPT_NAME
 from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, Member, key_number, read_member
 from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
-from metacurate.webdataset.kept_texts import Kept, kept_texts, with_texts
+from metacurate.webdataset.kept_texts import MATCHED_NAME, Kept, kept_texts, with_texts
 from metacurate.webdataset.reasons import NotCopied
 
 COPY = Stage("copy", (), files=r"\d{5,}\.tar", format=2)
@@ -186,7 +186,7 @@ def _locate_rows(task: _LocateTask, texts: IO[bytes]) -> Statistics:
     dropped: Counter[str] = Counter()
     rows = located = written = 0
     numbers, places = [], [np.zeros(0, PLACE_DTYPE)]
-    names = (*COLUMNS, TEXTS_NAME, KEPT_NAME)
+    names = (*COLUMNS, TEXTS_NAME, KEPT_NAME, MATCHED_NAME)
     unit = replace(task.unit, columns=task.unit.columns.only(names))
     skipped: Counter[str] = Counter()
     for _, table in read_columns(unit, skipped=skipped):
@@ -300,8 +300,8 @@ def _copy(task: _CopyTask) -> Statistics:
                 for sample in _verified(file, places, dropped):
                     samples += 1
                     files = with_texts(file, sample.key, sample.members, texts.read(sample.texts))
-                    others += any(isinstance(part, bytes) for part in files)
-                    for part in files:
+                    others += files.changed
+                    for part in files.parts:
                         if isinstance(part, bytes):
                             size += target.write(part)
                         else:
