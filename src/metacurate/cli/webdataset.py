@@ -21,7 +21,7 @@ Curated = Annotated[
     list[str],
     typer.Argument(
         metavar="CURATED...",
-        help="Output folders of this program's commands, or files, folders or globs of any pool "
+        help="Output folders of this program's commands, or files, folders or patterns of any pool "
         "format.",
         show_default=False,
     ),

@@ -26,9 +26,9 @@ from metacurate.webdataset.facts import (
     sample_texts,
 )
 from metacurate.webdataset.headers import Member, padded
+from metacurate.webdataset.reasons import NotCopied
 
 MATCHED_NAME = "matched"
-NO_TEXT, BROKEN = "no_text", f"broken_{KEPT_NAME}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Kept:
         return cls(texts, any(row.curated for row in rows), matched if known else None)
 
 
-def kept_texts(rows: pa.RecordBatch) -> Iterator[Kept | str | None]:
+def kept_texts(rows: pa.RecordBatch) -> Iterator[Kept | NotCopied | None]:
     """Of each row what it keeps, or why it is none; None if the pool does not say.
 
     Those of ``texts`` whose ``text_kept`` is true; all of them if there is no such column.
@@ -80,11 +80,11 @@ def kept_texts(rows: pa.RecordBatch) -> Iterator[Kept | str | None]:
         texts = sample_texts({TEXTS_NAME: value.as_py()}, None, Counter(), (TEXTS_NAME,))
         kept = [True] * len(texts) if flags is None else flags[i].as_py()
         if not isinstance(kept, list) or len(kept) != len(texts):
-            yield BROKEN
+            yield NotCopied.BROKEN_TEXT_KEPT
             continue
         chosen = [n for n, keep in enumerate(kept) if keep and texts[n].text]
         if not chosen:
-            yield NO_TEXT
+            yield NotCopied.NO_TEXT
             continue
         matched = None if ids is None else ids[i].as_py()
         if not isinstance(matched, list) or len(matched) != len(texts):

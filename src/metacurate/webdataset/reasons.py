@@ -58,3 +58,5 @@ class NotCopied(StrEnum):
 
     UNKNOWN = "tar_or_members_unknown"
     NOT_AT_ITS_PLACE = "not_at_its_place"
+    NO_TEXT = "no_text"
+    BROKEN_TEXT_KEPT = "broken_text_kept"

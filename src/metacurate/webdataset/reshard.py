@@ -208,7 +208,7 @@ def _locate_rows(task: _LocateTask, texts: IO[bytes]) -> Statistics:
         kept = kept_texts(table.filter(pa.array(usable)))
         sizes = np.zeros(int(np.count_nonzero(usable)), np.int64)
         for i, row in enumerate(kept):
-            if isinstance(row, str):
+            if isinstance(row, NotCopied):
                 dropped[row] += 1
                 sizes[i] = -1
             elif row is not None:
