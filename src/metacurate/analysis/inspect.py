@@ -169,9 +169,10 @@ def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None
     finished_section(run.folder, BALANCE)
     metadata = load_metadata(run.folder.address(METADATA_FILE))
     try:
-        position = entry_id(metadata, name, lang)
+        name.encode()
     except UnicodeEncodeError:  # bytes that are no text in the terminal's encoding
         raise UserError(f"the metadata has no entry {printable(name, 60)!r}") from None
+    position = entry_id(metadata, name, lang)
     counts, thresholds = load_counts(run.folder), run_thresholds(run.folder)
     place = next(i for i, b in enumerate(thresholds.blocks) if b.first <= position < b.stop)
     block, t = thresholds.blocks[place], thresholds.t[place]

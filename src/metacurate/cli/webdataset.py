@@ -80,7 +80,7 @@ def reshard_command(
 ) -> None:
     """Copy the samples that a curated pool keeps into new WebDataset tars, byte for byte.
 
-    Of texts, a sample has just those that curation kept: its JSON is written anew.
+    Of texts, a sample has just those that curation kept: its JSON is rewritten.
 
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """

@@ -4,7 +4,7 @@ Two stages: ``locate`` reads the rows of the curated pool and sorts the places o
 tar; ``copy`` walks through each tar once, in order. Tars are opened by the names found in their
 folder: a name in a row is only ever compared with those.
 
-Of texts, a copy has what its row keeps (``kept_texts``): its JSON is written anew for it.
+Of texts, a copy has what its row keeps (``kept_texts``): its JSON is rewritten for it.
 """
 
 from __future__ import annotations
