@@ -89,4 +89,5 @@ def test_more_pairs_than_matches() -> None:
 def test_plain_values() -> None:
     found = as_json(plan_counts(COUNTS, Sweep(t=(2.0, math.inf))))
     assert [row["t"] for row in found] == [2.0, "inf"]
-    assert found[0] == vars(plan(2.0, *AT[2.0]))
+    expected = vars(plan(2.0, *AT[2.0]))
+    assert found[0] == {name: value for name, value in expected.items() if name != "languages"}
