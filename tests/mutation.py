@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
 import contextlib
 import difflib
 import importlib
 import os
+import py_compile
 import random
 import re
 import shutil
@@ -75,7 +77,6 @@ def main() -> None:
         copy = copy_of_repository(Path(scratch))
         sys.path.insert(0, str(copy / "src"))
         os.environ["PYTHONPATH"] = str(copy / "src")
-        # Bytecode is told from stale one by whole seconds.
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -96,8 +97,16 @@ def main() -> None:
 
 
 def copy_of_repository(folder: Path) -> Path:
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "mutants", "site")
-    return Path(shutil.copytree(REPOSITORY, folder / "repository", ignore=ignored))
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "site")
+    copy = Path(shutil.copytree(REPOSITORY, folder / "repository", ignore=ignored))
+    # Bytecode that holds while its source has this content: times would tell whole seconds only.
+    compileall.compile_dir(
+        copy, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+    )
+    kernels = Path("src/metacurate/kernels/__pycache__")
+    for compiled in (REPOSITORY / kernels).glob("kernels-*"):
+        shutil.copytree(compiled, copy / kernels / compiled.name)
+    return copy
 
 
 def chosen(copy: Path, modules: list[str], sample: int, seed: int) -> Iterator[Change]:
