@@ -228,6 +228,24 @@ def test_plain_counts_are_a_card(tmp_path: Path) -> None:
     assert "parts" not in compare(card, card)
 
 
+@pytest.mark.parametrize(("first", "second"), [(2.0, None), (None, 2.0), (2.0, 2.0)])
+def test_parts_are_compared_if_both_thresholds_are_known(
+    first: float | None, second: float | None
+) -> None:
+    cards = [Card("A", {"cat": 3}, None, first), Card("B", {"cat": 1}, {"cat": 1}, second)]
+    found = compare(*cards)
+    assert ("parts" in found) == (first is not None and second is not None)
+    assert "after" not in found
+    assert "after" in compare(cards[1], cards[1])
+
+
+def test_an_entry_of_which_nothing_was_kept_counts_nothing_after() -> None:
+    card = Card("A", {"cat": 10, "gnu": 2, "yak": 1}, {"cat": 4, "gnu": 2}, 3.0)
+    parts = compare(card, card)["parts"]
+    assert parts["tail_proportion_before"] == [3 / 13, 3 / 13]
+    assert parts["tail_proportion_after"] == [2 / 6, 2 / 6]
+
+
 @pytest.mark.parametrize(
     "content",
     ['{"cat": -1}', '{"cat": 1.5}', '{"cat": true}', '["cat"]', "{", '{"entry_counts": 3}',

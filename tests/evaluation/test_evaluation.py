@@ -259,6 +259,21 @@ def test_the_area_is_the_share_of_pairs_in_order(seed):
     assert estimate.value == pytest.approx(u / positive.sum() / (~positive).sum())
 
 
+def test_the_interval_of_an_area_is_that_of_areas_of_resamples(monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", 60)
+    generator = np.random.default_rng(1)
+    scores, positive = generator.integers(9, size=25) / 8, generator.random(25) < 0.4
+    found = metrics.roc_auc_estimate(scores, positive, seed=3)
+    areas = []
+    generator = np.random.default_rng(3)
+    for _ in range(60):
+        taken = generator.integers(25, size=25)
+        ours, others = scores[taken][positive[taken]], scores[taken][~positive[taken]]
+        areas.append(stats.mannwhitneyu(ours, others).statistic / (ours.size * others.size))
+    low, high = np.quantile(areas, [0.025, 0.975])
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
 def test_a_class_of_several_names_is_the_mean_of_their_prompts(tmp_path):
     """FER2013's "happy, smiling": each name in every template, one normalised mean."""
     folder = write_tar(tmp_path / "d", ["red", "blue", "green"], [0, 0, 1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 
 from metacurate.errors import UserError
@@ -28,6 +30,43 @@ NOT_PUBLIC = [
     "2002:a83f:8110::1",
     "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:a00:1::1",
 ]  # fmt: skip
+
+
+# IANA's IPv4 and IPv6 Special-Purpose Address Registries as of 2026-07-18: all blocks that are not
+# marked "Globally Reachable: True" (those of 6to4 and NAT64 are judged by the address inside).
+NOT_REACHABLE = [
+    "0.0.0.0/8", "0.0.0.0/32", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+    "172.16.0.0/12", "192.0.0.0/24", "192.0.0.0/29", "192.0.0.8/32", "192.0.0.170/32",
+    "192.0.0.171/32", "192.0.2.0/24", "192.88.99.0/24", "192.88.99.2/32", "192.168.0.0/16",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4", "255.255.255.255/32",
+    "::1/128", "::/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001::/32",
+    "2001:2::/48", "2001:10::/28", "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7",
+    "fe80::/10",
+    # Of the registries of multicast, and of IPv6: what is no global unicast.
+    "224.0.0.0/4", "ff00::/8", "fec0::/10", "4000::/3", "e000::/4",
+]  # fmt: skip
+# Those that are, outside of blocks that are not (in these they are refused as well).
+REACHABLE = ["192.31.196.0/24", "192.52.193.0/24", "192.175.48.0/24", "2620:4f:8000::/48"]
+
+
+@pytest.mark.parametrize("block", NOT_REACHABLE)
+def test_blocks_that_the_registries_call_unreachable_are_refused(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    for address in (network[0], network[network.num_addresses // 2], network[-1]):
+        assert not is_allowed(str(address))
+        if address.version == 4:
+            assert not is_allowed(f"::ffff:{address}")
+            assert not is_allowed(str(ipaddress.IPv6Address("64:ff9b::") + int(address)))
+
+
+@pytest.mark.parametrize("block", REACHABLE)
+def test_blocks_that_the_registries_call_reachable_are_allowed(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    assert is_allowed(str(network[0]))
+    assert is_allowed(str(network[-1]))
+    # And nothing is refused beside the blocks.
+    assert is_allowed(str(network[0] - 1))
+    assert is_allowed(str(network[-1] + 1))
 
 
 @pytest.mark.parametrize("address", PUBLIC)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -373,10 +374,10 @@ def test_pools_of_any_format(server: HostileServer, tmp_path: Path, suffix: str)
     assert table.rows == 50
     for first, count in ((0, 50), (45, 5), (0, 3), (2, 1), (20, 25)):
         some = table.read(first, count)
-        assert table.urls(some) == [u for u, _ in rows[first : first + count]]
-        assert table.captions(some) == [t for _, t in rows[first : first + count]]
+        assert some.urls == [u for u, _ in rows[first : first + count]]
+        assert some.captions == [t for _, t in rows[first : first + count]]
     sample = UrlTable.find(str(path), ColumnNames(), sample=5)
-    assert sample.captions(sample.read(0, 5)) == [f"text {n}" for n in (5, 15, 25, 35, 45)]
+    assert sample.read(0, 5).captions == [f"text {n}" for n in (5, 15, 25, 35, 45)]
     totals = download(str(path), str(tmp_path / "out"), replace(CONFIG, sample=3))
     assert totals["successes"] == 3
 
@@ -488,3 +489,51 @@ def test_text_of_any_kind_reaches_the_tar(server: HostileServer, tmp_path: Path)
     assert [s["txt"].decode() for s in samples] == texts
     assert [json.loads(s["json"])["title"] for s in samples] == ["t"] * 4
     assert np.asarray(Image.open(io.BytesIO(samples[0]["jpg"]))).shape == (64, 96, 3)
+
+
+def write_mixed(folder: Path) -> None:
+    """Files that name their columns differently; ``b`` has two texts and a row that is none."""
+    folder.mkdir()
+    table = {
+        "url": [f"http://127.0.0.9/a{n}.jpg" for n in range(4)],
+        "caption": pa.array([b"a0", b"\xff", b"a2", None], pa.binary()),
+        "note": pa.array([b"x", b"\xfe", None, b"\xfd"], pa.binary()).view(pa.string()),
+    }
+    pq.write_table(pa.table(table), folder / "a.parquet", row_group_size=2)
+    rows = [{"image_link": f"http://127.0.0.9/b{n}.jpg", "texts": ["", f"b{n}"]} for n in range(3)]
+    lines = [json.dumps(row) for row in rows]
+    (folder / "b.jsonl").write_text("\n".join([lines[0], "{broken", *lines[1:], "[1]"]) + "\n")
+    (folder / "c.csv").write_text("src,caption\nhttp://127.0.0.9/c0.jpg,c0\n")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_each_file_has_its_own_columns_and_losses_are_told_once(tmp_path: Path, size: int) -> None:
+    write_mixed(tmp_path / "in")
+    table = UrlTable.find(str(tmp_path / "in"), ColumnNames())
+    parts = [table.read(first, min(size, 8 - first)) for first in range(0, 8, size)]
+    names = ["a0", "a1", "a2", "a3", "b0", "b1", "b2", "c0"]
+    urls = [url for part in parts for url in part.urls]
+    assert urls == [f"http://127.0.0.9/{name}.jpg" for name in names]
+    captions = [text for part in parts for text in part.captions]
+    assert captions == ["a0", None, "a2", None, "b0", "b1", "b2", "c0"]
+    lost = sum((part.lost for part in parts), Counter())
+    assert lost == {"undecodable_text": 1, "undecodable_value": 2}
+    assert table.skipped == {"malformed_row": 2}
+    # What is nowhere but in these columns is carried.
+    carried = pa.concat_tables([part.carried for part in parts])
+    assert set(carried.column_names) == {"note", "texts"}
+    assert carried["note"].to_pylist() == ["x", None, None, None, *[None] * 4]
+
+
+def test_what_could_not_be_read_is_in_the_summary_and_the_manifest(tmp_path: Path) -> None:
+    write_mixed(tmp_path / "in")
+    out = tmp_path / "out"
+    config = replace(CONFIG, samples_per_shard=3, workers=1)
+    totals = download(str(tmp_path / "in"), str(out), config)
+    assert totals["status_dict"] == {"blocked_address": 8}
+    expected = {"malformed_row": 2, "undecodable_text": 1, "undecodable_value": 2}
+    assert totals["skipped"] == expected
+    stage = json.loads((out / "manifest.json").read_text())["stages"]["download"]
+    assert stage["totals"]["skipped"] == expected
+    (out / "00001.tar").unlink()
+    assert download(str(tmp_path / "in"), str(out), config) == totals

@@ -256,18 +256,25 @@ def test_missing_scores_do_not_meet_a_rule() -> None:
     assert not rule.holds(None)
 
 
-def test_damaged_tars_are_named(tars: Path, tmp_path: Path) -> None:
-    whole = (tars / "00000.tar").read_bytes()
-    (tars / "00000.tar").write_bytes(whole[: len(whole) // 3])
+def test_of_a_damaged_tar_the_samples_before_the_damage_are_kept(
+    tars: Path, tmp_path: Path
+) -> None:
     config = FilterConfig(("test_image_filters:brightness",))
-    with pytest.raises(UserError, match=r"00000\.tar is damaged"):
-        filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
+    whole = filter_images(str(tars), str(tmp_path / "whole"), config, engine=ENGINE)
+    content = (tars / "00000.tar").read_bytes()
+    (tars / "00000.tar").write_bytes(content[: len(content) // 2])
+    totals = filter_images(str(tars), str(tmp_path / "out"), config, engine=ENGINE)
+    assert totals["skipped_members"] == {"tar_damaged": 1}
+    lost = totals["dropped"]["missing_image"]
+    assert 0 < lost < whole["successes"]
+    assert totals["successes"] == whole["successes"] - lost
+    assert totals["count"] == whole["count"]
 
 
 def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
     write_shards(tmp_path / "in", [[encoded(photo(1)), encoded(photo(2))]])
     with (tmp_path / "in" / "00000.tar").open("rb") as file:
-        samples = list(read_samples(file, "00000.tar", Counter()))
+        samples = list(read_samples(file, Counter()))
     with (tmp_path / "in" / "00000.tar").open("wb") as file:
         tar = TarWriter(file)
         tar.write(samples[0])
@@ -282,7 +289,7 @@ def test_unreadable_images_are_dropped(tmp_path: Path) -> None:
 def test_images_missing_in_the_tar_are_not_called_successes(tars: Path, tmp_path: Path) -> None:
     """A tar of somebody else's: an image left out, and a member that points elsewhere."""
     with (tars / "00000.tar").open("rb") as file:
-        samples = list(read_samples(file, "00000.tar", Counter()))
+        samples = list(read_samples(file, Counter()))
     with (tars / "00000.tar").open("wb") as file:
         tar = TarWriter(file)
         tar.write(samples[0])

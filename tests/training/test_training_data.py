@@ -372,9 +372,9 @@ def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, 
     original = shards.read_samples
     failures = iter([5, 40, 60])
 
-    def flaky(file: Any, name: str, counts: Any) -> Iterator[Any]:
+    def flaky(file: Any, counts: Any) -> Iterator[Any]:
         limit = next(failures, None)
-        for number, sample in enumerate(original(file, name, counts)):
+        for number, sample in enumerate(original(file, counts)):
             if number == limit:
                 raise OSError("connection reset")
             yield sample

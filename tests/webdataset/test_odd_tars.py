@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,7 +24,7 @@ from metacurate.webdataset import headers
 from metacurate.webdataset.facts import read_record, sample_texts
 from metacurate.webdataset.files import open_tar
 from metacurate.webdataset.headers import is_safe_name
-from metacurate.webdataset.ingest import ingest
+from metacurate.webdataset.ingest import SCHEMA, ingest
 from metacurate.webdataset.reshard import reshard
 from metacurate.webdataset.shards import list_shards, read_samples
 
@@ -66,14 +67,15 @@ def filtered(folder: Path, out: Path) -> list[str]:
     totals = filter_images(str(folder), str(out), config, engine=ONE)
     keys = []
     for name in list_shards(Folder(str(out))).values():
-        keys += [s.key for s in read_samples((out / name).open("rb"), name, Counter())]
+        keys += [s.key for s in read_samples((out / name).open("rb"), Counter())]
     assert totals["successes"] == len(keys)
     assert totals["images"] == totals["successes"] + sum(totals["dropped"].values())
     return keys
 
 
-def trained(folder: Path) -> dict[str, list[str]]:
+def trained(folder: Path, skipped: Counter[str] | None = None) -> dict[str, list[str]]:
     """The texts of each pair with an image that training reads, by key."""
+    skipped = Counter() if skipped is None else skipped
     pytest.importorskip("torch")
     from metacurate.pool.uid import key_uid
     from metacurate.training.shards import ShardsConfig, find_shards, read_shard
@@ -81,7 +83,7 @@ def trained(folder: Path) -> dict[str, list[str]]:
     config = ShardsConfig((str(folder),))
     found = {}
     for shard in find_shards(config):
-        for batch in read_shard(shard, config, Counter()):
+        for batch in read_shard(shard, config, skipped):
             for i, (start, end) in enumerate(
                 zip(batch.text_offsets, batch.text_offsets[1:], strict=False)
             ):
@@ -90,18 +92,163 @@ def trained(folder: Path) -> dict[str, list[str]]:
                     found[batch.uids[i].tobytes()] = texts
     by_uid = {}
     for name in list_shards(Folder(str(folder))).values():
-        for sample in read_samples((folder / name).open("rb"), name, Counter()):
+        for sample in read_samples((folder / name).open("rb"), Counter()):
             record = sample.record(Counter())
             by_uid[key_uid(str(record.get("uid") or sample.key))] = sample.key
     return {by_uid[uid]: texts for uid, texts in found.items()}
+
+
+def evaluated(folder: Path) -> list[list[str]]:
+    """The captions of each image that evaluation reads."""
+    from metacurate.evaluation.datasets import examples
+
+    return sorted(list(example.captions) for example in examples(str(folder), Counter()))
 
 
 def resharded(folder: Path, pool: Path, out: Path) -> list[str]:
     reshard([str(pool)], str(folder), str(out), engine=ONE)
     keys = []
     for path in sorted(out.glob("*.tar")):
-        keys += [s.key for s in read_samples(path.open("rb"), path.name, Counter())]
+        keys += [s.key for s in read_samples(path.open("rb"), Counter())]
     return keys
+
+
+DOGS = ["a dog", "the dog", "a hot dog"]
+CATS = {"texts": [{"source": "alt", "text": t, "lang": "en"} for t in ("a cat", "zzz")], "n": 1.5}
+
+
+def write_several_texts(folder: Path) -> None:
+    """Samples with their texts in all places."""
+    folder.mkdir()
+    old = {"texts": DOGS[:2], "text_kept": [True, False], "matched": [[1], [2]]}
+    (folder / "a.tar").write_bytes(
+        tar_of(
+            [
+                *pair("list"), ("list.json", json.dumps({"texts": DOGS, "caption": "x"}).encode()),
+                *pair("txt"),
+                ("facts.jpg", JPEG), ("facts.json", json.dumps(CATS).encode()),
+                ("field.json", b'{"captions": ["a dog", "the dog"]}'), ("field.jpg", JPEG),
+                *pair("old"), ("old.json", json.dumps(old).encode()),
+                *pair("none"),
+            ]
+        )
+    )  # fmt: skip
+
+
+# The flags of a sample's texts as curation leaves them, and the texts that are then to be read.
+KEPT = {
+    "list": ([False, True, True], ["the dog", "a hot dog"]),
+    "txt": ([True], ["a dog"]),
+    "facts": ([True, False], ["a cat"]),
+    "field": ([True, True], ["a dog", "the dog"]),
+    "old": ([True, True], ["a dog", "the dog"]),
+    "none": ([False], None),
+}
+
+
+def curated_by_hand(pool: Path, out: Path) -> None:
+    table = pq.read_table(pool / "pool")
+    flags = [KEPT[key][0] for key in table["key"].to_pylist()]
+    matched = [[[7] if keep else [] for keep in row] for row in flags]
+    table = table.append_column("text_kept", pa.array(flags))
+    table = table.append_column("matched", pa.array(matched, pa.list_(pa.list_(pa.uint32()))))
+    out.mkdir()
+    pq.write_table(table, out / "part-000000.parquet")
+
+
+def test_after_reshard_training_reads_the_texts_that_curation_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    found, _ = ingested(folder, tmp_path / "pool")
+    assert found["list"] == DOGS
+    curated_by_hand(tmp_path / "pool", tmp_path / "curated")
+    out = tmp_path / "kept"
+    totals = reshard([str(tmp_path / "curated")], str(folder), str(out), engine=ONE)
+    assert totals["dropped"] == {"no_text": 1}
+    assert (totals["samples"], totals["with_other_texts"]) == (5, 2)
+    expected = {key: texts for key, (_, texts) in KEPT.items() if texts}
+    assert trained(out) == expected
+    assert ingested(out, tmp_path / "again")[0] == expected
+    # Loaders that know KEY.txt alone read a kept text, too; all else is what it was.
+    before, after = (
+        {(s.key, ext): data for s in read_samples((at / name).open("rb"), Counter())
+         for ext, data in s.files.items()}
+        for at, name in ((folder, "a.tar"), (out, "00000.tar"))
+    )  # fmt: skip
+    assert after["list", "txt"] == b"the dog"
+    copied = {name for name in after if name[1] != "json"} - {("list", "txt")}
+    assert all(after[name] == before[name] for name in copied)
+    record = json.loads(after["facts", "json"])
+    assert record == {"texts": CATS["texts"][:1], "n": 1.5, "text_kept": [True], "matched": [[7]]}
+    # What curation says of them is there for training, too.
+    assert chosen_texts(out) == sorted(sorted(texts) for texts in expected.values())
+    with tarfile.open(out / "00000.tar") as tar:
+        assert len(tar.getnames()) == len(after)
+
+
+def chosen_texts(folder: Path) -> list[list[str]]:
+    """The texts that training takes by default, of each pair that it takes."""
+    pytest.importorskip("torch")
+    from metacurate.training.select import Curated, DataConfig, PairSource
+    from metacurate.training.shards import ShardsConfig
+
+    config = DataConfig(ShardsConfig((str(folder),)), Curated(), 1, 8, streams=1)
+    source = PairSource(config)
+    seen: dict[bytes, set[str]] = {}
+    for unit in range(40):
+        for found in source.unit_pairs(unit, Counter()):
+            seen.setdefault(found.uid, set()).add(found.text)
+    return sorted(sorted(texts) for texts in seen.values())
+
+
+def test_samples_of_a_pool_that_is_not_curated_are_copied_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    record = json.dumps({"texts": DOGS, "caption": "x"}).encode()
+    (folder / "a.tar").write_bytes(tar_of([*pair("k"), ("k.json", record), *pair("t")]))
+    ingested(folder, tmp_path / "pool")
+    reshard([str(tmp_path / "pool")], str(folder), str(tmp_path / "out"), engine=ONE)
+    assert (tmp_path / "out" / "00000.tar").read_bytes() == (folder / "a.tar").read_bytes()
+
+
+def test_a_sample_that_several_rows_name_keeps_the_texts_of_all(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    ingested(folder, tmp_path / "pool")
+    table = pq.read_table(tmp_path / "pool" / "pool").slice(0, 1)
+    for name, flags in (("one", [True, False, False]), ("two", [False, False, True])):
+        kept = table.append_column("text_kept", pa.array([flags]))
+        pq.write_table(kept, tmp_path / f"{name}.parquet")
+    pools = [str(tmp_path / f"{name}.parquet") for name in ("one", "two")]
+    reshard(pools, str(folder), str(tmp_path / "kept"), engine=ONE)
+    assert trained(tmp_path / "kept") == {"list": ["a dog", "a hot dog"]}
+
+
+def test_flags_that_fit_no_texts_keep_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "tars"
+    write_several_texts(folder)
+    ingested(folder, tmp_path / "pool")
+    table = pq.read_table(tmp_path / "pool" / "pool").slice(0, 3)
+    flags = pa.array([[True], None, [True, True]])
+    pq.write_table(table.append_column("text_kept", flags), tmp_path / "c.parquet")
+    totals = reshard([str(tmp_path / "c.parquet")], str(folder), str(tmp_path / "k"), engine=ONE)
+    assert totals["dropped"] == {"broken_text_kept": 2}
+    assert trained(tmp_path / "k") == {"facts": ["a cat", "zzz"]}
+
+
+def test_a_text_from_beside_the_tar_or_from_a_repeat_goes_into_it(tmp_path: Path) -> None:
+    """Rows may have texts that their samples lack: of the Parquet file, or of merged rows."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_of([("k.jpg", JPEG), *pair("m")]))
+    side = {"key": ["k", "m"], "caption": ["a side dog", None]}
+    pq.write_table(pa.table(side), folder / "a.parquet")
+    ingested(folder, tmp_path / "pool")
+    rows = pq.read_table(tmp_path / "pool" / "pool").to_pylist()
+    rows[1]["texts"].append({"source": "alt", "text": "merged", "lang": "en"})
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "c.parquet")
+    reshard([str(tmp_path / "c.parquet")], str(folder), str(tmp_path / "kept"), engine=ONE)
+    assert trained(tmp_path / "kept") == {"k": ["a side dog"], "m": ["a dog", "merged"]}
 
 
 LONG = "folder/" + "k" * 150
@@ -140,6 +287,27 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, list[str]], dict[str, dict[st
         {"a.tar": tar_of(pair("a")) + b"some more" * 100},
         {"a": ["a dog"]},
         {"skipped_members": {"bytes_after_end": 1}},
+    ),
+    "cut off in the data": (
+        {"a.tar": tar_of([*pair("a"), *pair("b", image=NOISE)])[:9_000],
+         "b.tar": tar_of(pair("c"))},
+        {"a": ["a dog"], "c": ["a dog"]},
+        {"skipped_members": {"tar_truncated": 1}},
+    ),
+    "cut off between members": (
+        {"a.tar": tar_of(pair("a"))[: headers.padded(len(JPEG)) + 3 * 512]},
+        {"a": ["a dog"]},
+        {"skipped_members": {"tar_damaged": 1}},
+    ),
+    "a tar that is none": (
+        {"a.tar": b"<html>not found</html>" * 50, "b.tar": tar_of(pair("b"))},
+        {"b": ["a dog"]},
+        {"skipped_members": {"tar_unreadable": 1}},
+    ),
+    "gzip cut off": (
+        {"a.tar.gz": gzip.compress(tar_of([*pair("a"), *pair("b", image=NOISE)]))[:-2_000]},
+        {"a": ["a dog"]},
+        {"skipped_members": {"tar_truncated": 1}},
     ),
     "zeros after the end": ({"a.tar": tar_of(pair("a")) + bytes(5 << 20)}, {"a": ["a dog"]}, {}),
     "names, gnu": (
@@ -191,6 +359,9 @@ def test_all_commands_see_the_same(name: str, tmp_path: Path) -> None:
         assert totals[field] == counted.get(field, {})
     assert sorted(filtered(folder, tmp_path / "filtered")) == sorted(expected)
     assert trained(folder) == expected
+    # Evaluation knows no sub-folders but test/.
+    if not any("/" in file for file in tars):
+        assert evaluated(folder) == sorted(expected.values())
     assert sorted(resharded(folder, tmp_path / "pool", tmp_path / "kept")) == sorted(expected)
     # What came out is a folder like it.
     assert sorted(ingested(tmp_path / "kept", tmp_path / "again")[0]) == sorted(expected)
@@ -257,18 +428,51 @@ def test_one_rule_for_texts(
     folder = tmp_path / "tars"
     folder.mkdir()
     (folder / "a.tar").write_bytes(tar_of(files))
-    assert [t.text for t in sample_texts(record, text) if t.text] == expected
+    assert [t.text for t in sample_texts(record, text, Counter()) if t.text] == expected
     wanted = {"k": expected} if expected else {}
     assert ingested(folder, tmp_path / "pool")[0] == wanted
     assert trained(folder) == wanted
 
 
+@pytest.mark.parametrize(
+    ("record", "text", "in_txt", "in_json"),
+    [
+        ({"caption": "a dog"}, "a dog", 0, 0),
+        ({"caption": "a dog"}, "a  dog\n", 0, 0),
+        ({"caption": "a dog"}, "a cat", 0, 1),
+        ({"caption": ["a dog", "a cat", "a cow"]}, "a cat", 0, 2),
+        ({"caption": "a dog", "title": "A Dog", "alt": ""}, None, 0, 1),
+        ({"texts": ["a dog", "a cat"], "caption": "a cat"}, "a dog", 0, 0),
+        ({"texts": ["a dog"], "caption": "a cat"}, "a cow", 1, 1),
+        ({"texts": ["a dog"]}, " ", 0, 0),
+        ({"texts": [], "caption": "a dog"}, None, 0, 0),
+        ({}, None, 0, 0),
+        # Curation has seen all of them.
+        ({"texts": ["a dog"], "text_kept": [True], "caption": "a cat"}, "a cow", 0, 0),
+    ],
+)
+def test_texts_that_are_not_taken_are_counted(
+    record: dict[str, Any], text: str | None, in_txt: int, in_json: int, tmp_path: Path
+) -> None:
+    files = [("k.jpg", JPEG), ("k.json", json.dumps(record).encode())]
+    files += [] if text is None else [("k.txt", text.encode())]
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar_of(files))
+    expected = {"other_text_in_txt": in_txt, "other_text_in_json": in_json}
+    expected = {reason: n for reason, n in expected.items() if n}
+    assert ingested(folder, tmp_path / "pool")[1]["problems"] == expected
+    skipped: Counter[str] = Counter()
+    trained(folder, skipped)
+    assert +skipped == expected
+
+
 def test_sources_and_languages_of_texts() -> None:
-    assert [vars(text) for text in sample_texts(V1, None)] == [
+    assert [vars(text) for text in sample_texts(V1, None, Counter())] == [
         {"text": "a dog", "source": "alttext", "lang": None},
         {"text": "the dog", "source": "title", "lang": None},
     ]
-    assert [vars(text) for text in sample_texts(V2, None)] == [
+    assert [vars(text) for text in sample_texts(V2, None, Counter())] == [
         {"text": "a dog", "source": None, "lang": "en"},
         {"text": "ein Hund", "source": None, "lang": "de"},
     ]
@@ -276,12 +480,21 @@ def test_sources_and_languages_of_texts() -> None:
 
 def test_named_fields_come_first() -> None:
     record = {"texts": ["a"], "alt": "b", "tags": ["c", "d"]}
-    assert [t.text for t in sample_texts(record, "e", ("alt", "tags"))] == ["b", "c", "d"]
+    assert [t.text for t in sample_texts(record, "e", Counter(), ("alt", "tags"))] == [
+        "b",
+        "c",
+        "d",
+    ]
 
 
 def test_a_curated_pools_texts_keep_their_places() -> None:
     texts = [{"text": None}, {"text": "a"}, {"text": ""}, {"text": "b"}]
-    assert [t.text for t in sample_texts({"texts": texts}, "x")] == [None, "a", None, "b"]
+    assert [t.text for t in sample_texts({"texts": texts}, "x", Counter())] == [
+        None,
+        "a",
+        None,
+        "b",
+    ]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a/b", "a..b/c", "ab:c", "7:x", "C", "日本:語"])

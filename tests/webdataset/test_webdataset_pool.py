@@ -224,7 +224,9 @@ def test_hostile_members_are_counted(tmp_path: Path) -> None:
         "repeated_extension": 1,
     }
     assert totals["dropped"] == {"no_text": 2, "no_image": 1}
-    assert totals["problems"] == {"json_invalid": 3, "text_not_utf8": 1, "text_too_large": 1}
+    assert totals["problems"] == {
+        "json_invalid": 3, "other_text_in_json": 1, "text_not_utf8": 1, "text_too_large": 1
+    }  # fmt: skip
     assert totals["samples"] == totals["pairs"] + sum(totals["dropped"].values())
     rows = {row["key"]: row for row in read_pool(tmp_path / "pool").to_pylist()}
     assert list(rows) == ["good", "twice", "badjson", "deep", "list", "odd", "last"]

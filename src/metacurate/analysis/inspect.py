@@ -42,6 +42,7 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
+from metacurate.printable import printable
 from metacurate.runtime.made import load_array, open_made
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
@@ -167,6 +168,10 @@ def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
     metadata = load_metadata(run.folder.address(METADATA_FILE))
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no text in the terminal's encoding
+        raise UserError(f"the metadata has no entry {printable(name, 60)!r}") from None
     position = entry_id(metadata, name, lang)
     counts, thresholds = load_counts(run.folder), run_thresholds(run.folder)
     place = next(i for i, b in enumerate(thresholds.blocks) if b.first <= position < b.stop)

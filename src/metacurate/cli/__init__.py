@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -39,11 +40,16 @@ MACHINE_ERRORS = {
     errno.EEXIST: "a file is where a folder should be: choose another place",
     errno.ENOTDIR: "a file is where a folder should be: choose another place",
     errno.EISDIR: "a folder is where a file should be: choose another place",
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.ELOOP: "links lead in a circle: check the path",
+    errno.ENAMETOOLONG: "a name is too long: choose another",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
+    _show_what_cannot_be_shown()
     try:
         app(arguments)
     except ArgumentError as error:
@@ -59,12 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
+        if advice is None and error.filename is not None:
+            advice = f"{error.strerror}: check the path"
         if advice is None:
             _fail_for_storage(error)
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{advice}{where}, then run the same command again: it resumes")
     except Exception as error:
         _fail_for_storage(error)
+
+
+def _show_what_cannot_be_shown() -> None:
+    """Characters that the terminal's encoding lacks are shown by their numbers."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _options(arguments: Sequence[str]) -> Callable[[str], str]:

@@ -38,7 +38,7 @@ def download(
         str,
         typer.Argument(
             metavar="CURATED",
-            help="A curated folder, a folder of Parquet files, or one Parquet file with URLs.",
+            help="A curated folder, or a file, folder or pattern of any pool format with URLs.",
             show_default=False,
         ),
     ],

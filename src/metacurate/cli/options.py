@@ -100,7 +100,7 @@ PoolInputs = Annotated[
     typer.Argument(
         metavar="POOL...",
         help="Files, folders, patterns or @LIST (local or s3://, gs://, ...): Parquet, CSV, TSV, "
-        "JSONL.",
+        "JSON, Arrow; text formats also compressed.",
         show_default=False,
     ),
 ]

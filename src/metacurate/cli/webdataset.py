@@ -21,7 +21,8 @@ Curated = Annotated[
     list[str],
     typer.Argument(
         metavar="CURATED...",
-        help="The output folder of a command of this program, or its Parquet files.",
+        help="Output folders of this program's commands, or files, folders or patterns of any pool "
+        "format.",
         show_default=False,
     ),
 ]
@@ -33,7 +34,9 @@ def ingest_command(
     tars: Annotated[
         str,
         typer.Argument(
-            metavar="TARS", help="Folder of WebDataset .tar shards.", show_default=False
+            metavar="TARS",
+            help="Folder of WebDataset shards (.tar, .tar.gz, .tgz), also in sub-folders.",
+            show_default=False,
         ),
     ],
     out: Annotated[str, typer.Option("--out", "-o", metavar="POOL", help="Output folder.")],
@@ -76,6 +79,8 @@ def reshard_command(
     config: ConfigFile = None,
 ) -> None:
     """Copy the samples that a curated pool keeps into new WebDataset tars, byte for byte.
+
+    Of texts, a sample has just those that curation kept: its JSON is rewritten.
 
     Example: [bold]metacurate pool reshard curated/ --tars tars/ --out kept/[/bold]
     """

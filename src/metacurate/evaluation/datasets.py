@@ -30,6 +30,7 @@ from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
 from metacurate.webdataset.facts import decode_text, sample_texts
+from metacurate.webdataset.files import SUFFIX, stem_of
 from metacurate.webdataset.shards import read_samples
 
 CLASS_NAMES_FILES = ("classnames.txt", "classnames.json")
@@ -163,10 +164,10 @@ def class_folders(data: str) -> list[str]:
 
 def _tars(data: str) -> list[str]:
     def order(address: str) -> tuple[int, str]:
-        stem = _name(address).removesuffix(".tar")
-        return (int(stem) if stem.isdigit() else 2**63, _name(address))
+        stem = stem_of(_name(address))
+        return (int(stem) if stem.isdecimal() else 2**63, _name(address))
 
-    return sorted((f for f in _contents(data)[1] if f.endswith(".tar")), key=order)
+    return sorted((f for f in _contents(data)[1] if SUFFIX.search(f)), key=order)
 
 
 def _tars_of(data: str) -> list[str]:
@@ -239,7 +240,7 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
 
 def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
     with open_input(address) as file:
-        for sample in read_samples(file, address, skipped):
+        for sample in read_samples(file, skipped):
             if not sample.image or len(sample.image) > MAX_IMAGE_BYTES:
                 skipped[SkippedExample.MISSING_IMAGE] += 1
                 continue
@@ -249,7 +250,7 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
                 skipped[SkippedExample.BROKEN_LABEL] += 1
                 continue
             text = decode_text(sample.files.get("txt"), skipped)
-            texts = sample_texts(sample.record(skipped), text)
+            texts = sample_texts(sample.record(skipped), text, skipped)
             # A line a caption, in the retrieval sets of CLIP_benchmark.
             lines = [line.strip() for found in texts for line in (found.text or "").splitlines()]
             yield Example(sample.image, label, tuple(line for line in lines if line))

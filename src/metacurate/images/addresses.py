@@ -5,9 +5,9 @@ the download runs in (cloud metadata services, routers, databases), so the check
 address of every single connection, whichever way it was written or looked up.
 
 The table is the project's own, made from IANA's registries (IPv4 and IPv6 Special-Purpose Address
-Space, multicast, the IPv6 address space; as of 2025), so that the answer does not depend on the
-version of Python. Of the registries' exceptions within a refused block (anycast services, AS112)
-none is a place for pictures, so none is made where the block is refused as a whole.
+Space, multicast, the IPv6 address space; as of July 2026), so that the answer does not depend on
+the version of Python. Of the registries' exceptions within a refused block (anycast services,
+AS112) none is a place for pictures, so none is made where the block is refused as a whole.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from metacurate.images.duplicates import DUPLICATES
 from metacurate.images.fetch import Failure, FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
 from metacurate.images.reasons import FailedDownload
-from metacurate.images.urltable import ColumnNames, UrlTable
+from metacurate.images.urltable import ColumnNames, Rows, UrlTable
 from metacurate.pool.convert import json_row
 from metacurate.runtime.engine import Result, Task
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
@@ -121,7 +121,8 @@ class _Stored:
 
 class DownloadTotals(TypedDict):
     """``count`` rows: ``successes`` and failures; ``status_dict``: by reason (``reasons``), with
-    those that succeeded; the names are img2dataset's.
+    those that succeeded; the names are img2dataset's. ``skipped``: rows and values of the input
+    that could not be read, by reason (``formats.reasons``).
     """
 
     count: int
@@ -129,6 +130,7 @@ class DownloadTotals(TypedDict):
     failed_to_download: int
     failed_to_resize: int
     status_dict: dict[str, int]
+    skipped: dict[str, int]
 
 
 def download(
@@ -153,13 +155,14 @@ def download(
     recorded = {"input": table.fingerprint(), **config.recorded()}
 
     def totals(shards: list[Statistics]) -> DownloadTotals:
-        summed = {"status_dict": {}, **add_statistics(shards)}
+        summed = {"status_dict": {}, "skipped": {}, **add_statistics(shards)}
         return {
             "count": summed.get("count", 0),
             "successes": summed.get("successes", 0),
             "failed_to_download": summed.get(FAILED_TO_DOWNLOAD, 0),
             "failed_to_resize": summed.get(FAILED_TO_RESIZE, 0),
             "status_dict": counted(summed["status_dict"]),
+            "skipped": counted(table.skipped + Counter(summed["skipped"])),
         }
 
     with (
@@ -276,12 +279,10 @@ class _Downloader:
     def shard(self, task: _ShardTask) -> Statistics:
         """Download one shard and write its three files."""
         rows = self._table.read(task.first, task.rows)
-        urls = self._table.urls(rows)
-        expected = self._table.expected_hashes(rows)
         # On local disk, without a name: it vanishes with the process.
         with tempfile.TemporaryFile(prefix="metacurate-") as spool:
             outcomes = asyncio.run_coroutine_threadsafe(
-                self._fetch_all(urls, expected, spool), self._loop
+                self._fetch_all(rows.urls, rows.expected_hashes, spool), self._loop
             ).result()
             return self._write(task, rows, outcomes, spool)
 
@@ -312,7 +313,7 @@ class _Downloader:
     def _write(
         self,
         task: _ShardTask,
-        rows: pa.Table,
+        rows: Rows,
         outcomes: list[_Stored | Failure | Rejected],
         spool: IO[bytes],
     ) -> Statistics:
@@ -321,14 +322,14 @@ class _Downloader:
         results: dict[str, list[Any]] = {name: [] for name in RESULT_FIELDS}
         reasons: Counter[str] = Counter()
         statuses: Counter[str] = Counter()
-        carried = self._table.carried(rows)
+        carried = rows.carried
         plain = carried.to_pylist() if carried.num_columns else [{}] * task.rows
         with self._folder.create(f"{stem}.tar") as file, _closing(TarWriter(file)) as tar:
             for row, (input_row, url, texts, outcome) in enumerate(
                 zip(
                     plain,
-                    self._table.urls(rows),
-                    self._table.captions(rows),
+                    rows.urls,
+                    rows.captions,
                     outcomes,
                     strict=True,
                 )
@@ -357,6 +358,7 @@ class _Downloader:
             FAILED_TO_DOWNLOAD: statuses[FAILED_TO_DOWNLOAD],
             FAILED_TO_RESIZE: statuses[FAILED_TO_RESIZE],
             "status_dict": counted(reasons),
+            "skipped": counted(rows.lost),
         }
         self._folder.write_json(statistics_name(stem), statistics)
         return statistics

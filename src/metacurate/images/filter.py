@@ -182,7 +182,7 @@ def _filter_shard(task: _FilterTask) -> Statistics:
     skipped: Counter[str] = Counter()
     with task.folder.create(f"{task.stem}.tar") as target:
         tar = TarWriter(target)
-        samples = read_samples(task.source.open(task.tar), task.source.address(task.tar), skipped)
+        samples = read_samples(task.source.open(task.tar), skipped)
         for batch in _batches(samples, skipped):
             for (sample, record, image), scores in _score(batch, scorers):
                 scored[sample.key] = scores

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,14 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from metacurate.arrays import offsets_of
-from metacurate.counts import in_words
 from metacurate.errors import ArgumentError, UserError
+from metacurate.formats import reasons
 from metacurate.formats.types import is_list, is_text
 from metacurate.pool.columns import Needs
 from metacurate.pool.open import Unit, open_pool
-from metacurate.pool.read import count_rows, read_columns
+from metacurate.pool.read import count_rows, read_columns, read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.runtime.progress import note
 
 RESULT_NAMES = frozenset(
     [
@@ -33,6 +32,8 @@ RESULT_NAMES = frozenset(
     ]
 )
 CACHED_BATCHES = 2
+# Counted with the rows that lose them; what costs rows is counted when the rows are.
+VALUE_LOSSES = (reasons.UNDECODABLE_TEXT, *reasons.VALUES)
 
 
 @dataclass(frozen=True)
@@ -48,30 +49,58 @@ class ColumnNames:
     sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some consecutive rows, as far as the download is concerned; lists have an item a row.
+
+    ``captions``: the text to train with, the first one kept in curation, else the first;
+    ``expected_hashes``: SHA-256, lower-case hex, None where nothing is expected; ``carried``: the
+    input's other columns; ``lost``: values of the rows that could not be read, by reason.
+    """
+
+    urls: list[str | None]
+    captions: list[str | None]
+    expected_hashes: list[str | None]
+    carried: pa.Table
+    lost: Counter[str]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows from number ``start`` on, of one unit."""
+
+    start: int
+    rows: pa.RecordBatch
+    columns: ColumnNames
+    lost: Counter[str]
+
+
 @dataclass
 class UrlTable:
     """All rows (or an even sample) of a pool's files under consecutive numbers.
 
-    ``first_rows``: the number of the first row of each unit, then that of all rows.
+    ``first_rows``: the number of the first row of each unit, then that of all rows; ``columns``:
+    those of each unit; ``skipped``: rows that could not be read, by reason, and have no number.
     """
 
     units: tuple[Unit, ...]
     first_rows: npt.NDArray[np.int64]
     fingerprints: tuple[str, ...]
-    columns: ColumnNames
+    columns: tuple[ColumnNames, ...]
     rows: int
     offset: float
     skipped: Counter[str]
-    _batches: list[tuple[int, pa.RecordBatch]] = field(default_factory=list)
-    _reading: tuple[int, Iterator[tuple[int, pa.RecordBatch]]] | None = None
+    _batches: list[_Batch] = field(default_factory=list)
+    _reading: tuple[int, Iterator[tuple[int, pa.RecordBatch, Counter[str]]]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def find(cls, source: str, columns: ColumnNames, sample: int = 0, offset: float = 0.5) -> Self:
         """The files of a folder (of its ``curated/``, if it has one), a glob, or one file.
 
-        Files that do not tell how many rows they have are read once for it. UserError if there are
-        no files, or one cannot be used, lacks the columns, or has them under other names.
+        Each file's columns are found for itself. Files that do not tell how many rows they have are
+        read once for it. UserError if there are no files, or one cannot be used or lacks the
+        columns.
         """
         config = PoolConfig(columns.url, None, columns.texts)
         extra = () if columns.sha256 is None else (columns.sha256,)
@@ -80,24 +109,18 @@ class UrlTable:
         pool.require_all()
         if not pool.units:
             raise UserError(f"{source} has no rows")
-        first = pool.units[0]
-        for unit in pool.units:
-            own = unit.columns
-            if (own.url, own.texts) != (first.columns.url, first.columns.texts):
-                raise UserError(
-                    f"{unit.url} has other columns than {first.url} ({own.describe()}; "
-                    f"{first.columns.describe()}): download it alone"
-                )
-            if columns.sha256 is not None and not is_text(own.file.field(columns.sha256).type):
-                raise ArgumentError(
-                    "column {column!r} of {file} is not text; check {sha256_col}",
-                    column=columns.sha256,
-                    file=unit.url,
-                )
+        if columns.sha256 is not None:
+            for unit in pool.units:
+                if not is_text(unit.columns.file.field(columns.sha256).type):
+                    raise ArgumentError(
+                        "column {column!r} of {file} is not text; check {sha256_col}",
+                        column=columns.sha256,
+                        file=unit.url,
+                    )
         skipped: Counter[str] = Counter()
         sizes = [count_rows(unit, skipped=skipped) for unit in pool.units]
-        if skipped:
-            note(f"{source}: {in_words(skipped)}")
+        for reason in VALUE_LOSSES:
+            del skipped[reason]
         first_rows = offsets_of(sizes)
         rows = int(first_rows[-1])
         if not 0 <= sample <= rows:
@@ -106,62 +129,74 @@ class UrlTable:
                 rows=rows,
                 source=source,
             )
-        assert first.columns.url is not None
-        found = ColumnNames(first.columns.url, first.columns.texts, columns.sha256)
+        found = tuple(
+            ColumnNames(unit.columns.url, unit.columns.texts, columns.sha256) for unit in pool.units
+        )
         prints = tuple(pool.fingerprints.values())
-        return cls(pool.units, first_rows, prints, found, sample or rows, offset, Counter())
+        return cls(pool.units, first_rows, prints, found, sample or rows, offset, skipped)
 
     def fingerprint(self) -> dict[str, Any]:
         """What the input is, as plain values for a manifest."""
         return {
             "files": list(self.fingerprints),
             "rows": int(self.first_rows[-1]),
-            "url": self.columns.url,
-            "texts": list(self.columns.texts),
-            "sha256": self.columns.sha256,
+            "columns": [asdict(columns) for columns in dict.fromkeys(self.columns)],
         }
 
     @property
     def has_captions(self) -> bool:
-        """Whether there is a text column."""
-        return bool(self.columns.texts)
+        """Whether there is a text column in any file."""
+        return any(columns.texts for columns in self.columns)
 
-    def read(self, first: int, count: int) -> pa.Table:
+    def read(self, first: int, count: int) -> Rows:
         """Rows ``[first, first + count)`` of the (sampled) table.
 
         Quick if first numbers rise from call to call. UserError if the file is damaged there.
         """
-        total = int(self.first_rows[-1])
-        numbers = np.arange(first, first + count)
+        # The row before, too: what a batch lost is told with the first row that is taken from it.
+        numbers = np.arange(first - 1, first + count)
         indices = numbers
-        if self.rows != total:
+        if self.rows != (total := int(self.first_rows[-1])):
             indices = ((numbers + self.offset) * (total / self.rows)).astype(np.int64)
+        before, indices = -1 if first == 0 else int(indices[0]), indices[1:]
+        urls: list[str | None] = []
+        captions: list[str | None] = []
+        hashes: list[str | None] = []
         parts = []
+        lost: Counter[str] = Counter()
         done = 0
         # Shards are smaller than batches as a rule: neighbours share the decoded one.
         with self._lock:
             while done < count:
-                start, batch = self._batch_of(int(indices[done]))
-                end = int(np.searchsorted(indices, start + batch.num_rows))
-                parts.append(batch.take(pa.array(indices[done:end] - start)))
-                done = end
-        return pa.Table.from_batches(parts).combine_chunks()
+                batch = self._batch_of(int(indices[done]))
+                if before < batch.start:
+                    lost.update(batch.lost)
+                end = int(np.searchsorted(indices, batch.start + batch.rows.num_rows))
+                rows = batch.rows.take(pa.array(indices[done:end] - batch.start))
+                urls += map(_text, rows[batch.columns.url].to_pylist())
+                captions += _captions(rows, batch.columns)
+                hashes += _expected_hashes(rows, batch.columns)
+                parts.append(rows)
+                before, done = int(indices[end - 1]), end
+        carried = self._carried(pa.Table.from_batches(parts).combine_chunks())
+        return Rows(urls, captions, hashes, carried, lost)
 
-    def _batch_of(self, row: int) -> tuple[int, pa.RecordBatch]:
-        """The batch with a row, and the number of its first row."""
-        for start, batch in self._batches:
-            if start <= row < start + batch.num_rows:
-                return start, batch
+    def _batch_of(self, row: int) -> _Batch:
+        """The batch with a row."""
+        for batch in self._batches:
+            if batch.start <= row < batch.start + batch.rows.num_rows:
+                return batch
         number = int(np.searchsorted(self.first_rows, row, side="right")) - 1
         unit, base = self.units[number], int(self.first_rows[number])
-        before = self._batches[-1][0] if self._batches else -1
+        before = self._batches[-1].start if self._batches else -1
         if self._reading is None or self._reading[0] != number or row < before:
-            self._reading = (number, read_columns(unit, skipped=self.skipped))
-        for start, batch in self._reading[1]:
-            self._batches = [*self._batches[1 - CACHED_BATCHES :], (base + start, batch)]
-            if base + start <= row < base + start + batch.num_rows:
-                return base + start, batch
-            if base + start > row:
+            self._reading = (number, _read(unit))
+        for start, rows, lost in self._reading[1]:
+            batch = _Batch(base + start, rows, self.columns[number], lost)
+            self._batches = [*self._batches[1 - CACHED_BATCHES :], batch]
+            if batch.start <= row < batch.start + rows.num_rows:
+                return batch
+            if batch.start > row:
                 break
         self._reading = None
         raise UserError(
@@ -169,35 +204,57 @@ class UrlTable:
             "read; make it again or leave it out"
         )
 
-    def urls(self, rows: pa.Table) -> list[str | None]:
-        """The rows' URLs."""
-        return [_text(value) for value in rows[self.columns.url].to_pylist()]
+    def _carried(self, rows: pa.Table) -> pa.Table:
+        """The input's other columns; those named like a result get ``input_`` before the name.
 
-    def captions(self, rows: pa.Table) -> list[str | None]:
-        """The text to train with, by row: the first one kept in curation, else the first."""
-        kept: Sequence[Any] = [None] * rows.num_rows
-        if "text_kept" in rows.column_names:
-            kept = rows["text_kept"].to_pylist()
-        columns = [rows[name].to_pylist() for name in self.columns.texts]
-        return [
-            caption_of([text for value in values for text in _texts(value)], flags)
-            for *values, flags in zip(*columns, kept, strict=True)
-        ]
-
-    def expected_hashes(self, rows: pa.Table) -> list[str | None]:
-        """The rows' expected SHA-256, lower-case hex; None where nothing is expected."""
-        if self.columns.sha256 is None:
-            return [None] * rows.num_rows
-        values = (_text(value) for value in rows[self.columns.sha256].to_pylist())
-        return [value.strip().lower() if value else None for value in values]
-
-    def carried(self, rows: pa.Table) -> pa.Table:
-        """The input's other columns; those named like a result get ``input_`` before the name."""
-        plain = [n for n in self.columns.texts if not is_list(rows.schema.field(n).type)]
-        taken = {self.columns.url, *(plain if len(self.columns.texts) == 1 else ())}
+        Left out is what is said elsewhere: of all files that have such a column, the URL or the
+        only text.
+        """
+        taken: set[str | None] = set()
+        others: set[str] = set()
+        for unit in self.units:
+            own = unit.columns
+            plain = own.texts if len(own.texts) == 1 else ()
+            said = {own.url, *(n for n in plain if not is_list(rows.schema.field(n).type))}
+            taken |= said
+            others |= set(own.file.names) - said
+        taken -= others
         names = [name for name in rows.column_names if name not in taken]
         renamed = [f"input_{name}" if name in RESULT_NAMES else name for name in names]
         return rows.select(names).rename_columns(renamed).replace_schema_metadata(None)
+
+
+def _read(unit: Unit) -> Iterator[tuple[int, pa.RecordBatch, Counter[str]]]:
+    """A unit's rows in batches, each with the number of its first row and the values it lost."""
+    skipped: Counter[str] = Counter()
+    batches: Iterator[tuple[int, pa.RecordBatch | None]] = (
+        ((b.first_row, b.columns) for b in read_unit(unit, all_columns=True, skipped=skipped))
+        if unit.columns.texts
+        else read_columns(unit, skipped=skipped)
+    )
+    for start, rows in batches:
+        yield start, rows, Counter({k: n for k in VALUE_LOSSES if (n := skipped[k])})
+        skipped.clear()
+
+
+def _captions(rows: pa.RecordBatch, names: ColumnNames) -> list[str | None]:
+    if not names.texts:
+        return [None] * rows.num_rows
+    kept: Sequence[Any] = [None] * rows.num_rows
+    if "text_kept" in rows.schema.names:
+        kept = rows["text_kept"].to_pylist()
+    columns = [rows[name].to_pylist() for name in names.texts]
+    return [
+        caption_of([text for value in values for text in _texts(value)], flags)
+        for *values, flags in zip(*columns, kept, strict=True)
+    ]
+
+
+def _expected_hashes(rows: pa.RecordBatch, names: ColumnNames) -> list[str | None]:
+    if names.sha256 is None:
+        return [None] * rows.num_rows
+    values = (_text(value) for value in rows[names.sha256].to_pylist())
+    return [value.strip().lower() if value else None for value in values]
 
 
 def _texts(value: Any) -> list[str | None]:
@@ -223,5 +280,8 @@ def caption_of(texts: Sequence[str | None], kept: Sequence[bool] | None) -> str 
 
 def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
     return value if isinstance(value, str) else None

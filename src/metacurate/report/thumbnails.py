@@ -22,8 +22,7 @@ CONFIG = ImageConfig(resize="keep_ratio_largest", size=128, quality=80)
 def find_thumbnails(tars: str, samples: dict[int, list[Sample]]) -> dict[str, str]:
     """``{uid hex: data URI}`` of those sample pairs whose image is in the folder's tar files.
 
-    One streamed pass; nothing is unpacked to disk. Raises UserError if the folder has no tar file
-    or a damaged one.
+    One streamed pass; nothing is unpacked to disk. Raises UserError if the folder has no tar file.
     """
     pairs = [sample for found in samples.values() for sample in found]
     by_key = {pair["uid"]: pair["uid"] for pair in pairs}
@@ -33,7 +32,7 @@ def find_thumbnails(tars: str, samples: dict[int, list[Sample]]) -> dict[str, st
     skipped: Counter[str] = Counter()
     with isolated(process_job) as decoder:
         for name in list_shards(folder).values():
-            for found in read_samples(folder.open(name), folder.address(name), skipped):
+            for found in read_samples(folder.open(name), skipped):
                 row = found.record(skipped)
                 uid = by_key.get(found.key) or by_key.get(str(row.get("uid")))
                 uid = uid or by_url.get(str(row.get("url")))

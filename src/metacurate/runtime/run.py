@@ -17,7 +17,7 @@ from typing import TypedDict
 
 from filelock import FileLock, Timeout
 
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.find import expand_lists
@@ -103,6 +103,12 @@ def open_run(
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
     """
     folder = Folder(as_address(out, "out"))
+    try:
+        folder.url.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError(
+            "{out} {value} is not UTF-8; choose another", value=folder.url
+        ) from None
     if existing:
         require(folder)
     for given in expand_lists([as_address(given, "inputs") for given in inputs]):

@@ -111,7 +111,10 @@ def storage_failure(error: BaseException) -> str | None:
 
 
 # Clients of object stores; their errors are most often about addresses, credentials or the network.
-STORAGE_PACKAGES = {"aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"}
+STORAGE_PACKAGES = {
+    *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"),
+    *("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"),
+}
 
 
 class Written(TypedDict):

@@ -170,7 +170,7 @@ def _batches(shard: Shard, config: ShardsConfig) -> Iterator[Counted]:
         return
     counts: Counter[str] = Counter()
     samples: list[_Sample] = []
-    for found in read_samples(open_file(shard.address), shard.address, counts):
+    for found in read_samples(open_file(shard.address), counts):
         samples.append(_sample(found, counts))
         if len(samples) == BATCH_ROWS:
             yield _tar_batch(samples, config, counts), _taken(counts)
@@ -278,7 +278,7 @@ def _sample(found: Sample, counts: Counter[str]) -> _Sample:
 def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:
     uids = [_tar_uid(sample, config) for sample in samples]
     texts = [
-        [found.text for found in sample_texts(sample.row, sample.text, config.text_cols)]
+        [found.text for found in sample_texts(sample.row, sample.text, counts, config.text_cols)]
         for sample in samples
     ]
     offsets = offsets_of([len(t) for t in texts])

@@ -8,14 +8,15 @@ The texts of a sample are those of the first of these that holds any:
 3. ``text``, ``caption``, ``captions``, ... in the JSON (the names that a pool's columns may have),
    each a string or a list.
 
-So what curation has seen and rejected is not read by training from another place.
+So what curation has seen and rejected is not read by training from another place. Other texts in
+the other places are counted (``other_text_in_txt``, ``other_text_in_json``).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from metacurate.webdataset.reasons import Problem
 MAX_TEXT_BYTES = 1 << 20
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_DEPTH = 100
+KEPT_NAME = "text_kept"
 
 
 @dataclass(frozen=True)
@@ -80,26 +82,34 @@ def decode_text(content: bytes | None, problems: Counter[str]) -> str | None:
         return None
 
 
-def sample_texts(record: dict[str, Any], text: str | None, names: Sequence[str] = ()) -> list[Text]:
+def sample_texts(
+    record: dict[str, Any], text: str | None, problems: Counter[str], names: Sequence[str] = ()
+) -> list[Text]:
     """The texts of a sample, in order, those that are not usable as None.
 
-    ``names``: of the JSON's fields to take instead of what the rule above says.
+    ``problems`` counts the texts that are not taken since others come first; texts that differ in
+    their white space alone are the same. ``names``: of the JSON's fields to take instead of what
+    the rule above says.
     """
     if names:
         return [found for name in names for found in _texts_in(record.get(name), name)]
     listed = _texts_in(record.get(TEXTS_NAME), None)
-    if any(found.text for found in listed):
-        return listed
-    if (filled := _filled(text)) is not None:
-        return [Text(filled, "txt")]
+    filled = _filled(text)
+    in_txt = [] if filled is None else [Text(filled, "txt")]
     fields = {name.lower(): (name, value) for name, value in reversed(record.items())}
-    for known in TEXT_NAMES:
-        name, value = fields.get(known, (known, None))
-        texts = _texts_in(value, name)
-        if any(found.text for found in texts):
-            return texts
-    # No usable text: the list still says how many there are.
-    return listed
+    named = [fields[known] for known in TEXT_NAMES if known in fields]
+    in_fields = [_texts_in(value, name) for name, value in named]
+    places = [listed, in_txt, *in_fields]
+    taken = next((place for place in places if any(found.text for found in place)), None)
+    if taken is None:
+        return listed  # no usable text: the list still says how many there are
+    # Where curation has chosen already, the others are known.
+    if KEPT_NAME not in record:
+        seen = _words(taken)
+        problems[Problem.OTHER_TEXT_IN_TXT] += len(_words(in_txt) - seen)
+        told = _words(found for place in in_fields for found in place)
+        problems[Problem.OTHER_TEXT_IN_JSON] += len(told - seen)
+    return taken
 
 
 def usable_string(value: Any) -> str | None:
@@ -111,6 +121,10 @@ def usable_string(value: Any) -> str | None:
     except UnicodeEncodeError:
         return None
     return value
+
+
+def _words(texts: Iterable[Text]) -> set[str]:
+    return {" ".join(found.text.split()) for found in texts if found.text}
 
 
 def _texts_in(value: Any, source: str | None) -> list[Text]:

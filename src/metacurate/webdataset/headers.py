@@ -232,23 +232,18 @@ def key_number(key: str) -> int:
     return int.from_bytes((key_uid(key) or bytes(16))[:8], "big")
 
 
-def is_member(file: IO[bytes], key: int, offset: int, length: int) -> bool:
-    """Whether exactly these bytes of a tar are one regular member with a safe name and this key.
-
-    ``key`` is the ``key_number`` of the expected key.
-    """
+def read_member(file: IO[bytes], offset: int, length: int) -> tuple[str, Member] | None:
+    """The key and the member if exactly these bytes of a tar are a regular one with a safe name."""
     try:
         file.seek(offset)
         tar = tarfile.TarFile(fileobj=_BoundedReads(file))
         info = tar.next()
     except (*_HEADER_ERRORS, OSError):
-        return False
+        return None
     if info is None:
-        return False
+        return None
     member = _member(info)
     names = split_name(info.name)
-    return (
-        isinstance(member, Member)
-        and names is not None
-        and (key_number(names[0]), member.offset, member.length) == (key, offset, length)
-    )
+    if not isinstance(member, Member) or names is None:
+        return None
+    return (names[0], member) if (member.offset, member.length) == (offset, length) else None

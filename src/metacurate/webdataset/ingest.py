@@ -182,7 +182,7 @@ def _row(
     facts = {**side.get(sample.key, {}), **said}
     text = decode_text(_read(tar, sample, "txt", MAX_TEXT_BYTES), problems)
     texts: dict[str, Text] = {}
-    for found in sample_texts(facts, text):
+    for found in sample_texts(facts, text, problems):
         if found.text is not None:
             texts.setdefault(found.text, found)
     if not texts:

@@ -14,7 +14,10 @@ class Unread(StrEnum):
 
 
 class SkippedMember(StrEnum):
-    """Of the members of a tar, and of the tar itself."""
+    """Of the members of a tar, and of the tar itself.
+
+    Damage ends the tar: samples after it may be lost.
+    """
 
     UNSAFE_NAME = "unsafe_name"
     NOT_A_REGULAR_FILE = "not_a_regular_file"
@@ -26,10 +29,6 @@ class SkippedMember(StrEnum):
     UNREADABLE = "tar_unreadable"
     DAMAGED = "tar_damaged"
     TRUNCATED = "tar_truncated"
-
-
-DAMAGE = frozenset({SkippedMember.DAMAGED, SkippedMember.TRUNCATED, SkippedMember.UNREADABLE})
-"""Samples may be lost: the rest of the tar is not read."""
 
 
 class DroppedSample(StrEnum):
@@ -47,6 +46,8 @@ class Problem(StrEnum):
     TEXT_TOO_LARGE = "text_too_large"
     JSON_INVALID = "json_invalid"
     JSON_TOO_LARGE = "json_too_large"
+    OTHER_TEXT_IN_TXT = "other_text_in_txt"
+    OTHER_TEXT_IN_JSON = "other_text_in_json"
     SIDE_PARQUET_UNREADABLE = "side_parquet_unreadable"
     SIDE_PARQUET_WITHOUT_KEY = "side_parquet_without_key"
     SIDE_PARQUET_TOO_LARGE = "side_parquet_too_large"
@@ -57,3 +58,5 @@ class NotCopied(StrEnum):
 
     UNKNOWN = "tar_or_members_unknown"
     NOT_AT_ITS_PLACE = "not_at_its_place"
+    NO_TEXT = "no_text"
+    BROKEN_TEXT_KEPT = "broken_text_kept"

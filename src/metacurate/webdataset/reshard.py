@@ -3,6 +3,8 @@
 Two stages: ``locate`` reads the rows of the curated pool and sorts the places of their members by
 tar; ``copy`` walks through each tar once, in order. Tars are opened by the names found in their
 folder: a name in a row is only ever compared with those.
+
+Of texts, a copy has what its row keeps (``kept_texts``): its JSON is rewritten for it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TypedDict, Unpack, cast
@@ -19,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.arrays import ranges_to_indices, uid_halves
+from metacurate.arrays import offsets_of, ranges_to_indices, uid_halves
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError, first_line
-from metacurate.pool.columns import Needs
+from metacurate.pool.columns import TEXTS_NAME, Needs
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import PoolConfig
@@ -39,19 +42,24 @@ from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
 from metacurate.runtime.stage import redo, run_stage
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.facts import KEPT_NAME
 from metacurate.webdataset.files import find_tars, open_tar
-from metacurate.webdataset.headers import END_OF_TAR, is_member
+from metacurate.webdataset.headers import END_OF_TAR, Member, key_number, read_member
 from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
+from metacurate.webdataset.kept_texts import MATCHED_NAME, Kept, kept_texts, with_texts
 from metacurate.webdataset.reasons import NotCopied
 
-COPY = Stage("copy", (), files=r"\d{5,}\.tar")
-LOCATE = Stage("locate", ("places",), (COPY,))
+COPY = Stage("copy", (), files=r"\d{5,}\.tar", format=2)
+LOCATE = Stage("locate", ("places",), (COPY,), format=2)
 
 COPY_BYTES = 1 << 20
 COLUMNS = ("tar", "key", "members")
 # One element a member: ``sample`` is the offset of its sample's first member, ``key`` is 64 bits
-# of the key's hash.
-PLACE_DTYPE = np.dtype([("sample", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("key", "<u8")])
+# of the key's hash; the row's texts are ``size`` bytes at ``at`` in the texts of ``unit``.
+PLACE_DTYPE = np.dtype(
+    [("sample", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("key", "<u8"),
+     ("unit", "<u4"), ("size", "<u4"), ("at", "<u8")]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,13 +84,15 @@ class _CopyTask:
 
 
 class ReshardTotals(TypedDict):
-    """``rows`` read, ``tars`` written, ``samples`` and ``bytes`` copied; ``dropped``: by reason
-    (``reasons.NotCopied``, and those of the pool).
+    """``rows`` read, ``tars`` written, ``samples`` and ``bytes`` copied, of these samples
+    ``with_other_texts`` than before; ``dropped``: by reason (``reasons.NotCopied``, and those of
+    the pool).
     """
 
     rows: int
     tars: int
     samples: int
+    with_other_texts: int
     bytes: int
     dropped: dict[str, int]
 
@@ -99,13 +109,15 @@ def reshard(
 
     ``curated`` are tables with the columns of ``pool ingest``. Samples keep the
     order of their tars; consecutive tars go into one until it has ``samples_per_tar`` (a tar is
-    never split).
+    never split). Where the curated pool has ``texts``, a sample has just those that it keeps
+    (``text_kept``).
     """
     with open_run(out, inputs=[*curated, tars], preload=__name__, **options) as run:
         folder = run.folder
         found = find_tars(tars)
         names = tuple(found.names)
-        pool = open_pool(curated, PoolConfig(), Needs("unused", "unused", "unused", others=COLUMNS))
+        needs = Needs("unused", "unused", "unused", others=COLUMNS)
+        pool = open_pool(curated, PoolConfig(), needs, reserved=())
         pool.require_all()
         units = pool.units
         # Both stages have one configuration: the places are gone when the tars are written, so that
@@ -150,6 +162,7 @@ def _totals(located: Statistics, copied: Sequence[Statistics]) -> ReshardTotals:
         "rows": located["rows"],
         "tars": len(copied),
         "samples": summed.get("samples", 0),
+        "with_other_texts": summed.get("with_other_texts", 0),
         "bytes": summed.get("bytes", 0),
         "dropped": add_statistics([located["dropped"], summed.get("dropped", {})]),
     }
@@ -159,12 +172,22 @@ def _place_file(position: int) -> str:
     return f"places/{shard_name(position)}.bin"
 
 
+def _texts_file(position: int) -> str:
+    return f"places/{shard_name(position)}.texts"
+
+
 def _locate(task: _LocateTask) -> Statistics:
+    with Folder(task.out).create(_texts_file(task.position)) as texts:
+        return _locate_rows(task, texts)
+
+
+def _locate_rows(task: _LocateTask, texts: IO[bytes]) -> Statistics:
     tars = pa.array(task.tars)
     dropped: Counter[str] = Counter()
-    rows = located = 0
+    rows = located = written = 0
     numbers, places = [], [np.zeros(0, PLACE_DTYPE)]
-    unit = replace(task.unit, columns=task.unit.columns.only(COLUMNS))
+    names = (*COLUMNS, TEXTS_NAME, KEPT_NAME, MATCHED_NAME)
+    unit = replace(task.unit, columns=task.unit.columns.only(names))
     skipped: Counter[str] = Counter()
     for _, table in read_columns(unit, skipped=skipped):
         rows += table.num_rows
@@ -182,8 +205,20 @@ def _locate(task: _LocateTask) -> Statistics:
         usable &= pc.fill_null(pc.list_value_length(batch.column("members")), 0).to_numpy() > 0
         dropped[NotCopied.UNKNOWN] += int(np.count_nonzero(~usable))
         located += int(np.count_nonzero(usable))
+        kept = kept_texts(table.filter(pa.array(usable)))
+        sizes = np.zeros(int(np.count_nonzero(usable)), np.int64)
+        for i, row in enumerate(kept):
+            if isinstance(row, NotCopied):
+                dropped[row] += 1
+                sizes[i] = -1
+            elif row is not None:
+                sizes[i] = texts.write(row.to_bytes())
+        usable[usable] = sizes >= 0
+        sizes = sizes[sizes >= 0]
         if usable.any():
-            found, tar_of = _places(batch.filter(pa.array(usable)), tar[usable])
+            found, tar_of = _places(batch.filter(pa.array(usable)), tar[usable], sizes)
+            found["unit"], found["at"] = task.position, found["at"] + written
+            written += int(sizes.sum())
             places.append(found)
             numbers.append(tar_of)
     number = np.concatenate([*numbers, np.zeros(0, np.int64)])
@@ -196,8 +231,11 @@ def _locate(task: _LocateTask) -> Statistics:
     return {"rows": rows, "located": located, "dropped": counted(dropped)}
 
 
-def _places(table: pa.Table, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The members' places and their tars' numbers, for rows that all have members."""
+def _places(table: pa.Table, tar: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The members' places and their tars' numbers, for rows that all have members.
+
+    ``sizes``: bytes of each row's texts.
+    """
     lists = table.column("members").combine_chunks()
     offsets = lists.offsets.to_numpy()
     lengths = np.diff(offsets)
@@ -211,6 +249,8 @@ def _places(table: pa.Table, tar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     places["key"] = np.repeat(uid_halves(keys)[0], lengths)
     firsts = np.minimum.reduceat(places["offset"], np.cumsum(lengths) - lengths)
     places["sample"] = np.repeat(firsts, lengths)
+    places["size"] = np.repeat(sizes, lengths)
+    places["at"] = np.repeat(offsets_of(sizes)[:-1], lengths)
     return places, np.repeat(tar, lengths)
 
 
@@ -249,45 +289,84 @@ def _count_samples(folder: Folder, files: int, tar: int, tars: int) -> int:
 def _copy(task: _CopyTask) -> Statistics:
     out, source = Folder(task.out), Folder(task.folder)
     dropped: Counter[str] = Counter()
-    samples = size = 0
+    samples = size = others = 0
     with out.create(f"{task.position:05d}.tar") as target:
         for tar in range(task.first, task.end):
             places = _read_places(out, task.places, tar, len(task.tars))
             if not len(places):
                 continue
-            with open_tar(source.open(task.tars[tar])) as file:
-                for members in _verified(file, places, dropped):
+            with open_tar(source.open(task.tars[tar])) as file, ExitStack() as opened:
+                texts = _Texts(out, opened)
+                for sample in _verified(file, places, dropped):
                     samples += 1
-                    for offset, length in members:
-                        size += length
-                        _copy_range(file, offset, length, target)
+                    files = with_texts(file, sample.key, sample.members, texts.read(sample.texts))
+                    others += files.changed
+                    for part in files.parts:
+                        if isinstance(part, bytes):
+                            size += target.write(part)
+                        else:
+                            size += part.length
+                            _copy_range(file, part.offset, part.length, target)
         target.write(END_OF_TAR)
         # tar's records are 20 blocks: the end mark is followed by zeros up to a whole one.
         total = size + len(END_OF_TAR)
         target.write(bytes(-total % tarfile.RECORDSIZE))
     return {
         "samples": samples,
+        "with_other_texts": others,
         "bytes": size,
         "dropped": counted(dropped),
     }
 
 
-def _verified(
-    file: IO[bytes], places: np.ndarray, dropped: Counter[str]
-) -> Iterator[list[tuple[int, int]]]:
-    """The samples of a tar whose members are all where the pool says, as (offset, length) lists."""
+@dataclass(frozen=True)
+class _Found:
+    """A sample of a tar; ``texts``: where those of its rows are, as (unit, place, size)."""
+
+    key: str
+    members: list[Member]
+    texts: list[tuple[int, int, int]]
+
+
+class _Texts:
+    """The texts of the located rows; the units' files stay open."""
+
+    def __init__(self, folder: Folder, opened: ExitStack) -> None:
+        self._folder, self._opened = folder, opened
+        self._files: dict[int, IO[bytes]] = {}
+
+    def read(self, places: Sequence[tuple[int, int, int]]) -> Kept | None:
+        """The texts of a sample's rows together; None if no row says any."""
+        rows = []
+        for unit, at, size in places:
+            if unit not in self._files:
+                file = self._folder.open(_texts_file(unit))
+                self._files[unit] = self._opened.enter_context(file)
+            self._files[unit].seek(at)
+            rows.append(Kept.from_bytes(self._files[unit].read(size)))
+        return Kept.joined(rows) if rows else None
+
+
+def _verified(file: IO[bytes], places: np.ndarray, dropped: Counter[str]) -> Iterator[_Found]:
+    """The samples of a tar whose members are all where the pool says."""
     end = file.seek(0, 2)
     for _, group in groupby(places.tolist(), key=lambda place: place[0]):
-        members = list(group)
+        rows = list(group)
         reached = 0
-        for _, offset, length, key in members:
+        found, name = list[Member](), ""
+        # Several rows may name one sample.
+        for offset, length, key in dict.fromkeys(row[1:4] for row in rows):
             inside = reached <= offset and 0 < length <= end - offset
-            if not (inside and is_member(file, key, offset, length)):
+            member = read_member(file, offset, length) if inside else None
+            if member is None or key_number(member[0]) != key:
                 dropped[NotCopied.NOT_AT_ITS_PLACE] += 1
                 break
             reached = offset + length
+            name = member[0]
+            found.append(member[1])
         else:
-            yield [(offset, length) for _, offset, length, _ in members]
+            texts = [(unit, at, size) for *_, unit, size, at in rows if size]
+            yield _Found(name, found, list(dict.fromkeys(texts)))
 
 
 def _copy_range(file: IO[bytes], offset: int, length: int, target: IO[bytes]) -> None:

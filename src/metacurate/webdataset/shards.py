@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from metacurate.errors import UserError
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset import headers
 from metacurate.webdataset.facts import read_record
 from metacurate.webdataset.files import find_tars, open_tar, stem_of
-from metacurate.webdataset.reasons import DAMAGE, SkippedMember
+from metacurate.webdataset.reasons import SkippedMember
 
 SHARD_DIGITS = 5
 SHARD_FILE = re.compile(r"(\d{5,})(\.tar|\.parquet|_stats\.json)")
@@ -90,11 +89,10 @@ class TarWriter:
         self._tar.close()
 
 
-def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[Sample]:
-    """The samples of a tar in order, one in memory at a time; ``skipped`` counts odd members.
+def read_samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[Sample]:
+    """The samples of a tar in order, one in memory at a time; closes the file.
 
-    Closes the file.
-    UserError if the tar is damaged: its rows would be lost unnoticed.
+    ``skipped`` counts odd members, and damage: what comes before it is kept.
     """
     with open_tar(file) as tar:
         for found in headers.read_samples(tar, skipped):
@@ -106,5 +104,3 @@ def read_samples(file: IO[bytes], name: str, skipped: Counter[str]) -> Iterator[
                 tar.seek(member.data_offset)
                 files[member.extension] = tar.read(member.size)
             yield Sample(found.key, files)
-    if damage := DAMAGE & skipped.keys():
-        raise UserError(f"{name} is damaged ({min(damage)}); remove it or make it again")
