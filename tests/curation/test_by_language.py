@@ -626,6 +626,12 @@ def test_looking_at_a_run_by_language(
     assert same["languages"]["zh"]["t"] == [card["languages"]["zh"]["t"], 3]
     assert same["before"]["jensen_shannon_divergence"] == 0
     assert same["after"]["jensen_shannon_divergence"] > 0
+    status = told("status", out)["languages"]
+    assert {name: facts["t"] for name, facts in status.items()} == {
+        name: facts["t"] for name, facts in card["languages"].items() if facts["texts"]
+    }
+    assert status["zh"]["texts"] == card["languages"]["zh"]["texts"]
+    assert next(iter(status)) == "en"  # most matches first
     kept = read_kept(out)[5]
     pair = told("inspect", "uid", kept["uid"].hex(), "--run", out)["pairs"][0]
     assert [text["kept"] for text in pair["texts"]] == kept["text_kept"]

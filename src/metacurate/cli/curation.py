@@ -335,6 +335,7 @@ def status_command(
 
     Example: [bold]metacurate status run/ --verify[/bold]
     """
+    from metacurate.curation.layout import languages_of
     from metacurate.runtime import manifest
     from metacurate.runtime.run import hold, is_held
     from metacurate.runtime.storage import Folder
@@ -348,10 +349,20 @@ def status_command(
     rows = [
         (name, f"{s.state}, {s.shards_done} of {s.shards} shards") for name, s in stages.items()
     ]
+    languages = languages_of(folder)
+    for language, facts in list(languages.items())[:SHOWN_LANGUAGES]:
+        told = f"{facts['texts']:,} texts, {facts['match_counts']:,} matches"
+        if facts.get("t") is not None:
+            told += f", t {facts['t']:,.6g}" if facts["t"] != "inf" else ", t inf"
+        rows.append((f"language {language}", told))
+    if len(languages) > SHOWN_LANGUAGES:
+        rows.append(("", f"and {len(languages) - SHOWN_LANGUAGES:,} more (--json)"))
     rows += [(f"damaged: {name}", reason) for name, reason in wrong.items()]
     if verify and not wrong:
         rows.append(("files", "all as they were written"))
     found: dict[str, Any] = {"stages": {name: asdict(s) for name, s in stages.items()}}
+    if languages:
+        found["languages"] = languages
     if verify:
         found["damaged"] = wrong
     show(found, summary_table(run_folder, rows), as_json=as_json)

@@ -89,6 +89,21 @@ def run_blocks(folder: Folder) -> tuple[Block, ...]:
     )
 
 
+def languages_of(folder: Folder) -> dict[str, dict[str, Any]]:
+    """What is known so far of each language that a run found texts in: texts, matches, t and p.
+
+    Empty with metadata of one list, and before the texts are matched.
+    """
+    stages = read_manifest(folder)["stages"]
+    found: dict[str, dict[str, Any]] = {}
+    for stage in (MATCH, BALANCE):
+        totals = stages.get(stage.name, {}).get("totals", {})
+        for language, facts in totals.get("languages", {}).items():
+            if stage is MATCH or language in found:
+                found.setdefault(language, {}).update(facts)
+    return dict(sorted(found.items(), key=lambda item: -item[1]["match_counts"]))
+
+
 def load_counts(folder: Folder) -> Counts:
     """The entry counts of a folder whose count stage is done, uint64[entries]."""
     return load_array(folder, COUNTS_FILE)
