@@ -451,8 +451,8 @@ def test_files_that_are_no_archives_are_named(tmp_path: Path) -> None:
         "d.warc.gz": (gzip.compress(xml), "XML error answer, SlowDown"),
         "e.warc.gz": (b"<!DOCTYPE html><p>403", "HTML page"),
         "f.warc.gz": (gzip.compress(arc), "ARC file, convert it to WARC"),
-        "g.wat": (b"version https://git-lfs", "no sound record in it"),
-        "h.warc.gz": (b"\x1f\x8b\x08" + b"x" * 99, "no sound record in it"),
+        "g.wat": (b"version https://git-lfs", "no sound record of a page in it"),
+        "h.warc.gz": (b"\x1f\x8b\x08" + b"x" * 99, "no sound record of a page in it"),
     }
     for name, (content, _) in contents.items():
         (crawl / name).write_bytes(content)
@@ -494,7 +494,7 @@ def test_short_texts_go_by_their_page(tmp_path: Path) -> None:
         extract_pool([str(source)], str(tmp_path / "no"), config, engine=LocalEngine(1))
 
 
-def test_html_lang_of_pages_in_wats_is_unknown(crawl: Path, tmp_path: Path) -> None:
+def test_without_html_lang_pages_tell_their_language(crawl: Path, tmp_path: Path) -> None:
     config = ExtractConfig(page_language="eldc")
     totals = extract_pool(
         [str(crawl / "docs.warc.wat.gz")], str(tmp_path / "out"), config, engine=LocalEngine(1)

@@ -13,7 +13,7 @@ import pytest
 from resiliparse.parse.html import HTMLTree
 
 from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
-from metacurate.commoncrawl.wat import has_entities
+from metacurate.commoncrawl.wat import has_entities, language
 from metacurate.pages.entities import unescape
 from metacurate.runtime.engines.local import LocalEngine
 from web_pages import members, record, response
@@ -85,6 +85,35 @@ def test_a_wat_without_extraction_date_is_as_old_as_its_first_record() -> None:
         assert has_entities(f"WARC/1.0\r\nWARC-Date: {day}T00:00:00Z\r\n".encode(), "") == old
     assert not has_entities(b"Extracted-Date: rubbish\r\n", "")
     assert not has_entities(b"", "CC-MAIN-2019-99")
+
+
+def head(*metas: object) -> bytes:
+    html = {"HTML-Metadata": {"Head": {"Metas": metas}, "Links": [{"name": "HTML@/lang"}]}}
+    value = {"Envelope": {"Payload-Metadata": {"HTTP-Response-Metadata": html}}}
+    return json.dumps(value).encode()
+
+
+STATED = {"name": "HTML@/lang", "content": "es-MX"}
+XML = {"content": "de", "name": "HTML@/xml:lang"}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (head(STATED), "es-MX"),
+        (head({"name": "author", "content": "HTML@/lang"}, XML, STATED), "es-MX"),
+        (head(XML), "de"),
+        (head(STATED, {**STATED, "content": "fr"}), "es-MX"),
+        (head({"name": "HTML@/lang", "content": 4}, XML), "de"),
+        (head({"name": "HTML@/lang"}), None),
+        (head({"name": "author", "content": "HTML@/lang"}), None),
+        (head("HTML@/lang"), None),
+        (head(STATED)[:-1], None),
+        (b"{}", None),
+    ],
+)
+def test_html_lang(block: bytes, expected: str | None) -> None:
+    assert language(block) == expected
 
 
 PIECES = [

@@ -138,7 +138,7 @@ RULES = (
 )
 
 
-def page(url: str, links: list[dict[str, Any]], head: dict[str, str], escaped: bool) -> bytes:
+def page(url: str, links: list[dict[str, Any]], head: dict[str, Any], escaped: bool) -> bytes:
     """The JSON of a page, as WAT writes it."""
     html = {"HTML-Metadata": {"Head": head, "Links": links}}
     value = {
@@ -149,6 +149,13 @@ def page(url: str, links: list[dict[str, Any]], head: dict[str, str], escaped: b
     return text.encode("utf-8", "surrogatepass")
 
 
+SPANISH = {"name": "HTML@/lang", "content": "es-MX"}
+HEADS: list[dict[str, Any]] = [
+    {}, {"Title": "Base"}, {"Base": "http://b.example/c/"}, {"Metas": [SPANISH]},
+    {"Metas": [{"name": "HTML@/xml:lang", "content": "de"}], "Base": "/"},
+]  # fmt: skip
+
+
 @st.composite
 def wat_page(draw: st.DrawFn) -> WatPage:
     """A page, sometimes with bytes that are not JSON or not UTF-8."""
@@ -156,7 +163,7 @@ def wat_page(draw: st.DrawFn) -> WatPage:
     links = draw(st.lists(st.one_of(USUAL_LINKS, USUAL_LINKS, OTHER_LINKS), max_size=5))
     if links and draw(st.booleans()):
         links.append(links[0])
-    head = draw(st.sampled_from([{}, {}, {"Title": "Base"}, {"Base": "http://b.example/c/"}]))
+    head = draw(st.sampled_from(HEADS))
     block = page(url, links, head, draw(st.booleans()))
     damage = draw(
         st.sampled_from(
@@ -168,7 +175,7 @@ def wat_page(draw: st.DrawFn) -> WatPage:
     return WatPage(block.replace(*damage) if damage[0] else block, url, "s")
 
 
-READINGS = st.builds(Reading, st.booleans(), st.booleans())
+READINGS = st.builds(Reading, st.booleans(), st.booleans(), st.booleans())
 
 
 def one_by_one(pages: list[WatPage], rules: TextRules) -> tuple[pa.Table, Counts]:

@@ -85,7 +85,7 @@ _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 
 # Why a whole file is named as no archive.
-NO_RECORD = "no sound record in it"
+NO_RECORD = "no sound record of a page in it"
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,9 @@ def read_tables(
             config.entities == "decode"
             or (config.entities == "auto" and has_entities(start or b"", source))
         )
-        reading = Reading(entities, config.official_key)
+        reading = Reading(
+            entities, config.official_key, with_languages=config.page_language != "none"
+        )
         yield from _read_archive(file, source, form, config, counts, reading)
         if counts.records == 0 and any(reason in DAMAGES for reason in counts.dropped_records):
             content = NO_RECORD

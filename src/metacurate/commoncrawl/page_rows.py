@@ -73,11 +73,13 @@ class Counts:
 
 class Reading(NamedTuple):
     """How pages are read: ``entities``: attributes' values hold character references, to be
-    replaced; ``with_keys``: rows get an ``official_key``.
+    replaced; ``with_keys``: rows get an ``official_key``; ``with_languages``: the languages that
+    WATs say pages to be in are looked for (those of other pages are known anyway).
     """
 
     entities: bool = False
     with_keys: bool = False
+    with_languages: bool = False
 
 
 USUAL = Reading()
@@ -131,7 +133,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     The first usable of an image's addresses is taken. An image that the page has again with the
     same texts makes no second row.
     """
-    entities, with_keys = page.reading
+    entities, with_keys, _ = page.reading
     base_href = page.base_href
     if entities and base_href is not None:
         base_href = unescape(base_href)

@@ -12,8 +12,8 @@ from enum import StrEnum
 class DroppedRecord(StrEnum):
     """Of the records of an archive."""
 
-    DAMAGED_MEMBER = "damaged gzip member"
-    TRUNCATED_MEMBER = "truncated gzip member"
+    DAMAGED_MEMBER = "damaged compressed member"
+    TRUNCATED_MEMBER = "truncated compressed member"
     OVERSIZED = "oversized record"
     BROKEN = "broken record"
     DAMAGED_FILE = "rest of a damaged file"

@@ -1,10 +1,11 @@
 """Records of web archives (WARC, WAT), read so that damage costs the damaged records alone.
 
-The standard layout has one gzip member a record. Members are inflated one by one here (ISA-L), so
-that the size of a record is bounded before it is in memory, and reading goes on at the next member
-after a damaged one. In plain files and gzip streams of many records, reading goes on at the next
-header after a broken record. zstd and lz4 are read with fastwarc; there, damage ends the file. All
-that is lost is counted by reason.
+The standard layout has one gzip member a record; of zstd and lz4, one frame, which is called a
+member here too. Members are inflated one by one, so that the size of a record is bounded before it
+is in memory, and reading goes on at the next member after a damaged one: those of gzip that end
+with their size at once (libdeflate), all others piece by piece. In plain files and streams of many
+records, reading goes on at the next header after a broken record. All that is lost is counted by
+reason.
 
 Headers are read as they were meant: names in any case, lines that end in LF alone, any number of
 empty lines before and after a record.
@@ -13,22 +14,33 @@ empty lines before and after a record.
 from __future__ import annotations
 
 import re
+import struct
+import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
+import deflate
+import lz4.frame
 import numpy as np
-from fastwarc.warc import ArchiveIterator, WarcRecordType
 from isal import igzip_lib
 
 from metacurate.commoncrawl.reasons import DroppedRecord
 from metacurate.kernels.bytes import BLOCK
 from metacurate.kernels.wat import SPAN
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# A gzip member: its offset in the file, and what it holds, inflated.
+Member = tuple[int, bytes | bytearray]
+
 GZIP_MAGIC = b"\x1f\x8b\x08"
-ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
+ZSTD_DICTIONARY_MAGIC = b"\x5d\x2a\x4d\x18"
 LINE_END = b"\r\n"
 RECORD_START = b"WARC/"
 RECORD_ENDS = (b"\r\n\r\n", b"\n\n")
@@ -40,6 +52,7 @@ MAX_LENGTH_DIGITS = 18
 # inflated in one piece if it is in this reach and what looks like the next one comes after it.
 PIECE_BYTES = 4 << 10
 MEMBER_REACH = 64 << 10
+LEAST_MEMBER_BYTES = 18
 READ_BYTES = 1 << 20
 PLAIN_BYTES = 256 << 10
 INFLATE_BYTES = 32 << 10
@@ -50,18 +63,48 @@ BATCH_BYTES = 256 << 10
 # bomb), the next member is searched for in the compressed bytes.
 MAX_DISCARDED_BYTES = 1 << 30
 
-
-_GZIP_MAGIC = re.compile(re.escape(GZIP_MAGIC))
+# The size of what is in a gzip member (modulo 2**32) ends it.
+_SIZE = struct.Struct("<I")
 _ERROR_CODE = re.compile(rb"<Code>(\w{1,64})</Code>", re.ASCII)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
 
-# A header as CommonCrawl writes it: what ``_read_header`` would find, at half the price.
+# A header as CommonCrawl writes it: what ``_read_header`` would find, at a fraction of the price.
+# A line is matched up to its ``\n``, which is faster than up to either half of the line end.
+_USUAL_LINES = rb"(?:(?:WARC-[A-Z](?!arget-URI: )|Content-Type: )[^\n]*+\n)*+"
 _USUAL_HEADER = re.compile(
     rb"WARC/1\.[01]\r\nWARC-Type: ([a-z]++)\r\n"
-    rb"(?:(?:WARC-[A-Z]|Content-Type: )[^\r\n]*+\r\n)*+"
-    rb"Content-Length: ([0-9]{1,18})\r\n\r\n"
+    + _USUAL_LINES
+    + rb"(?:WARC-Target-URI: ([^\x00-\x20]++)\r\n)?+"
+    + _USUAL_LINES
+    + rb"Content-Length: ([0-9]{1,18})\r\n\r\n"
 )
+
+
+class _Compression(NamedTuple):
+    """How members begin, what inflates one (the interface of ``bz2.BZ2Decompressor``), and what it
+    raises.
+    """
+
+    magic: bytes
+    inflater: Callable[[], Any]
+    error: type[Exception]
+
+
+_GZIP = _Compression(
+    GZIP_MAGIC,
+    lambda: igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP),
+    igzip_lib.error,  # type: ignore[arg-type]
+)
+_COMPRESSIONS = (
+    _GZIP,
+    _Compression(b"\x28\xb5\x2f\xfd", zstd.ZstdDecompressor, zstd.ZstdError),
+    _Compression(b"\x04\x22\x4d\x18", lz4.frame.LZ4FrameDecompressor, RuntimeError),
+)
+
+
+def _compression_of(start: bytes) -> _Compression | None:
+    return next((known for known in _COMPRESSIONS if start.startswith(known.magic)), None)
 
 
 @lru_cache
@@ -123,14 +166,15 @@ class RecordBatch(NamedTuple):
 
 
 def file_start(file: IO[bytes]) -> bytes | None:
-    """How a file begins (of gzip, what its first member holds); None if it cannot be read."""
+    """How a file begins (compressed: what its first member holds); None if it cannot be read."""
     start = file.read(SNIFFED_BYTES)
     file.seek(0)
-    if start.startswith(GZIP_MAGIC):
+    compression = _compression_of(start)
+    if compression is not None:
+        inflater = compression.inflater()
         try:
-            inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
             start = inflater.decompress(start, SNIFFED_BYTES)
-        except igzip_lib.error:  # type: ignore[misc]
+        except compression.error:
             return None
         if not start and not inflater.eof:
             return None
@@ -139,6 +183,8 @@ def file_start(file: IO[bytes]) -> bytes | None:
 
 def other_content(start: bytes) -> str | None:
     """What a file is that cannot be a web archive, told by its start; None if it may be one."""
+    if start.startswith(ZSTD_DICTIONARY_MAGIC):
+        return "zstd with a dictionary, compress it without one"
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not text:
         return "empty file"
@@ -165,8 +211,9 @@ def read_records(
         yield from _read_other(window, kinds, max_bytes, losses)
         return
     splitter = _Splitter(kinds, max_bytes, losses)
-    for offset, member in _members(window, max_bytes + MAX_HEADER_BYTES, losses):
-        yield from splitter.feed_member(offset, member)
+    for members in _member_groups(window, max_bytes + MAX_HEADER_BYTES, losses):
+        for offset, member in members:
+            yield from splitter.feed_member(offset, member)
     yield from splitter.finish()
 
 
@@ -174,27 +221,81 @@ def read_batches(
     file: IO[bytes], kind: bytes, max_bytes: int, losses: Counter[str]
 ) -> Iterator[RecordBatch]:
     """Yield the records that ``read_records`` yields for one type, many at a time."""
-    batch: list[Record] = []
-    size = 0
-    for record in read_records(file, frozenset({kind}), max_bytes, losses):
-        batch.append(record)
-        size += record.end - record.start
-        if size >= BATCH_BYTES:
-            yield _batch(batch)
-            batch, size = [], 0
-    if batch:
-        yield _batch(batch)
+    window = _Window(file)
+    kinds = frozenset({kind})
+    batch = _Batch()
+    if not _has_members_of_records(window):
+        for record in _read_other(window, kinds, max_bytes, losses):
+            batch.add(record)
+            if batch.size >= BATCH_BYTES:
+                yield batch.take()
+    else:
+        splitter = _Splitter(kinds, max_bytes, losses)
+        for members in _member_groups(window, max_bytes + MAX_HEADER_BYTES, losses):
+            batch.add_members(members, kind, max_bytes, splitter)
+            if batch.size >= BATCH_BYTES:
+                yield batch.take()
+        for record in splitter.finish():
+            batch.add(record)
+    if batch.size:
+        yield batch.take()
 
 
-def _batch(records: list[Record]) -> RecordBatch:
-    parts = [
-        part
-        for record in records
-        for part in (record.block, _field(record.header, "WARC-Target-URI") or b"")
-    ]
-    ends = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    bounds = np.stack([ends[:-1], ends[1:]], axis=1)
-    return RecordBatch(b"".join([*parts, bytes(BLOCK)]), bounds.reshape(-1, SPAN))
+class _Batch:
+    """Records that wait to become a ``RecordBatch``."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | bytearray] = []
+        self._spans: list[tuple[int, int, int, int]] = []
+        self.size = 0
+
+    def add(self, record: Record) -> None:
+        """Add a record."""
+        block = record.block
+        uri = _field(record.header, "WARC-Target-URI") or b""
+        end = self.size + len(block)
+        self._pieces += block, uri
+        self._spans.append((self.size, end, end, end + len(uri)))
+        self.size = end + len(uri)
+
+    def add_members(
+        self,
+        members: list[Member],
+        kind: bytes,
+        max_bytes: int,
+        splitter: _Splitter,
+    ) -> None:
+        """Add the records of gzip members.
+
+        A member that is a record as CommonCrawl writes it is taken as it is, all others go through
+        ``splitter``.
+        """
+        match, waits = _USUAL_HEADER.match, splitter.waits
+        for offset, member in members:
+            if not waits and (usual := match(member, 0, MAX_HEADER_BYTES)) is not None:
+                its_kind, uri, digits = usual.groups()
+                start = usual.end()
+                end = start + int(digits)
+                if member[end:] == RECORD_ENDS[0]:
+                    if its_kind != kind:
+                        continue
+                    if uri is not None and end - start <= max_bytes:
+                        size = self.size
+                        at = size + usual.start(2)
+                        self._pieces.append(member)
+                        self._spans.append((size + start, size + end, at, at + len(uri)))
+                        self.size = size + len(member)
+                        continue
+            for record in splitter.feed_member(offset, member):
+                self.add(record)
+            waits = splitter.waits
+
+    def take(self) -> RecordBatch:
+        """What waits; then nothing waits."""
+        spans = np.array(self._spans, np.int64).reshape(-1, SPAN)
+        batch = RecordBatch(b"".join([*self._pieces, bytes(BLOCK)]), spans)
+        self.__init__()  # type: ignore[misc]
+        return batch
 
 
 class _Window:
@@ -206,7 +307,7 @@ class _Window:
         self._start = 0
         self._starts: list[int] | None = None  # where ``GZIP_MAGIC`` is in the data
         self.position = 0
-        self.failure: OSError | None = None  # of the storage, not of the content
+        self.compression = _compression_of(self.peek(0, SNIFFED_BYTES))
 
     def peek(self, distance: int, size: int) -> bytes:
         """1 to ``size`` bytes, ``distance`` after the position; none only at the file's end."""
@@ -217,29 +318,57 @@ class _Window:
             at = self.position + distance - self._start
         return self._data[at : at + size]
 
-    def piece(self) -> bytes:
-        """What is probably the gzip member at the position, or its beginning; at least a byte."""
+    def piece(self, magic: bytes) -> bytes:
+        """What is probably the member at the position, or its beginning; at least a byte."""
         at = self.position - self._start
         if at >= len(self._data):
             self.peek(0, 1)
             at = self.position - self._start
-        end = self._data.find(GZIP_MAGIC, at + 1, at + MEMBER_REACH)
+        end = self._data.find(magic, at + 1, at + MEMBER_REACH)
         return self._data[at : end if end >= 0 else at + PIECE_BYTES]
 
-    def members(self) -> Iterator[bytes]:
-        """Yield what are probably the gzip members from the position on, as far as there is data.
+    def whole_members(self, max_bytes: int) -> list[Member]:
+        """(offset, inflated bytes) of gzip members from the position on; the position moves on.
 
-        Each goes from the position to the next place of ``GZIP_MAGIC``. The position is to be moved
-        to that place, or nothing more is to be asked for.
+        Those that end where the next one begins and are not too large, up to the first that needs a
+        closer look, and until they have ``BATCH_BYTES``.
         """
+        if self.compression is not _GZIP:
+            return []
+        data, start = self._data, self._start
         if self._starts is None:
-            self._starts = [found.start() for found in _GZIP_MAGIC.finditer(self._data)]
+            self._starts = _places_of_members(data)
         starts = self._starts
-        first = bisect_left(starts, self.position - self._start)
-        if first == len(starts) or starts[first] != self.position - self._start:
-            return
+        first = bisect_left(starts, self.position - start)
+        members: list[Member] = []
+        if first == len(starts) or starts[first] != self.position - start:
+            return members
+        size = 0
+        at = starts[first]
         for number in range(first + 1, len(starts)):
-            yield self._data[starts[number - 1] : starts[number]]
+            end = starts[number]
+            if end - at < LEAST_MEMBER_BYTES:
+                break
+            (promised,) = _SIZE.unpack_from(data, end - _SIZE.size)
+            if not 0 < promised <= max_bytes:
+                break
+            # libdeflate does not tell of bytes after a member. Those that end in its size would go
+            # unnoticed; if there are any, the size is there twice.
+            if data.find(data[end - _SIZE.size : end], at, end - 1) >= 0:
+                break
+            try:
+                member = deflate.gzip_decompress(data[at:end], promised)
+            except deflate.DeflateError:
+                break
+            if len(member) < promised:
+                break
+            members.append((start + at, member))
+            at = end
+            size += promised
+            if size >= BATCH_BYTES:
+                break
+        self.position = start + at
+        return members
 
     def starts_with(self, prefix: bytes) -> bool:
         """Whether these bytes are at the position."""
@@ -259,24 +388,8 @@ class _Window:
                 self.position = end
                 return False
 
-    # What fastwarc asks of a file.
-
-    def tell(self) -> int:
-        """The position."""
-        return self.position
-
-    def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes, moving on."""
-        piece = self.peek(0, size)
-        self.position += len(piece)
-        return piece
-
     def _fill(self) -> bool:
-        try:
-            piece = self._file.read(READ_BYTES)
-        except OSError as error:
-            self.failure = error
-            raise
+        piece = self._file.read(READ_BYTES)
         kept = self._data[max(0, self.position - self._start) :]
         self._start += len(self._data) - len(kept)
         self._data = kept + piece
@@ -284,15 +397,22 @@ class _Window:
         return bool(piece)
 
 
+def _places_of_members(data: bytes) -> list[int]:
+    """Where ``GZIP_MAGIC`` is."""
+    found = np.flatnonzero(np.frombuffer(data[: 1 - len(GZIP_MAGIC)], np.uint8) == GZIP_MAGIC[0])
+    for place, byte in enumerate(GZIP_MAGIC[1:], 1):
+        found = found[np.frombuffer(data, np.uint8)[found + place] == byte]
+    return found.tolist()
+
+
 def _has_members_of_records(window: _Window) -> bool:
-    """Whether each gzip member holds one record, as far as the first one tells."""
-    if not window.starts_with(GZIP_MAGIC):
+    """Whether each compressed member holds one record, as far as the first one tells."""
+    compression = window.compression
+    if compression is None:
         return False
     try:
-        head = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP).decompress(
-            window.peek(0, READ_BYTES), READ_BYTES
-        )
-    except igzip_lib.error:  # type: ignore[misc]
+        head = compression.inflater().decompress(window.peek(0, READ_BYTES), READ_BYTES)
+    except compression.error:
         return True
     header = _read_header(head, 0)
     if header is None:
@@ -304,65 +424,56 @@ def _has_members_of_records(window: _Window) -> bool:
     return not _starts_record(head, end) and head.find(NEXT_RECORD, header.start) < 0
 
 
-def _members(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, inflated bytes) of each sound gzip member of at most ``max_bytes``."""
+def _member_groups(window: _Window, max_bytes: int, losses: Counter[str]) -> Iterator[list[Member]]:
+    """Yield (offset, inflated bytes) of each sound member of at most ``max_bytes``, in lists.
+
+    A list has ``BATCH_BYTES`` or less, but for its last member.
+    """
+    assert window.compression is not None
     while window.peek(0, 1):
-        yield from _whole_members(window, max_bytes)
+        while members := window.whole_members(max_bytes):
+            yield members
         if not window.peek(0, 1):
             break
         offset = window.position
         member = _inflate(window, max_bytes)
         if isinstance(member, bytes):
-            yield offset, member
+            yield [(offset, member)]
             continue
         losses[member] += 1
         if member == DroppedRecord.DAMAGED_MEMBER:
             window.position = max(window.position, offset + 1)
-            window.skip_to(GZIP_MAGIC)
-
-
-def _whole_members(window: _Window, max_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Yield members up to the first one that ``_inflate`` must look at more closely.
-
-    Those yielded end where the next one begins, with a size that is not too large.
-    """
-    for piece in window.members():
-        promised = int.from_bytes(piece[-4:], "little")
-        if promised > max_bytes:
-            break
-        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
-        try:
-            member = inflater.decompress(piece, promised + 1)
-        except igzip_lib.error:  # type: ignore[misc]
-            break
-        if not inflater.eof or inflater.unused_data:
-            break
-        offset = window.position
-        window.position += len(piece)
-        yield offset, member
+            window.skip_to(window.compression.magic)
 
 
 def _inflate(window: _Window, max_bytes: int) -> bytes | str:
-    """Inflate the gzip member at the window's position, and move past it.
+    """Inflate the member at the window's position, and move past it.
 
     Returns the reason if it cannot be read. Of a damaged member the position stays (so that a
     member that starts within is found); an oversized one is skipped.
     """
-    piece = window.piece()
-    if not piece.startswith(GZIP_MAGIC) and not window.starts_with(GZIP_MAGIC):
+    compression = window.compression
+    assert compression is not None
+    magic = compression.magic
+    piece = window.piece(magic)
+    if not piece.startswith(magic) and not window.starts_with(magic):
         return DroppedRecord.DAMAGED_MEMBER
-    inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+    inflater = compression.inflater()
     pieces: list[bytes] = []
     size = 0
     distance = len(piece)
-    # A whole member ends with its size: then one call does, without a buffer that grows.
+    # A whole gzip member ends with its size: then one call does, without a buffer that grows.
     promised = int.from_bytes(piece[-4:], "little")
-    room = promised + 1 if promised <= max_bytes else INFLATE_BYTES
+    room = promised + 1 if compression is _GZIP and promised <= max_bytes else INFLATE_BYTES
     while True:
         try:
             inflated = inflater.decompress(piece, room)
-        except igzip_lib.error:  # type: ignore[misc]
-            return DroppedRecord.DAMAGED_MEMBER if size <= max_bytes else _skip_oversized(window)
+        except compression.error:
+            return (
+                DroppedRecord.DAMAGED_MEMBER
+                if size <= max_bytes
+                else _skip_oversized(window, magic)
+            )
         size += len(inflated)
         if size <= max_bytes:
             pieces.append(inflated)
@@ -371,7 +482,7 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
             window.position += distance
             distance = 0
             if size > max_bytes + MAX_DISCARDED_BYTES:
-                return _skip_oversized(window)
+                return _skip_oversized(window, magic)
         if inflater.eof:
             break
         room = INFLATE_BYTES
@@ -382,14 +493,14 @@ def _inflate(window: _Window, max_bytes: int) -> bytes | str:
             if not piece:
                 window.position += distance
                 return DroppedRecord.TRUNCATED_MEMBER
-    window.position += distance - len(inflater.unused_data)
+    window.position += distance - len(inflater.unused_data or b"")
     if size > max_bytes:
         return DroppedRecord.OVERSIZED
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _skip_oversized(window: _Window) -> str:
-    window.skip_to(GZIP_MAGIC)
+def _skip_oversized(window: _Window, magic: bytes) -> str:
+    window.skip_to(magic)
     return DroppedRecord.OVERSIZED
 
 
@@ -423,8 +534,9 @@ class _Splitter:
         """Whether what came ends within a record, or within what is skipped."""
         return self._size > 0 or self.left > 0 or self._is_lost
 
-    def feed_member(self, offset: int, member: bytes) -> list[Record]:
+    def feed_member(self, offset: int, inflated: bytes | bytearray) -> list[Record]:
         """The records that a gzip member (at ``offset``) completes: one, by the standard."""
+        member = bytes(inflated)
         records = []
         if self.waits and _starts_record(member, 0):
             records = self.finish()
@@ -555,7 +667,7 @@ def _read_header(data: bytes, at: int) -> _Header | None:
     """What the header at a place says of its record; None if it is none, or broken."""
     usual = _USUAL_HEADER.match(data, at, at + MAX_HEADER_BYTES)
     if usual is not None:
-        kind, digits = usual.groups()
+        kind, _, digits = usual.groups()
         return _Header(usual.end(), kind, int(digits))
     if not data.startswith(RECORD_START, at):
         return None
@@ -578,14 +690,10 @@ def _is_length(value: bytes) -> bool:
 def _read_other(
     window: _Window, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
 ) -> Iterator[Record]:
-    """Yield the records of a file that is not one gzip member a record."""
-    is_gzip = window.starts_with(GZIP_MAGIC)
-    if not is_gzip and (window.starts_with(ZSTD_MAGIC) or window.starts_with(LZ4_MAGIC)):
-        yield from _read_with_fastwarc(window, kinds, max_bytes, losses)
-        return
+    """Yield the records of a file that is not one compressed member a record."""
     splitter = _Splitter(kinds, max_bytes, losses)
-    if is_gzip:
-        for offset, piece in _inflated(window, losses):
+    if window.compression is not None:
+        for offset, piece in _inflated(window, window.compression, losses):
             yield from splitter.feed(offset, piece, is_plain=False)
     else:
         while piece := window.peek(0, PLAIN_BYTES):
@@ -597,11 +705,13 @@ def _read_other(
     yield from splitter.finish()
 
 
-def _inflated(window: _Window, losses: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield what gzip members hold, in pieces, each with its member's place in the file."""
+def _inflated(
+    window: _Window, compression: _Compression, losses: Counter[str]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield what members hold, in pieces, each with its member's place in the file."""
     while window.peek(0, 1):
         offset = window.position
-        inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+        inflater = compression.inflater()
         while not inflater.eof:
             piece = b""
             if inflater.needs_input:
@@ -612,41 +722,10 @@ def _inflated(window: _Window, losses: Counter[str]) -> Iterator[tuple[int, byte
                     return
             try:
                 inflated = inflater.decompress(piece, INFLATE_BYTES)
-            except igzip_lib.error:  # type: ignore[misc]
+            except compression.error:
                 losses[DroppedRecord.DAMAGED_MEMBER] += 1
-                window.skip_to(GZIP_MAGIC)
+                window.skip_to(compression.magic)
                 break
             yield offset, inflated
         else:
-            window.position -= len(inflater.unused_data)
-
-
-def _read_with_fastwarc(
-    window: _Window, kinds: frozenset[bytes], max_bytes: int, losses: Counter[str]
-) -> Iterator[Record]:
-    stream: Any = window
-    types = WarcRecordType.no_type
-    for kind in kinds:
-        types |= getattr(WarcRecordType, kind.decode())
-    try:
-        for record in ArchiveIterator(stream, record_types=types, parse_http=False):
-            length = record.content_length
-            if length > max_bytes:
-                losses[DroppedRecord.OVERSIZED] += 1
-                continue
-            block = record.reader.read(length)
-            if len(block) < length:
-                losses[DroppedRecord.BROKEN] += 1
-                continue
-            header = b"".join(b"%s: %s\r\n" % pair for pair in record.headers.items_bytes())
-            kind = str(record.record_type).encode()
-            start = len(header) + len(LINE_END)
-            data = header + LINE_END + block
-            yield Record(record.stream_pos, kind, data, 0, start, start + length)
-    except BaseException as error:
-        # A panic of fastwarc's Rust code is a BaseException of a type that cannot be imported.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        if window.failure is not None:
-            raise window.failure from None
-        losses[DroppedRecord.DAMAGED_FILE] += 1
+            window.position -= len(inflater.unused_data or b"")

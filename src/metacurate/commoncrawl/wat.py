@@ -36,6 +36,9 @@ _USUAL_PLACE = re.compile(
 _OBJECT_PARTS = rb'"Container":\{(?:[^{}]|\{[^{}]*\})*?'
 _FILENAME = re.compile(_OBJECT_PARTS + rb'"Filename":' + _STRING)
 _OFFSET = re.compile(_OBJECT_PARTS + rb'"Offset":"?([0-9]{1,18})\b')
+# What ``<html lang>`` and ``<html xml:lang>`` say is among the pages' ``<meta>`` elements, by these
+# names, since December 2024.
+_LANGUAGES = ("HTML@/lang", "HTML@/xml:lang")
 _SNAPSHOT = re.compile(rb'"isPartOf":' + _STRING)
 
 
@@ -125,6 +128,20 @@ def read_page(block: bytes) -> Page:
     return Page(images, None, *_place(block))
 
 
+def language(block: bytes) -> str | None:
+    """What ``<html lang>`` (else ``xml:lang``) says, of the page that a record's JSON describes."""
+    if not any(b'"%s"' % name.encode() in block for name in _LANGUAGES):
+        return None
+    try:
+        metas = _child(_child(_html(_parse(block)), "Head", dict), "Metas", list)
+    except InvalidJson:
+        return None
+    stated: dict[str, str] = {}
+    for meta in metas:
+        stated.setdefault(_child(meta, "name", str), _child(meta, "content", str))
+    return next((stated[name] for name in _LANGUAGES if stated.get(name)), None)
+
+
 def _place(block: bytes) -> tuple[str | None, int | None]:
     """The file and offset of the WARC record that the JSON describes."""
     at = block.find(_CONTAINER)
@@ -154,14 +171,23 @@ def _load(value: bytes) -> Any:
         raise InvalidJson(str(error)) from None
 
 
-def _parse_whole(block: bytes) -> Page:
+def _parse(block: bytes) -> Any:
     try:
-        record = orjson.loads(block)
+        return orjson.loads(block)
     except ValueError:
-        record = _load(block)
+        return _load(block)
+
+
+def _html(record: Any) -> Any:
     html = record
     for key in ("Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata"):
         html = _child(html, key, dict)
+    return html
+
+
+def _parse_whole(block: bytes) -> Page:
+    record = _parse(block)
+    html = _html(record)
     base_href = _child(_child(html, "Head", dict), "Base", str)
     container = _child(record, "Container", dict)
     offset = str(_child(container, "Offset", (str, int)))

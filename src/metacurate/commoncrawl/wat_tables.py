@@ -84,7 +84,7 @@ def wat_tables(
         counts.records += len(batch.spans)
         position = 0
         while True:
-            position, stop = pending.take(data, batch.spans, position, counts)
+            position, stop = pending.take(batch.data, data, batch.spans, position, counts)
             if stop == kernel.ALL_READ:
                 break
             if stop == kernel.FULL:
@@ -129,6 +129,7 @@ def _rows(page: WatPage, rules: TextRules, counts: Counts) -> Iterator[Row]:
         read.warc_file,
         read.record_offset,
         reading=page.reading,
+        language=wat.language(page.block) if page.reading.with_languages else None,
     )
     yield from page_rows(source, rules, counts)
 
@@ -148,11 +149,15 @@ class _Pending:
         self._progress = np.zeros(kernel.PROGRESS, np.int64)
         self.rows: list[Row] = []
         self.pages_before: list[int] = []
+        self.languages: list[str | None] = []
 
     def take(
-        self, data: np.ndarray, records: np.ndarray, position: int, counts: Counts
+        self, block: bytes, data: np.ndarray, records: np.ndarray, position: int, counts: Counts
     ) -> tuple[int, int]:
-        """Take over records from a position on; where and why it ends (``kernels.wat``)."""
+        """Take over records from a position on; where and why it ends (``kernels.wat``).
+
+        ``data``: the bytes of ``block``.
+        """
         progress = self._progress
         pages = int(progress[kernel.PAGES])
         progress[[kernel.NEXT, kernel.WITHOUT_HTML, kernel.WITHOUT_LINKS]] = position, 0, 0
@@ -163,6 +168,10 @@ class _Pending:
         counts.pages += all_pages - pages + without_links
         _add(counts.dropped_records, DroppedRecord.NO_HTML_METADATA, without_html)
         _add(counts.dropped_pages, DroppedPage.NO_IMAGE, without_links)
+        if self.reading.with_languages:
+            for record in self._pages[pages:all_pages, kernel.RECORD]:
+                start, end = records[record, : kernel.END + 1].tolist()
+                self.languages.append(wat.language(block[start:end]))
         return position, stop
 
     def add_rows(self, rows: Iterable[Row]) -> None:
@@ -173,7 +182,7 @@ class _Pending:
 
     @property
     def pages(self) -> np.ndarray:
-        """The pages taken over: int64[n, 5] (see ``kernels.wat``)."""
+        """The pages taken over: int64[n, 6] (see ``kernels.wat``)."""
         return self._pages[: self._progress[kernel.PAGES]]
 
     @property
@@ -251,7 +260,9 @@ def _links_table(
             _keys(raw, links[rows[first]], page_urls)
             if pending.reading.with_keys
             else pa.nulls(len(page_of), pa.string()),
-            pa.nulls(len(page_of), pa.string()),
+            pa.array(pending.languages, pa.string()).take(row_page)
+            if pending.reading.with_languages
+            else pa.nulls(len(page_of), pa.string()),
         ],
         schema=FOUND,
     )

@@ -21,9 +21,10 @@ START, END, URI, URI_END = range(SPAN)
 # The columns of links; a text that is missing has two equal bounds.
 LINK = 7
 PAGE, ADDRESS, ADDRESS_END, ALT, ALT_END, TITLE, TITLE_END = range(LINK)
-# The columns of pages: the page's URL and the name of its WARC file (in the strings), the offset.
-PAGE_COLUMNS = 5
-URL, URL_END, FILE, FILE_END, OFFSET = range(PAGE_COLUMNS)
+# The columns of pages: the page's URL and the name of its WARC file (in the strings), the offset,
+# and the number of its record.
+PAGE_COLUMNS = 6
+URL, URL_END, FILE, FILE_END, OFFSET, RECORD = range(PAGE_COLUMNS)
 # The progress through a batch of records: the next one; what was found.
 PROGRESS = 6
 NEXT, PAGES, LINKS, STRING_BYTES, WITHOUT_HTML, WITHOUT_LINKS = range(PROGRESS)
@@ -147,7 +148,7 @@ def read_pages(data, records, longest, pages, links, strings, progress):  # type
     """Take over the pages that records describe, and their image links, until something stops it.
 
     ``records`` (int64[n, 4]): places in ``data``; ``BLOCK`` more bytes follow the last.
-    The rows of ``pages`` (int64[n, 5]) are pages with links, those of ``links`` (int64[m, 7]) their
+    The rows of ``pages`` (int64[n, 6]) are pages with links, those of ``links`` (int64[m, 7]) their
     links, with bounds of JSON strings' inner bytes in ``strings``. ``progress``: where to go on
     (``NEXT``) and what there is already; other records and pages are counted in it.
 
@@ -180,6 +181,7 @@ def read_pages(data, records, longest, pages, links, strings, progress):  # type
         if not _place(data, start, end, page):
             return UNUSUAL
         page[URL], page[URL_END] = record[URI], record[URI_END]
+        page[RECORD] = progress[NEXT]
         for i in range(page[URL], page[URL_END]):
             if data[i] >= 0x80:
                 return UNUSUAL

@@ -29,8 +29,9 @@ MAX_ATTRIBUTES = 256
 _IMAGES = "img,amp-img"
 _IMAGES_OR_ROLES = 'img,amp-img,[role="img"]'
 _IMG = re.compile(r"<(?:img|image|amp-img)[\s/>]", re.IGNORECASE)
-_NOSCRIPT = re.compile(r"<noscript", re.IGNORECASE)
-_ROLE = re.compile(r"\srole\s*=\s*[\"']?img\b", re.IGNORECASE)
+# Elements that few pages have: what is not in the text need not be looked for in the tree.
+_RARE = re.compile(r"<(base|figcaption|noscript|picture)(?=[\s/>])", re.IGNORECASE)
+_IS_IMG = re.compile(r"\s*=\s*[\"']?img\b", re.IGNORECASE)
 _STYLE_URL = re.compile(r"background(?:-image)?\s*:[^;]*?url\(\s*[\"']?([^\"')]+)", re.IGNORECASE)
 # What is shown within the line: a word may go on before and after it.
 _INLINE = frozenset(
@@ -63,8 +64,14 @@ def has_images(html: str) -> bool:
 
 
 def _has_role(html: str) -> bool:
-    # The plain search is many times faster than the pattern.
-    return ("role" in html or "ROLE" in html) and _ROLE.search(html) is not None
+    # Plain searches are many times faster than a pattern that begins with a letter of any case.
+    for name in ("role", "ROLE", "Role"):
+        at = html.find(name)
+        while at >= 0:
+            if html[at - 1 : at].isspace() and _IS_IMG.match(html, at + len(name)):
+                return True
+            at = html.find(name, at + 1)
+    return False
 
 
 def read_page(html: str, *, with_encoding: bool = False) -> Parsed:
@@ -79,24 +86,28 @@ def read_page(html: str, *, with_encoding: bool = False) -> Parsed:
     document = HTMLTree.parse(html).document
     if document is None:
         return Parsed([], None, None, None)
-    base = next(
-        (
-            href
-            for element in document.query_selector_all("base").values()
-            if (href := element.getattr("href")) is not None
-        ),
-        None,
-    )
+    rare = {name.lower() for name in _RARE.findall(html)}
+    base = _base_href(document) if "base" in rare else None
     elements = document.query_selector_all(_IMAGES_OR_ROLES if _has_role(html) else _IMAGES)
-    found = [_Found(element) for element in elements.values()]
-    if _NOSCRIPT.search(html):
+    found = [_Found(element, "picture" in rare) for element in elements.values()]
+    if "noscript" in rare:
         found = _with_fallbacks(found)
-    captions = _captions(document, [image.element for image in found])
+    captions: dict[Any, str] = {}
+    if "figcaption" in rare:
+        captions = _captions(document, [image.element for image in found])
     images = [image.read(captions) for image in found if image.is_image]
     root = document.document_element
     language = root.getattr("lang") if root is not None else None
     encoding = _meta_encoding(document) if with_encoding else None
     return Parsed(images, base, encoding, language)
+
+
+def _base_href(document: Any) -> str | None:
+    for element in document.query_selector_all("base").values():
+        href = element.getattr("href")
+        if href is not None:
+            return str(href)
+    return None
 
 
 def _meta_encoding(document: Any) -> str | None:
@@ -110,10 +121,14 @@ def _meta_encoding(document: Any) -> str | None:
 
 
 class _Found:
-    """An image element, and the ``<noscript>`` image that stands for it, if there is one."""
+    """An image element, and the ``<noscript>`` image that stands for it, if there is one.
 
-    def __init__(self, element: Any) -> None:
+    ``may_have_sources``: whether it may be in a ``<picture>``.
+    """
+
+    def __init__(self, element: Any, may_have_sources: bool) -> None:
         self.element = element
+        self._may_have_sources = may_have_sources
         self.tag = element.tag
         names = element.attrs[:MAX_ATTRIBUTES]
         self.attributes = {name: element.getattr(name) or "" for name in names}
@@ -126,7 +141,8 @@ class _Found:
 
     def _own_addresses(self) -> Iterator[str]:
         if self.tag in ("img", "amp-img"):
-            return addresses(self.attributes, _sources(self.element))
+            sources = _sources(self.element) if self._may_have_sources else iter(())
+            return addresses(self.attributes, sources)
         found = _STYLE_URL.search(self.attributes.get("style", ""))
         return iter([found[1].strip()] if found is not None else [])
 

@@ -26,6 +26,7 @@ LAZY_ATTRIBUTES = (
 )
 # These hold nothing else, whatever it ends in.
 _LAZY_ADDRESSES = frozenset({"data-src", "data-original", "data-lazy-src", "data-original-src"})
+_LAZY_NAMES = frozenset(LAZY_ATTRIBUTES)
 MAX_ADDRESS_CHARS = 4096
 
 # How an address of an image ends, before its query; or somewhere in the query (image services).
@@ -62,7 +63,8 @@ def addresses(attributes: Mapping[str, str], sources: Iterator[str]) -> Iterator
 
     ``sources``: the ``srcset`` of the ``<source>`` elements beside it.
     """
-    for name in LAZY_ATTRIBUTES:
+    # Most images have none of them.
+    for name in () if _LAZY_NAMES.isdisjoint(attributes) else LAZY_ATTRIBUTES:
         value = attributes.get(name, "").strip()
         if value and is_address(value, name):
             yield value
@@ -83,7 +85,7 @@ def addresses(attributes: Mapping[str, str], sources: Iterator[str]) -> Iterator
         if is_address(value, name) and not _is_placeholder(value):
             yield value
     for srcset in (attributes.get("srcset", ""), *sources):
-        if (best := best_candidate(srcset)) is not None:
+        if srcset and (best := best_candidate(srcset)) is not None:
             yield best
     if is_placeholder and src:
         yield src
