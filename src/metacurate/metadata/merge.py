@@ -98,7 +98,7 @@ def merge_metadata(
             ``zh.json`` and ``zh.parquet`` the second is taken.
         out: A ``.parquet`` file, with the languages one after the other in the order of their
             codes, each in row groups of its own; or a folder, for a file a language.
-        language_map: See :func:`metacurate.texts.languages.load_language_map`: groups that are
+        language_map: As of ``texts.languages.load_language_map``: groups that are
             none of its languages become ``other``.
         one_list: Whether to make one list without languages, in which an entry is there once.
 
