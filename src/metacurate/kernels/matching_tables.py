@@ -19,7 +19,7 @@ NO_HASH_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 LOW32 = np.uint64(0xFFFFFFFF)
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xD6E8FEB86659FD93)
-U0, U1, U3 = np.uint64(0), np.uint64(1), np.uint64(3)
+U0, U1, U2, U3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
 U6, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 16, 22, 29, 32))
 U63 = np.uint64(63)
 
@@ -179,7 +179,7 @@ def sort_unique(found, matches):
     return left
 
 
-@njit()
+@njit(inline="always")
 def append_unique(found, matches, out, written, ranked):
     """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size.
 
