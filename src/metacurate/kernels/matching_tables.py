@@ -80,6 +80,29 @@ def trailing_zeros(_typing, bits):
     return types.uint64(types.uint64), codegen
 
 
+_LANES = 16
+
+
+@intrinsic
+def _number_smaller(_typing, array, index, value):
+    """How many of the 16 elements of a uint32 array from ``index`` on are smaller than a value."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        vector = ir.VectorType(ir.IntType(32), _LANES)
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        block = builder.load(pointer, align=4)
+        one = builder.insert_element(
+            ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0)
+        )
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        hits = builder.icmp_unsigned("<", block, builder.shuffle_vector(one, one, zeros))
+        bits = builder.zext(builder.bitcast(hits, ir.IntType(_LANES)), ir.IntType(64))
+        return builder.ctpop(bits)
+
+    return types.int64(array, types.int64, types.uint32), codegen
+
+
 @njit(inline="always")
 def edge_hash(key):
     h = key * K1
@@ -183,21 +206,24 @@ def sort_unique(found, matches):
 def append_unique(found, matches, out, written, ranked):
     """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size.
 
-    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in.
+    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in, and ``found``, which is
+    changed, is no shorter.
     """
     if matches > RANKED:
         matches = sort_unique(found, matches)
         for i in range(matches):
             out[written + i] = found[i]
         return written + matches
-    # An id's place is the number of smaller ones; repeats leave places empty. The loops are free of
-    # branches to guess, and compile to vector code.
+    # An id's place is the number of smaller ones; repeats leave places empty.
     for i in range(matches):
         ranked[i] = _EMPTY
+    end = matches + _LANES - 1 & -_LANES
+    for i in range(matches, end):
+        found[i] = _EMPTY
     for i in range(matches):
-        smaller = np.uint32(0)
-        for j in range(matches):
-            smaller += np.uint32(found[j] < found[i])
+        smaller = 0
+        for j in range(0, end, _LANES):
+            smaller += _number_smaller(found, j, found[i])
         ranked[smaller] = found[i]
     for i in range(matches):
         out[written] = ranked[i]

@@ -87,30 +87,36 @@ _BEFORE, _ITSELF, _AFTER = 0, 1, 2
 
 
 @njit(inline="always")
-def decode(at, end):
-    """The character at an address (below ``end``), and the address of the next one."""
+def _decode(at, end):
+    """The character at an address (below ``end``), and the address of the next one.
+
+    What is no UTF-8 is taken byte by byte; surrogates and characters written too long pass.
+    """
     first = np.int64(load8(at))
     if first < 0x80:
         return first, at + 1
     if first >= 0xE0:
         if first < 0xF0:
             if at + 3 <= end:
-                return (
-                    (first & 0x0F) << 12
-                    | (np.int64(load8(at + 1)) & 0x3F) << 6
-                    | (np.int64(load8(at + 2)) & 0x3F),
-                    at + 3,
-                )
+                second, third = np.int64(load8(at + 1)), np.int64(load8(at + 2))
+                if second & 0xC0 == 0x80 and third & 0xC0 == 0x80:
+                    return (first & 0x0F) << 12 | (second & 0x3F) << 6 | (third & 0x3F), at + 3
         elif first < 0xF5 and at + 4 <= end:
-            return (
-                (first & 0x07) << 18
-                | (np.int64(load8(at + 1)) & 0x3F) << 12
-                | (np.int64(load8(at + 2)) & 0x3F) << 6
-                | (np.int64(load8(at + 3)) & 0x3F),
-                at + 4,
-            )
+            second, third = np.int64(load8(at + 1)), np.int64(load8(at + 2))
+            fourth = np.int64(load8(at + 3))
+            if second & 0xC0 == 0x80 and third & 0xC0 == 0x80 and fourth & 0xC0 == 0x80:
+                character = (
+                    (first & 0x07) << 18
+                    | (second & 0x3F) << 12
+                    | (third & 0x3F) << 6
+                    | (fourth & 0x3F)
+                )
+                if character < _NO_CHARACTER:
+                    return character, at + 4
     elif first >= 0xC2 and at + 2 <= end:
-        return (first & 0x1F) << 6 | (np.int64(load8(at + 1)) & 0x3F), at + 2
+        second = np.int64(load8(at + 1))
+        if second & 0xC0 == 0x80:
+            return (first & 0x1F) << 6 | (second & 0x3F), at + 2
     return _NO_CHARACTER + (first & 0x7F), at + 1
 
 
@@ -124,7 +130,7 @@ def _next_symbol(at, phase, end):
         return (_SPACE if at == end else _NOTHING), at + 1, _BEFORE
     first = np.int64(load8(at))
     if first >= 0x80:
-        symbol, following = decode(at, end)
+        symbol, following = _decode(at, end)
         return symbol, following, _BEFORE
     kind = _KIND[first]
     if kind == _PLAIN:
@@ -146,7 +152,7 @@ def may_strip(start, end):
 def strip(start, end):
     """The addresses of a text without the white space at its ends, as Python's ``strip``."""
     while start < end:
-        character, following = decode(start, end)
+        character, following = _decode(start, end)
         if not _is_white(character):
             break
         start = following
@@ -154,7 +160,7 @@ def strip(start, end):
         last = end - 1
         while last > start and load8(last) & 0xC0 == 0x80:
             last -= 1
-        character, following = decode(last, end)
+        character, following = _decode(last, end)
         if following != end or not _is_white(character):
             break
         end = last
@@ -243,7 +249,7 @@ def _write(at, end, pages, classes, symbols, count):
     while at < end:
         first = load8(at)
         if first >= 0x80:
-            character, at = decode(at, end)
+            character, at = _decode(at, end)
             symbols[count] = _class_of(pages, classes, character)
         else:
             at += 1
@@ -560,14 +566,14 @@ def _sorted_trie(data, offsets, ids):
             continue
         at, shared = base + start, 0
         while at < base + end:
-            symbol, following = decode(at, base + end)
+            symbol, following = _decode(at, base + end)
             if shared == depth or symbols[path[shared + 1]] != symbol:
                 break
             shared += 1
             at = following
         depth = shared
         while at < base + end:
-            symbol, at = decode(at, base + end)
+            symbol, at = _decode(at, base + end)
             parents[nodes], symbols[nodes] = path[depth], symbol
             depth += 1
             path[depth] = nodes
