@@ -56,10 +56,10 @@ from metacurate.kernels.matching_tables import (
 )
 from metacurate.kernels.matching_wide import (
     BLOCK_BYTES,
-    has_triggers,
     match_wide,
     may_strip,
     strip,
+    watch_for,
     work_space,
 )
 
@@ -110,6 +110,31 @@ def _white_mask(_typing, address):
 def _punctuation_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is isolated punctuation."""
     return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
+
+
+@intrinsic
+def _wide_lead_mask(_typing, address):
+    """Bit i is set iff byte i of the 64 at the address is the lead of three bytes and more."""
+    return types.uint64(types.int64), _range_mask_codegen(WIDE_START_RANGES[-1:])
+
+
+@intrinsic
+def _few_mask(_typing, address, few):
+    """Bit i is set iff byte i of the 64 at the address is one of the eight of a word."""
+
+    def codegen(_context, builder, _signature, args):
+        vector = ir.VectorType(ir.IntType(8), 64)
+        block = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=1)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+        found = None
+        for i in range(8):
+            byte = builder.trunc(builder.lshr(args[1], ir.IntType(64)(8 * i)), ir.IntType(8))
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), byte, ir.IntType(32)(0))
+            hit = builder.icmp_unsigned("==", block, builder.shuffle_vector(one, one, zeros))
+            found = hit if found is None else builder.or_(found, hit)
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(types.int64, types.uint64), codegen
 
 
 @intrinsic
@@ -371,14 +396,16 @@ def match_texts(
     # Where the matches of each of the block's texts with triggers begin in ``pairs``.
     pair_starts = np.zeros(BLOCK_TOKENS + 2, dtype=np.int64)
     pairs = np.empty(16 * BLOCK_TOKENS, dtype=np.uint64)
+    watch = (False, False, U0, False)
     if wide is not None:
         work = work_space(BLOCK_TOKENS)
+        watch = watch_for(wide[6])
     last_row = np.uint64(vocabulary.size // 4 - 1)
     # No array is replaced in the loops of the functions called here: counting the references to
     # arrays there would cost more than the look-ups.
     while place[0] < texts:
         tokens, wide_texts = _fill_block(
-            address, size, offsets, valid, vocabulary, last_row, wide, hash_mask, block,
+            address, size, offsets, valid, vocabulary, last_row, wide, watch, hash_mask, block,
             wide_firsts, wide_lasts, place,
         )  # fmt: skip
         if wide is not None and wide_texts:
@@ -392,7 +419,7 @@ def match_texts(
 
 @njit()
 def _fill_block(
-    address, size, offsets, valid, vocabulary, last_row, wide, hash_mask, block,
+    address, size, offsets, valid, vocabulary, last_row, wide, watch, hash_mask, block,
     wide_firsts, wide_lasts, place,
 ):  # fmt: skip
     """Cut texts into tokens from ``place`` on until the block is full; moves ``place``.
@@ -404,7 +431,7 @@ def _fill_block(
     firsts, seconds, hashes, lengths, addresses = block
     if wide is not None:
         triggers = wide[6]
-        any_triggers = has_triggers(triggers)
+        any_triggers, are_few, few, any_leads = watch
     n, wide_texts, wide_bytes = 0, 0, 0
     for text in range(place[0], offsets.size - 1):
         start = offsets[text]
@@ -437,7 +464,12 @@ def _fill_block(
             separators = white | punctuation
             if wide is not None and any_triggers and not is_wide and count > 0:
                 if base + 64 <= size:
-                    wide_starts = _wide_start_mask(address + base)
+                    if are_few:
+                        wide_starts = _few_mask(address + base, few)
+                        if any_leads:
+                            wide_starts |= _wide_lead_mask(address + base)
+                    else:
+                        wide_starts = _wide_start_mask(address + base)
                     if count < 64:
                         wide_starts &= (U1 << np.uint64(count)) - U1
                 else:

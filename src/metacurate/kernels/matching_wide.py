@@ -191,12 +191,18 @@ def _class_of(pages, classes, character):
 
 
 @njit()
-def has_triggers(triggers):
-    """Whether there are any: if not, no text needs a walk."""
-    for i in range(256):
-        if triggers[i]:
-            return True
-    return False
+def watch_for(triggers):
+    """How to look for triggers: whether there are any, whether at most eight are ASCII, a word of
+    these (its other bytes are in no text), and whether there are others.
+    """
+    number, few, leads = 0, np.uint64(0xFFFFFFFFFFFFFFFF), 0
+    for byte in range(256):
+        if triggers[byte] and byte >= 0x80:
+            leads += 1
+        elif triggers[byte]:
+            few = few << np.uint64(8) | np.uint64(byte)
+            number += 1
+    return number + leads > 0, number <= 8, few, leads > 0
 
 
 @njit()
