@@ -389,7 +389,7 @@ def match_texts(
     # Texts done, output size, matches of this text, active nodes.
     state = np.zeros(4, dtype=np.int64)
     ranked = np.empty(RANKED, dtype=np.uint32)
-    # The text to go on with, from where (-1: its start), and whether it has a trigger.
+    # The text to go on with, from where (-1: its start), and whether no trigger was seen so far.
     place = np.array([0, -1, 0], dtype=np.int64)
     wide_firsts = np.empty(BLOCK_TOKENS, dtype=np.int64)
     wide_lasts = np.empty(BLOCK_TOKENS, dtype=np.int64)
@@ -433,6 +433,8 @@ def _fill_block(
         triggers = wide[6]
         any_triggers, are_few, few, any_leads = watch
     n, wide_texts, wide_bytes = 0, 0, 0
+    # Room for a token, a punctuation character and the end of a text.
+    full = BLOCK_TOKENS - 3
     for text in range(place[0], offsets.size - 1):
         start = offsets[text]
         end = offsets[text + 1]
@@ -443,10 +445,13 @@ def _fill_block(
             if may_strip(first_byte, last_byte):
                 first_byte, last_byte = strip(first_byte, last_byte)
                 start, end = first_byte - address, last_byte - address
-        is_wide = False
+            wide_firsts[wide_texts] = first_byte
+            is_watching = any_triggers
         if place[1] >= 0:
-            start, is_wide = place[1], place[2] != 0
+            start = place[1]
             place[1] = -1
+            if wide is not None:
+                is_watching = place[2] != 0
         base = start
         while True:
             white, punctuation = U0, U0
@@ -462,7 +467,7 @@ def _fill_block(
                 else:
                     white, punctuation = _masks_near_end(address + base, min(count, 64))
             separators = white | punctuation
-            if wide is not None and any_triggers and not is_wide and count > 0:
+            if wide is not None and is_watching and count > 0:
                 if base + 64 <= size:
                     if are_few:
                         wide_starts = _few_mask(address + base, few)
@@ -476,13 +481,14 @@ def _fill_block(
                     wide_starts = _wide_starts_near_end(address + base, min(count, 64))
                 while wide_starts != U0:
                     if triggers[load8(address + base + np.int64(trailing_zeros(wide_starts)))]:
-                        is_wide = True
+                        is_watching = False
                         break
                     wide_starts &= wide_starts - U1
             while True:
-                # Room for a token, a punctuation character and the end of the text.
-                if n > BLOCK_TOKENS - 3 or wide_bytes > BLOCK_BYTES:
-                    place[0], place[1], place[2] = text, start, is_wide
+                if n > full:
+                    place[0], place[1] = text, start
+                    if wide is not None:
+                        place[2] = is_watching
                     return n, wide_texts
                 if separators != U0:
                     bit = trailing_zeros(separators)
@@ -504,11 +510,13 @@ def _fill_block(
                 if separators == U0:
                     lengths[n] = _TEXT_END
                     firsts[n] = U0
-                    if wide is not None and is_wide:
-                        wide_firsts[wide_texts], wide_lasts[wide_texts] = first_byte, last_byte
+                    if wide is not None and any_triggers and not is_watching:
+                        wide_lasts[wide_texts] = address + end
+                        wide_bytes += address + end - wide_firsts[wide_texts]
                         wide_texts += 1
-                        wide_bytes += last_byte - first_byte
                         firsts[n] = np.uint64(wide_texts)
+                        if wide_bytes > BLOCK_BYTES:
+                            full = 0
                     n += 1
                     break
                 if punctuation >> bit & U1:
