@@ -386,8 +386,8 @@ def match_texts(
         np.empty(BLOCK_TOKENS, dtype=np.uint64),
         np.empty(BLOCK_TOKENS, dtype=np.int64),
     )
-    # Texts done, output size, matches of this text, active nodes.
-    state = np.zeros(4, dtype=np.int64)
+    # Texts done, output size, matches of this text, active nodes, tokens of the block done.
+    state = np.zeros(5, dtype=np.int64)
     ranked = np.empty(RANKED, dtype=np.uint32)
     # The text to go on with, from where (-1: its start), and whether no trigger was seen so far.
     place = np.array([0, -1, 0], dtype=np.int64)
@@ -410,10 +410,12 @@ def match_texts(
         )  # fmt: skip
         if wide is not None and wide_texts:
             pairs = match_wide(wide_texts, wide_firsts, wide_lasts, wide, work, pairs, pair_starts)
-        out, found = _match_block(
-            tokens, block, vocabulary, edges, bits, blob, starts, hash_mask, active, ranked,
-            wide_texts, pairs, pair_starts, state, row_offsets, out, found,
-        )  # fmt: skip
+        state[4] = 0
+        while state[4] < tokens:
+            out, found = _match_block(
+                tokens, block, vocabulary, edges, bits, blob, starts, hash_mask, active, ranked,
+                wide_texts, pairs, pair_starts, state, row_offsets, out, found,
+            )  # fmt: skip
     return row_offsets, out[: state[1]]
 
 
@@ -541,22 +543,31 @@ def _match_block(
     tokens, block, vocabulary, edges, bits, blob, starts, hash_mask, active, ranked,
     wide_texts, pairs, pair_starts, state, row_offsets, out, found,
 ):  # fmt: skip
-    """Look a block of tokens up and walk the trie; returns the (perhaps grown) output arrays."""
+    """Look a block of tokens up and walk the trie, as far as there is room for what is found.
+
+    Returns the output arrays, with more room than they had if they had none left.
+    """
     firsts, seconds, hashes, lengths, addresses = block
     text, written, matches, alive = state[0], state[1], state[2], state[3]
-    # Room for all that there may be.
-    most = tokens * (min(active.size - 1, alive + tokens) + 1)
+    more = alive + 1
     if wide_texts:
-        most += pair_starts[wide_texts] - pair_starts[0]
-    if matches + most > found.size:
-        found, matches = with_room(found, matches, most)
-    if written + matches + most > out.size:
-        out = grown(out, written + matches + most)
+        more += pair_starts[wide_texts] - pair_starts[0]
+    if matches + more > found.size:
+        found, matches = with_room(found, matches, more)
+    if written + matches + more > out.size:
+        out = grown(out, written + matches + more)
+    done = tokens
     last_row = np.uint64(vocabulary.size // 4 - 1)
-    for i in range(tokens):
+    for i in range(state[4], tokens):
         length = lengths[i]
         if length == _TEXT_END:
+            own = np.int64(0)
             if firsts[i] != U0:
+                own = pair_starts[firsts[i]] - pair_starts[firsts[i] - U1]
+            if matches + own > found.size or written + matches + own > out.size:
+                done = i
+                break
+            if own:
                 for k in range(pair_starts[firsts[i] - U1], pair_starts[firsts[i]]):
                     found[matches] = np.uint32(pairs[k])
                     matches += 1
@@ -591,6 +602,9 @@ def _match_block(
         if token == U0:
             alive = 0
             continue
+        if matches + alive + 1 > found.size:
+            done = i
+            break
         still = 0
         for k in range(alive):
             key = active[k] << U32 | token
@@ -611,5 +625,5 @@ def _match_block(
             active[still] = packed >> U32
             still += 1
         alive = still
-    state[0], state[1], state[2], state[3] = text, written, matches, alive
+    state[0], state[1], state[2], state[3], state[4] = text, written, matches, alive, done
     return out, found

@@ -236,9 +236,10 @@ def match_wide(texts, firsts, lasts, wide, work, pairs, starts):
     )
     for k in range(left):
         is_left[places[k] & LOW32] = 1
+    seen = np.zeros(cells.size // 64 + 1 if np.any(is_left[:texts]) else 0, dtype=np.uint64)
     for text in range(texts):
         if is_left[text]:
-            pairs, found = _run_automaton(firsts[text], lasts[text], text, wide, pairs, found)
+            pairs, found = _run_automaton(firsts[text], lasts[text], text, wide, seen, pairs, found)
     _group_by_text(pairs, found, ids, starts, texts)
     return pairs
 
@@ -353,15 +354,21 @@ def _child(cells, node, symbol):
 
 
 @njit()
-def _run_automaton(start, end, text, wide, pairs, found):
-    """All matches in a text as pairs, in time proportional to its length; (``pairs``, how many)."""
+def _run_automaton(start, end, text, wide, seen, pairs, found):
+    """All matches in a text as pairs, in time proportional to its length; (``pairs``, how many).
+
+    ``seen`` has a zero bit for each cell, before and after.
+    """
     pages, classes, cells, _, fails, links, _, _ = wide
-    seen = np.zeros(cells.size // 64 + 1, dtype=np.uint64)
+    first = found
     node = np.uint64(_class_of(pages, classes, _SPACE))
     at, phase = start, _BEFORE
     while True:
         character, at, phase = _next_symbol(at, phase, end)
         if character < 0:
+            for i in range(first, found):
+                ended = pairs[i] & LOW32
+                seen[ended >> U6] &= ~(U1 << (ended & U63))
             return pairs, found
         symbol = _class_of(pages, classes, character)
         child = _child(cells, node, symbol)
