@@ -419,7 +419,6 @@ def build_wide_tables(data, offsets, ids, credit):
     cells = aligned_zeros(size)
     cells[:] = _FREE
     entry_ids = np.zeros(size, dtype=np.uint32)
-    cells[0] = _FREE
     for node in range(1, nodes):
         cell = symbols[node]
         cells[cell] = np.uint64(bases[node]) << _BASE | np.uint64(symbols[parents[node]])
