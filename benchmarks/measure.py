@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,11 +20,18 @@ SHOWN_ERRORS = 200  # characters
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, peak memory in MiB (PSS: memory that processes share counts once), JSON output."""
+    """Seconds, peak memory in MiB (PSS: memory that processes share counts once), JSON output.
+
+    The peak of all processes together, that of the command's own process, and that of the largest
+    of the others; and the seconds of processor time that all of them took.
+    """
 
     seconds: float
     peak_mib: float
     output: Any
+    parent_mib: float
+    worker_mib: float
+    processor_seconds: float
 
 
 def proportional_bytes(pid: int) -> int:
@@ -42,21 +50,23 @@ def run_metacurate(*arguments: object) -> Measured:
 def run_command(command: list[str]) -> Measured:
     """Run a command that prints JSON; RuntimeError with the end of its errors if it fails."""
     start = time.perf_counter()
+    before = os.times()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    peak = 0
+    peak, parent, worker = 0, 0, 0
     done = threading.Event()
 
     def sample() -> None:
-        nonlocal peak
+        nonlocal peak, parent, worker
         root = psutil.Process(process.pid)
         while not done.wait(SAMPLE_SECONDS):
-            total = 0
             try:
-                for one in [root, *root.children(recursive=True)]:
-                    total += proportional_bytes(one.pid)
+                first, *others = [
+                    proportional_bytes(one.pid) for one in [root, *root.children(recursive=True)]
+                ]
             except (psutil.Error, OSError):
                 continue
-            peak = max(peak, total)
+            peak = max(peak, first + sum(others))
+            parent, worker = max(parent, first), max([worker, *others])
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -67,4 +77,7 @@ def run_command(command: list[str]) -> Measured:
     if process.returncode:
         said = errors.decode(errors="replace").strip()[-SHOWN_ERRORS:]
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {said}")
-    return Measured(seconds, peak / 2**20, json.loads(output))
+    after = os.times()
+    taken = sum(after[2:4]) - sum(before[2:4])  # of children that have ended, and of theirs
+    mib = (number / 2**20 for number in (parent, worker))
+    return Measured(seconds, peak / 2**20, json.loads(output), *mib, taken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import string
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -154,6 +155,30 @@ def test_walks_at_every_place_of_a_block() -> None:
         assert found == expected([text], entries, "worldwide")
 
 
+@pytest.mark.parametrize("number", [1, 2, 7, 8, 9, 31])
+@pytest.mark.parametrize("other", [[], ["猫"]], ids=["ascii", "others"])
+def test_any_number_of_characters_that_entries_need(number: int, other: list[str]) -> None:
+    """Texts with none of them are not walked; few of them are sought in another way than many."""
+    marks = [mark for mark in string.punctuation if mark != "`"]
+    entries = [f"a{mark}" for mark in marks[:number]] + other
+    texts = [" " * 61 + f"x a{mark}b" + "y" * n for mark in [*marks, "猫"] for n in (0, 80)]
+    assert as_lists(Matcher(entries, rule="worldwide").match(texts)) == expected(
+        texts, entries, "worldwide"
+    )
+
+
+@pytest.mark.parametrize("filler", [".", "a", "猫", "猫。"])
+def test_texts_about_as_long_as_are_walked(filler: str) -> None:
+    """Each with others around it, one of which fills the block."""
+    entries = ["犬", ". 犬", "猫犬", "a犬", "犬 .", "犬。", "。犬", "犬a"]
+    size = len(filler.encode())
+    texts = ["犬", *(filler * (n // size) + "犬" + filler for n in range(16_379, 16_387)), "猫犬"]
+    texts = [text for long in texts for text in (long, "犬a", "猫犬。" * 700, "-")]
+    assert as_lists(Matcher(entries, rule="worldwide").match(texts)) == expected(
+        texts, entries, "worldwide"
+    )
+
+
 def test_bytes_that_are_no_characters() -> None:
     """An Arrow array may hold anything: such bytes match nothing and end no text too late."""
     pieces = [
@@ -162,6 +187,7 @@ def test_bytes_that_are_no_characters() -> None:
         b"\xed\xa0\x80",
         b"\xff",
         b"\xf0\x9f",
+        b"\xf4\xbf\xbf\xbf",
         b"\xc2",
         b"-",
         b" ",

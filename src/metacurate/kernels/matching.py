@@ -15,9 +15,9 @@ Two open-addressing tables make up the matcher:
 Texts are cut into blocks of tokens; hashing a whole block before looking any of it up lets the
 tables' cache lines arrive in the meantime.
 
-By the worldwide rules some entries start or end inside tokens: ``matching_wide`` finds those. The
-places where they may start are put into the blocks too, so that one pass finds all. Where its
-tables are None (the rule ``v1``) none of this is compiled.
+By the worldwide rules some entries start or end inside tokens: ``matching_wide`` finds those, in
+the texts that they can occur in, with each block of tokens. Where its tables are None (the rule
+``v1``) none of this is compiled.
 """
 
 from __future__ import annotations
@@ -55,18 +55,12 @@ from metacurate.kernels.matching_tables import (
     with_room,
 )
 from metacurate.kernels.matching_wide import (
-    AFTER,
-    AT_TOKEN,
-    BEFORE,
-    INSIDE,
-    decode,
-    has_inside,
-    may_start_at_token,
+    BLOCK_BYTES,
+    match_wide,
     may_strip,
-    root_child,
-    run_automaton,
-    run_walks,
     strip,
+    watch_for,
+    work_space,
 )
 
 __all__ = ["NO_HASH_MASK", "build_tables", "match_texts"]
@@ -74,9 +68,9 @@ __all__ = ["NO_HASH_MASK", "build_tables", "match_texts"]
 BLOCK_TOKENS = 512
 
 _SPACE = np.uint8(0x20)
-# Token lengths are at most 2**31; these mark the end of a text and the start of a walk in a block.
+# Token lengths are at most 2**31; this marks the end of a text in a block. Its first word is the
+# text's number among those of the block that ``matching_wide`` looks at + 1, or zero.
 _TEXT_END = np.uint64(0xFFFFFFFF)
-_WALK = np.uint64(0xFFFFFFFE)
 
 # Which bits of the first (second) 8 bytes belong to a token of 0 to 16 bytes.
 _FIRST_WORD = np.array([2 ** (8 * min(n, 8)) - 1 for n in range(17)], dtype=np.uint64)
@@ -116,6 +110,31 @@ def _white_mask(_typing, address):
 def _punctuation_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is isolated punctuation."""
     return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
+
+
+@intrinsic
+def _wide_lead_mask(_typing, address):
+    """Bit i is set iff byte i of the 64 at the address is the lead of three bytes and more."""
+    return types.uint64(types.int64), _range_mask_codegen(WIDE_START_RANGES[-1:])
+
+
+@intrinsic
+def _few_mask(_typing, address, few):
+    """Bit i is set iff byte i of the 64 at the address is one of the eight of a word."""
+
+    def codegen(_context, builder, _signature, args):
+        vector = ir.VectorType(ir.IntType(8), 64)
+        block = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=1)
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+        found = None
+        for i in range(8):
+            byte = builder.trunc(builder.lshr(args[1], ir.IntType(64)(8 * i)), ir.IntType(8))
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), byte, ir.IntType(32)(0))
+            hit = builder.icmp_unsigned("==", block, builder.shuffle_vector(one, one, zeros))
+            found = hit if found is None else builder.or_(found, hit)
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(types.int64, types.uint64), codegen
 
 
 @intrinsic
@@ -360,28 +379,65 @@ def match_texts(
     out = np.empty(max(64, texts * 4), dtype=np.uint32)
     found = np.empty(256, dtype=np.uint32)
     active = np.empty(max_depth + 1, dtype=np.uint64)
-    # The block of tokens: comparison words, hash, length, address; and the running state
-    # (texts done, output size, matches of this text, active nodes, credit of its walks).
-    # Of a walk: the first node, end of the text, phase, the mark, address.
-    firsts = np.empty(BLOCK_TOKENS, dtype=np.uint64)
-    seconds = np.empty(BLOCK_TOKENS, dtype=np.uint64)
-    hashes = np.empty(BLOCK_TOKENS, dtype=np.uint64)
-    lengths = np.empty(BLOCK_TOKENS, dtype=np.uint64)
-    addresses = np.empty(BLOCK_TOKENS, dtype=np.int64)
-    state = np.zeros(5, dtype=np.int64)
-    scratch = (
-        np.empty(RANKED, dtype=np.uint32),
+    block = (
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
+        np.empty(BLOCK_TOKENS, dtype=np.uint64),
         np.empty(BLOCK_TOKENS, dtype=np.uint64),
         np.empty(BLOCK_TOKENS, dtype=np.int64),
-        np.empty(BLOCK_TOKENS, dtype=np.uint64),
     )
+    # Texts done, output size, matches of this text, active nodes, tokens of the block done.
+    state = np.zeros(5, dtype=np.int64)
+    ranked = np.empty(RANKED, dtype=np.uint32)
+    # The text to go on with, from where (-1: its start), and whether no trigger was seen so far.
+    place = np.array([0, -1, 0], dtype=np.int64)
+    wide_firsts = np.empty(BLOCK_TOKENS, dtype=np.int64)
+    wide_lasts = np.empty(BLOCK_TOKENS, dtype=np.int64)
+    # Where the matches of each of the block's texts with triggers begin in ``pairs``.
+    pair_starts = np.zeros(BLOCK_TOKENS + 2, dtype=np.int64)
+    pairs = np.empty(16 * BLOCK_TOKENS, dtype=np.uint64)
+    watch = (False, False, U0, False)
     if wide is not None:
-        pages, roots, heads, head_bits, credit = wide[0], wide[1], wide[7], wide[8], wide[9]
-        state[4] = credit[0]
-        any_inside = has_inside(heads)
+        work = work_space(BLOCK_TOKENS)
+        watch = watch_for(wide[6])
     last_row = np.uint64(vocabulary.size // 4 - 1)
-    n = 0
-    for text in range(texts):
+    # No array is replaced in the loops of the functions called here: counting the references to
+    # arrays there would cost more than the look-ups.
+    while place[0] < texts:
+        tokens, wide_texts = _fill_block(
+            address, size, offsets, valid, vocabulary, last_row, wide, watch, hash_mask, block,
+            wide_firsts, wide_lasts, place,
+        )  # fmt: skip
+        if wide is not None and wide_texts:
+            pairs = match_wide(wide_texts, wide_firsts, wide_lasts, wide, work, pairs, pair_starts)
+        state[4] = 0
+        while state[4] < tokens:
+            out, found = _match_block(
+                tokens, block, vocabulary, edges, bits, blob, starts, hash_mask, active, ranked,
+                wide_texts, pairs, pair_starts, state, row_offsets, out, found,
+            )  # fmt: skip
+    return row_offsets, out[: state[1]]
+
+
+@njit()
+def _fill_block(
+    address, size, offsets, valid, vocabulary, last_row, wide, watch, hash_mask, block,
+    wide_firsts, wide_lasts, place,
+):  # fmt: skip
+    """Cut texts into tokens from ``place`` on until the block is full; moves ``place``.
+
+    The block: the tokens' comparison words, hash, length, address. The texts with triggers that end
+    in it are those from ``wide_firsts`` to ``wide_lasts`` (addresses). Returns how many (tokens,
+    texts with triggers) there are.
+    """
+    firsts, seconds, hashes, lengths, addresses = block
+    if wide is not None:
+        triggers = wide[6]
+        any_triggers, are_few, few, any_leads = watch
+    n, wide_texts, wide_bytes = 0, 0, 0
+    # Room for a token, a punctuation character and the end of a text.
+    full = BLOCK_TOKENS - 3
+    for text in range(place[0], offsets.size - 1):
         start = offsets[text]
         end = offsets[text + 1]
         if valid.size > 0 and valid[text] == 0:
@@ -391,6 +447,13 @@ def match_texts(
             if may_strip(first_byte, last_byte):
                 first_byte, last_byte = strip(first_byte, last_byte)
                 start, end = first_byte - address, last_byte - address
+            wide_firsts[wide_texts] = first_byte
+            is_watching = any_triggers
+        if place[1] >= 0:
+            start = place[1]
+            place[1] = -1
+            if wide is not None:
+                is_watching = place[2] != 0
         base = start
         while True:
             white, punctuation = U0, U0
@@ -406,45 +469,29 @@ def match_texts(
                 else:
                     white, punctuation = _masks_near_end(address + base, min(count, 64))
             separators = white | punctuation
-            if wide is not None and any_inside and count > 0:
+            if wide is not None and is_watching and count > 0:
                 if base + 64 <= size:
-                    wide_starts = _wide_start_mask(address + base)
+                    if are_few:
+                        wide_starts = _few_mask(address + base, few)
+                        if any_leads:
+                            wide_starts |= _wide_lead_mask(address + base)
+                    else:
+                        wide_starts = _wide_start_mask(address + base)
                     if count < 64:
                         wide_starts &= (U1 << np.uint64(count)) - U1
                 else:
                     wide_starts = _wide_starts_near_end(address + base, min(count, 64))
                 while wide_starts != U0:
-                    at = address + base + np.int64(trailing_zeros(wide_starts))
+                    if triggers[load8(address + base + np.int64(trailing_zeros(wide_starts)))]:
+                        is_watching = False
+                        break
                     wide_starts &= wide_starts - U1
-                    if not heads[load8(at)] & INSIDE:
-                        continue
-                    character, following = decode(at, address + end)
-                    node = root_child(pages, roots, character)
-                    if node == 0:
-                        continue
-                    if n == BLOCK_TOKENS:
-                        out, found = _match_block(
-                            n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-                            blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
-                            found,
-                        )  # fmt: skip
-                        n = 0
-                    isolated = punctuation >> np.uint64(at - address - base) & U1
-                    firsts[n] = np.uint64(node)
-                    seconds[n] = np.uint64(address + end)
-                    hashes[n] = np.uint64(AFTER if isolated else BEFORE)
-                    lengths[n] = _WALK
-                    addresses[n] = at if isolated else following
-                    n += 1
             while True:
-                # Room for a walk, a token, a punctuation character and the end of the text.
-                if n > BLOCK_TOKENS - 4:
-                    out, found = _match_block(
-                        n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-                        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
-                        found,
-                    )  # fmt: skip
-                    n = 0
+                if n > full:
+                    place[0], place[1] = text, start
+                    if wide is not None:
+                        place[2] = is_watching
+                    return n, wide_texts
                 if separators != U0:
                     bit = trailing_zeros(separators)
                     stop = base + np.int64(bit)
@@ -454,13 +501,6 @@ def match_texts(
                     break
                 length = stop - start
                 first, second, h = _token_key(address + start, length, size - start)
-                if wide is not None and may_start_at_token(heads, head_bits, first, length):
-                    firsts[n] = AT_TOKEN
-                    seconds[n] = np.uint64(address + end)
-                    hashes[n] = np.uint64(BEFORE)
-                    lengths[n] = _WALK
-                    addresses[n] = address + start
-                    n += 1
                 h &= hash_mask
                 prefetch(vocabulary, (h & last_row) << np.uint64(2))
                 firsts[n] = first
@@ -471,9 +511,14 @@ def match_texts(
                 n += 1
                 if separators == U0:
                     lengths[n] = _TEXT_END
-                    if wide is not None:
-                        addresses[n] = first_byte
-                        seconds[n] = np.uint64(last_byte)
+                    firsts[n] = U0
+                    if wide is not None and any_triggers and not is_watching:
+                        wide_lasts[wide_texts] = address + end
+                        wide_bytes += address + end - wide_firsts[wide_texts]
+                        wide_texts += 1
+                        firsts[n] = np.uint64(wide_texts)
+                        if wide_bytes > BLOCK_BYTES:
+                            full = 0
                     n += 1
                     break
                 if punctuation >> bit & U1:
@@ -489,65 +534,43 @@ def match_texts(
             if count <= 64:
                 break
             base += 64
-    out, found = _match_block(
-        n, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-        blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
-        found,
-    )  # fmt: skip
-    return row_offsets, out[: state[1]]
-
-
-@njit()
-def _finish_walks(count, end, nodes, places, keys, wide, hash_mask, state, found, matches):
-    """Take the walks of a text that are in the block to their ends, if it has credit left."""
-    if state[4] >= 0:
-        _, _, steps, edges, bits, _, _, _, _, credit = wide
-        state[4], found, matches = run_walks(
-            count, end, nodes, places, keys, steps, edges, bits, hash_mask,
-            state[4] + count * credit[1], found, matches,
-        )  # fmt: skip
-        if state[4] == 0:
-            state[4] = -1
-    return found, matches
+    place[0] = offsets.size - 1
+    return n, wide_texts
 
 
 @njit()
 def _match_block(
-    tokens, firsts, seconds, hashes, lengths, addresses, vocabulary, edges, bits,
-    blob, starts, wide, hash_mask, active, scratch, state, row_offsets, out,
-    found,
+    tokens, block, vocabulary, edges, bits, blob, starts, hash_mask, active, ranked,
+    wide_texts, pairs, pair_starts, state, row_offsets, out, found,
 ):  # fmt: skip
-    """Look a block of tokens up and walk the trie; returns the (perhaps grown) output arrays."""
+    """Look a block of tokens up and walk the trie, as far as there is room for what is found.
+
+    Returns the output arrays, with more room than they had if they had none left.
+    """
+    firsts, seconds, hashes, lengths, addresses = block
     text, written, matches, alive = state[0], state[1], state[2], state[3]
-    ranked, walk_nodes, walk_places, walk_keys = scratch
-    if wide is not None:
-        pages, roots, steps, wide_edges, wide_bits, fails, links, _, _, credit = wide
-        walks, last_walk = 0, 0
+    more = alive + 1
+    if wide_texts:
+        more += pair_starts[wide_texts] - pair_starts[0]
+    if matches + more > found.size:
+        found, matches = with_room(found, matches, more)
+    if written + matches + more > out.size:
+        out = grown(out, written + matches + more)
+    done = tokens
     last_row = np.uint64(vocabulary.size // 4 - 1)
-    for i in range(tokens):
+    for i in range(state[4], tokens):
         length = lengths[i]
-        if length >= _WALK:
-            if wide is not None:
-                if length == _WALK:
-                    walk_nodes[walks] = firsts[i]
-                    walk_places[walks] = addresses[i] << 2 | np.int64(hashes[i])
-                    walks += 1
-                    last_walk = i
-                    continue
-                if walks:
-                    found, matches = _finish_walks(
-                        walks, np.int64(seconds[i]), walk_nodes, walk_places, walk_keys, wide,
-                        hash_mask, state, found, matches,
-                    )  # fmt: skip
-                    walks = 0
-                if state[4] < 0:
-                    found, matches = run_automaton(
-                        addresses[i], np.int64(seconds[i]), pages, roots, steps, wide_edges,
-                        wide_bits, fails, links, hash_mask, found, matches,
-                    )  # fmt: skip
-                state[4] = credit[0]
-            if written + matches > out.size:
-                out = grown(out, written + matches)
+        if length == _TEXT_END:
+            own = np.int64(0)
+            if firsts[i] != U0:
+                own = pair_starts[firsts[i]] - pair_starts[firsts[i] - U1]
+            if matches + own > found.size or written + matches + own > out.size:
+                done = i
+                break
+            if own:
+                for k in range(pair_starts[firsts[i] - U1], pair_starts[firsts[i]]):
+                    found[matches] = np.uint32(pairs[k])
+                    matches += 1
             written = append_unique(found, matches, out, written, ranked)
             text += 1
             row_offsets[text] = written
@@ -580,7 +603,8 @@ def _match_block(
             alive = 0
             continue
         if matches + alive + 1 > found.size:
-            found, matches = with_room(found, matches, alive + 1)
+            done = i
+            break
         still = 0
         for k in range(alive):
             key = active[k] << U32 | token
@@ -601,10 +625,5 @@ def _match_block(
             active[still] = packed >> U32
             still += 1
         alive = still
-    if wide is not None and walks:
-        found, matches = _finish_walks(
-            walks, np.int64(seconds[last_walk]), walk_nodes, walk_places, walk_keys, wide,
-            hash_mask, state, found, matches,
-        )  # fmt: skip
-    state[0], state[1], state[2], state[3] = text, written, matches, alive
+    state[0], state[1], state[2], state[3], state[4] = text, written, matches, alive, done
     return out, found

@@ -19,7 +19,7 @@ NO_HASH_MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 LOW32 = np.uint64(0xFFFFFFFF)
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xD6E8FEB86659FD93)
-U0, U1, U3 = np.uint64(0), np.uint64(1), np.uint64(3)
+U0, U1, U2, U3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
 U6, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 16, 22, 29, 32))
 U63 = np.uint64(63)
 
@@ -78,6 +78,29 @@ def trailing_zeros(_typing, bits):
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.uint64(types.uint64), codegen
+
+
+_LANES = 16
+
+
+@intrinsic
+def _number_smaller(_typing, array, index, value):
+    """How many of the 16 elements of a uint32 array from ``index`` on are smaller than a value."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        vector = ir.VectorType(ir.IntType(32), _LANES)
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        block = builder.load(pointer, align=4)
+        one = builder.insert_element(
+            ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0)
+        )
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+        hits = builder.icmp_unsigned("<", block, builder.shuffle_vector(one, one, zeros))
+        bits = builder.zext(builder.bitcast(hits, ir.IntType(_LANES)), ir.IntType(64))
+        return builder.ctpop(bits)
+
+    return types.int64(array, types.int64, types.uint32), codegen
 
 
 @njit(inline="always")
@@ -179,25 +202,28 @@ def sort_unique(found, matches):
     return left
 
 
-@njit()
+@njit(inline="always")
 def append_unique(found, matches, out, written, ranked):
     """Append ``found[:matches]``, sorted and without repeats, to ``out``; returns the new size.
 
-    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in.
+    ``out`` has room for them all; ``ranked`` is uint32[RANKED] to work in, and ``found``, which is
+    changed, is no shorter.
     """
     if matches > RANKED:
         matches = sort_unique(found, matches)
         for i in range(matches):
             out[written + i] = found[i]
         return written + matches
-    # An id's place is the number of smaller ones; repeats leave places empty. The loops are free of
-    # branches to guess, and compile to vector code.
+    # An id's place is the number of smaller ones; repeats leave places empty.
     for i in range(matches):
         ranked[i] = _EMPTY
+    end = matches + _LANES - 1 & -_LANES
+    for i in range(matches, end):
+        found[i] = _EMPTY
     for i in range(matches):
-        smaller = np.uint32(0)
-        for j in range(matches):
-            smaller += np.uint32(found[j] < found[i])
+        smaller = 0
+        for j in range(0, end, _LANES):
+            smaller += _number_smaller(found, j, found[i])
         ranked[smaller] = found[i]
     for i in range(matches):
         out[written] = ranked[i]

@@ -25,8 +25,8 @@ Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
 _WIDE_NAMES = (
-    "wide_pages", "wide_roots", "wide_steps", "wide_edges", "wide_filter", "wide_fails",
-    "wide_links", "wide_heads", "wide_head_filter", "wide_credit",
+    "wide_pages", "wide_classes", "wide_cells", "wide_ids", "wide_fails", "wide_links",
+    "wide_triggers", "wide_credit",
 )  # fmt: skip
 SAVED_FILE = "matcher.json"
 """What ``Matcher.save`` writes last: the rule and the sizes."""
@@ -80,9 +80,7 @@ class Matcher:
         if self._rule != V1:
             lefts, rights = _needs_space(array, 0, rule), _needs_space(array, -1, rule)
             inside = ~(lefts & rights)
-            self._wide = _wide_tables(
-                array, lefts, rights, np.flatnonzero(inside), _hash_mask, _credit
-            )
+            self._wide = _wide_tables(array, lefts, rights, np.flatnonzero(inside), _credit)
             array, ids = array.filter(pa.array(~inside)), ids[~inside]
             offsets, _, data = _parts(array)
         self._tables: Tables = kernel.build_tables(data.copy(), offsets, ids, _hash_mask)
@@ -258,7 +256,6 @@ def _wide_tables(
     lefts: npt.NDArray[np.bool_],
     rights: npt.NDArray[np.bool_],
     chosen: npt.NDArray[np.intp],
-    hash_mask: np.uint64,
     credit: tuple[int, int],
 ) -> Tables:
     """The tables of the chosen entries, which need spaces where ``lefts`` and ``rights`` say so."""
@@ -271,7 +268,7 @@ def _wide_tables(
     offsets, _, data = _parts(sided.take(order))
     ids = chosen[np.asarray(order)].astype(np.uint32)
     return wide_kernel.build_wide_tables(
-        data.copy(), offsets, ids, hash_mask, np.array(credit, dtype=np.int64)
+        data.copy(), offsets, ids, np.array(credit, dtype=np.int64)
     )
 
 
