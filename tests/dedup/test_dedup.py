@@ -634,3 +634,16 @@ def test_ranges_are_cut_by_rows_or_bytes_whichever_is_more() -> None:
     assert len(plan_ranges([index], 1 << 40, 100)) == 6
     assert len(plan_ranges([index], 50, 100)) == 6
     assert len(plan_ranges([], 50, 100)) == 1
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 5), (0, 2), (1, 3), (3, 2), (2, 0)])
+def test_halves_of_a_part_of_the_uids(start: int, length: int) -> None:
+    numbers = [(n, 100 + n) for n in range(5)]
+    uids = [high.to_bytes(8, "big") + low.to_bytes(8, "big") for high, low in numbers]
+    part = pa.array(uids, UID_TYPE).slice(start, length)
+    high, low = uid_halves(part)
+    assert list(zip(high.tolist(), low.tolist(), strict=True)) == numbers[start : start + length]
+
+
+def test_no_ranges_have_no_indices() -> None:
+    assert ranges_to_indices(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
