@@ -647,3 +647,14 @@ def test_halves_of_a_part_of_the_uids(start: int, length: int) -> None:
 
 def test_no_ranges_have_no_indices() -> None:
     assert ranges_to_indices(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_a_row_that_is_dropped_is_counted_once(tmp_path: Path) -> None:
+    rows: list[Row] = [(None, ["a"]), ("http://a/1", []), ("http://a/2", ["b"])]
+    write_pool(tmp_path / "in", [rows])
+    totals = dedup(
+        [str(tmp_path / "in")], str(tmp_path / "out"), DedupConfig(), PoolConfig(),
+        engine=LocalEngine(1),
+    )  # fmt: skip
+    assert totals["dropped"] == {"no_text": 1, "no_uid": 1}
+    assert totals["skipped"] == {}
