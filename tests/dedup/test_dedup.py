@@ -22,7 +22,7 @@ from metacurate.arrays import ranges_to_indices, uid_halves, uid_order
 from metacurate.dedup import repeats, runs
 from metacurate.dedup.blocklist import Blocklist, read_blocklist
 from metacurate.dedup.dedup import DedupConfig, dedup
-from metacurate.dedup.merging import merge_rows
+from metacurate.dedup.merging import merge_rows, rank_in_group, select_texts
 from metacurate.dedup.runs import (
     MergeCounts,
     UidRange,
@@ -568,3 +568,93 @@ def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:
     merged = merge_range(folder, ["a"], UidRange((0, 0), None), schema, 0, counts)
     assert [t["text"] for t in merged.column("texts").to_pylist()[0]] == [f"t{n}" for n in range(7)]
     assert counts.duplicate_pairs == 20 * 50_000 - 1
+
+
+def test_no_rows_merge_to_none() -> None:
+    merged = merge_rows(table_of([], []), 3)
+    assert merged.table.num_rows == 0
+    assert merged[1:] == (0, 0, 0)
+    assert rank_in_group(np.zeros(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_texts_of_a_part_of_a_table_are_selected(first: int) -> None:
+    texts = [["a", "b", "c"], ["d", "e"], ["f", "g", "h"], []]
+    whole = table_of([bytes([n]) * 16 for n in range(4)], texts)
+    keep = np.array([text in "acdgh" for row in texts[first:] for text in row])
+    selected, counts = select_texts(whole.slice(first), keep)
+    expected = [["a", "c"], ["d"], ["g", "h"], []][first:]
+    found = [[text["text"] for text in row] for row in selected["texts"].to_pylist()]
+    assert found == expected
+    assert counts.tolist() == [len(row) for row in expected]
+
+
+def hashes(*pairs: tuple[int, int]) -> np.ndarray:
+    return np.array([(high, low, 1) for high, low in pairs], repeats.COUNT_DTYPE)
+
+
+def test_texts_whose_hashes_share_a_half_are_told_apart() -> None:
+    table = hashes((1, 1), (5, 2), (5, 4), (5, 6), (9, 9))
+    asked = hashes((5, 4), (5, 5), (5, 6), (1, 1), (1, 2), (9, 9), (9, 10), (0, 0))
+    found, place = repeats._look_up(asked, table)
+    assert found.tolist() == [True, False, True, True, False, True, False, False]
+    assert place[found].tolist() == [2, 3, 0, 4]
+
+
+def test_hashes_are_grouped_by_both_halves() -> None:
+    records, group = repeats._sorted_groups(hashes((5, 1), (5, 2), (3, 1), (5, 1), (5, 2), (3, 1)))
+    assert records["high"].tolist() == [3, 3, 5, 5, 5, 5]
+    assert (group - group[0]).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"),
+    [(10, 1 << 40, [[4, 4], [4], [12], [1]]), (8, 1 << 40, [[4, 4], [4], [12], [1]]),
+     (100, 1 << 40, [[4, 4, 4, 12, 1]]), (100, 0, [[4], [4], [4], [12], [1]]),
+     (100, 200, [[4, 4], [4], [12], [1]])],
+)  # fmt: skip
+def test_tables_are_gathered_up_to_a_runs_size(
+    rows: int, size: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "RUN_ROWS", rows)
+    monkeypatch.setattr(runs, "RUN_BYTES", size)
+    # 24 bytes a row.
+    tables = [
+        pa.table({"uid": pa.array([bytes(16)] * n, UID_TYPE), "n": pa.array([0] * n, pa.int64())})
+        for n in (4, 4, 4, 12, 1)
+    ]
+    found = [[table.num_rows for table in part] for part in runs._gather(tables)]
+    assert found == expected
+    assert list(runs._gather([])) == []
+
+
+def test_ranges_are_cut_by_rows_or_bytes_whichever_is_more() -> None:
+    index = np.array([(n, 0, n, 9, 10, 60) for n in range(10)], runs.INDEX_DTYPE)
+    assert len(plan_ranges([index], 50, 1 << 40)) == 2
+    assert len(plan_ranges([index], 1 << 40, 100)) == 6
+    assert len(plan_ranges([index], 50, 100)) == 6
+    assert len(plan_ranges([], 50, 100)) == 1
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 5), (0, 2), (1, 3), (3, 2), (2, 0)])
+def test_halves_of_a_part_of_the_uids(start: int, length: int) -> None:
+    numbers = [(n, 100 + n) for n in range(5)]
+    uids = [high.to_bytes(8, "big") + low.to_bytes(8, "big") for high, low in numbers]
+    part = pa.array(uids, UID_TYPE).slice(start, length)
+    high, low = uid_halves(part)
+    assert list(zip(high.tolist(), low.tolist(), strict=True)) == numbers[start : start + length]
+
+
+def test_no_ranges_have_no_indices() -> None:
+    assert ranges_to_indices(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_a_row_that_is_dropped_is_counted_once(tmp_path: Path) -> None:
+    rows: list[Row] = [(None, ["a"]), ("http://a/1", []), ("http://a/2", ["b"])]
+    write_pool(tmp_path / "in", [rows])
+    totals = dedup(
+        [str(tmp_path / "in")], str(tmp_path / "out"), DedupConfig(), PoolConfig(),
+        engine=LocalEngine(1),
+    )  # fmt: skip
+    assert totals["dropped"] == {"no_text": 1, "no_uid": 1}
+    assert totals["skipped"] == {}

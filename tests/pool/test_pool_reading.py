@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -818,3 +819,34 @@ def test_file_gone_is_a_clear_error(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="is gone"):
         list(read_unit(unit, all_columns=False, skipped=Counter()))
+
+
+@pytest.mark.parametrize(("columns", "said"), [(20, "c18, c19)"), (21, "c19, and 1 more)")])
+def test_a_missing_column_is_told_with_the_first_twenty(
+    columns: int, said: str, tmp_path: Path
+) -> None:
+    table = pa.table({f"c{n}": ["x"] for n in range(columns)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=re.escape(said)):
+        open_pool([str(tmp_path)], PoolConfig())
+
+
+def test_a_given_url_column_wins_over_a_known_name(tmp_path: Path) -> None:
+    table = pa.table({"url": ["http://a/1"], "link_2": ["http://a/2"], "text": ["x"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pool = open_pool([str(tmp_path)], PoolConfig(url_col="link_2"))
+    assert pool.units[0].columns.url == "link_2"
+
+
+def test_what_the_names_of_folders_say_is_a_column(tmp_path: Path) -> None:
+    for name in ("lang=en", "lang=a%2Fb", "lang=__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / name).mkdir()
+        table = pa.table({"url": ["http://a/1"], "text": ["x"]})
+        pq.write_table(table, tmp_path / name / "x=5.parquet")
+    pool = open_pool([str(tmp_path)], PoolConfig())
+    assert pool.schema.names == ["url", "text", "lang"]
+    found = []
+    for unit in pool.units:
+        for batch in read_unit(unit, all_columns=True, skipped=Counter()):
+            found += batch.columns["lang"].to_pylist()
+    assert sorted(found, key=str) == [None, "a/b", "en"]
