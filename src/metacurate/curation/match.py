@@ -121,37 +121,30 @@ def _languages(folder: Folder, metadata: str, table: str) -> Languages:
     return Languages.from_json(folder.read_json(LANGUAGES_FILE))
 
 
-def _matcher_of(task: MatchTask) -> Callable[[int], Matcher]:
-    find = _mapped_matcher if is_local(task.folder.url) else _built_matcher
-    languages = task.languages and _languages(task.folder, task.metadata, task.languages)
-    if not languages:
-        return lambda place: find(task.folder, task.metadata, task.rule, place, None)
-    return lambda place: find(
-        task.folder, task.metadata, task.rule, place, languages.blocks[place].language
-    )
+@lru_cache(maxsize=1)
+def _matchers(
+    folder: Folder, metadata: str, rule: str, table: str | None
+) -> Callable[[int], Matcher]:
+    """Gives the matcher of the block at a place; those of an earlier run are let go."""
+    if is_local(folder.url):
 
+        def mapped(place: int) -> Matcher:
+            # So that this machine's workers share its pages.
+            return Matcher.load(local_path(matcher_address(folder, place)))
 
-@lru_cache(maxsize=MAX_LANGUAGES)
-def _mapped_matcher(
-    folder: Folder, metadata: str, rule: str, place: int, language: str | None
-) -> Matcher:
-    """A block's matcher, mapped, so that this machine's workers share its pages."""
-    del metadata, rule, language  # of the key, or not needed
-    return Matcher.load(local_path(matcher_address(folder, place)))
+        return lru_cache(maxsize=MAX_LANGUAGES)(mapped)
+    blocks = _languages(folder, metadata, table).blocks if table is not None else ()
 
+    def built(place: int) -> Matcher:
+        language = blocks[place].language if blocks else None
+        return Matcher(load_language(folder.address(METADATA_FILE), language), rule=rule)
 
-@lru_cache(maxsize=BUILT_MATCHERS)
-def _built_matcher(
-    folder: Folder, metadata: str, rule: str, place: int, language: str | None
-) -> Matcher:
-    """A block's matcher, built in this worker's memory."""
-    del metadata, place  # of the key
-    return Matcher(load_language(folder.address(METADATA_FILE), language), rule=rule)
+    return lru_cache(maxsize=BUILT_MATCHERS)(built)
 
 
 def match_shard(task: MatchTask) -> Statistics:
     """Match one unit; writes its index shard."""
-    matcher_of = _matcher_of(task)
+    matcher_of = _matchers(task.folder, task.metadata, task.rule, task.languages)
     by_language = None
     if task.languages is not None:
         languages = _languages(task.folder, task.metadata, task.languages)
