@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metacurate.curation.matching.matcher import Matcher
+from metacurate.curation.matching.matcher import Matcher, _max_depth
 from metacurate.curation.matching.reference import match_text
 from metacurate.curation.matching.spacing import spaced
 
@@ -198,3 +198,21 @@ def test_pyahocorasick_finds_the_same_in_real_sentences(real_sentences: list[str
     found = [sorted({i for _, i in automaton.iter(spaced(text))}) for text in real_sentences]
     assert sum(map(len, found)) > 100_000
     assert as_lists(Matcher(entries).match(real_sentences, threads=2)) == found
+
+
+def test_the_text_that_is_no_unicode_is_named() -> None:
+    with pytest.raises(ValueError, match="text 2 is no valid Unicode"):
+        Matcher(["dog"]).match(["é", "a dog", "\ud800"])
+
+
+def test_tables_are_saved_into_a_folder_that_is_made(tmp_path: Path) -> None:
+    Matcher(["dog", "hot dog"]).save(tmp_path / "a" / "b")
+    _, ids = Matcher.load(tmp_path / "a" / "b").match(["a hot dog"])
+    assert sorted(ids.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("entries", "tokens"), [([], 1), (["a"], 1), (["a b"], 2), (["a", "a b c", "x y"], 3)]
+)
+def test_the_deepest_entry(entries: list[str], tokens: int) -> None:
+    assert _max_depth(pa.array(entries, pa.large_string())) == tokens
