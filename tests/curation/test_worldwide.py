@@ -155,16 +155,32 @@ def test_walks_at_every_place_of_a_block() -> None:
         assert found == expected([text], entries, "worldwide")
 
 
-@pytest.mark.parametrize("number", [1, 2, 7, 8, 9, 31])
+@pytest.mark.parametrize("number", [1, 2, 15, 16, 17, 31])
 @pytest.mark.parametrize("other", [[], ["猫"]], ids=["ascii", "others"])
 def test_any_number_of_characters_that_entries_need(number: int, other: list[str]) -> None:
     """Texts with none of them are not walked; few of them are sought in another way than many."""
     marks = [mark for mark in string.punctuation if mark != "`"]
     entries = [f"a{mark}" for mark in marks[:number]] + other
     texts = [" " * 61 + f"x a{mark}b" + "y" * n for mark in [*marks, "猫"] for n in (0, 80)]
+    texts += [f"a{mark}" for mark in marks]
     assert as_lists(Matcher(entries, rule="worldwide").match(texts)) == expected(
         texts, entries, "worldwide"
     )
+
+
+def test_what_a_text_must_have_of_the_only_entry() -> None:
+    """Beside an entry's wide end, in texts that nothing else would have looked at closely."""
+    rng = random.Random(29)
+    found = 0
+    for _ in range(300):
+        entry = "".join(rng.choices("ab)-'. é", k=rng.randrange(1, 8)))
+        texts = ["".join(rng.choices("ab)-'. \té", k=rng.randrange(6))) for _ in range(30)]
+        texts = [start + entry + end for start, end in zip(texts[::2], texts[1::2], strict=True)]
+        texts += [entry, f"{entry},", f".{entry}", entry[1:], entry[:-1]]
+        wanted = expected(texts, [entry], "worldwide")
+        assert as_lists(Matcher([entry], rule="worldwide").match(texts)) == wanted, entry
+        found += sum(map(len, wanted))
+    assert found > 1000
 
 
 @pytest.mark.parametrize("filler", [".", "a", "猫", "猫。"])

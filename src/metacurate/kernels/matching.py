@@ -56,6 +56,7 @@ from metacurate.kernels.matching_tables import (
 )
 from metacurate.kernels.matching_wide import (
     BLOCK_BYTES,
+    is_trigger,
     match_wide,
     may_strip,
     strip,
@@ -119,22 +120,23 @@ def _wide_lead_mask(_typing, address):
 
 
 @intrinsic
-def _few_mask(_typing, address, few):
-    """Bit i is set iff byte i of the 64 at the address is one of the eight of a word."""
+def _few_mask(_typing, address, few, more):
+    """Bit i is set iff byte i of the 64 at the address is one of the sixteen of two words."""
 
     def codegen(_context, builder, _signature, args):
         vector = ir.VectorType(ir.IntType(8), 64)
         block = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=1)
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
         found = None
-        for i in range(8):
-            byte = builder.trunc(builder.lshr(args[1], ir.IntType(64)(8 * i)), ir.IntType(8))
+        for i in range(16):
+            shifted = builder.lshr(args[1 + i // 8], ir.IntType(64)(i % 8 * 8))
+            byte = builder.trunc(shifted, ir.IntType(8))
             one = builder.insert_element(ir.Constant(vector, ir.Undefined), byte, ir.IntType(32)(0))
             hit = builder.icmp_unsigned("==", block, builder.shuffle_vector(one, one, zeros))
             found = hit if found is None else builder.or_(found, hit)
         return builder.bitcast(found, ir.IntType(64))
 
-    return types.uint64(types.int64, types.uint64), codegen
+    return types.uint64(types.int64, types.uint64, types.uint64), codegen
 
 
 @intrinsic
@@ -396,7 +398,7 @@ def match_texts(
     # Where the matches of each of the block's texts with triggers begin in ``pairs``.
     pair_starts = np.zeros(BLOCK_TOKENS + 2, dtype=np.int64)
     pairs = np.empty(16 * BLOCK_TOKENS, dtype=np.uint64)
-    watch = (False, False, U0, False)
+    watch = (False, False, U0, U0, False)
     if wide is not None:
         work = work_space(BLOCK_TOKENS)
         watch = watch_for(wide[6])
@@ -432,8 +434,8 @@ def _fill_block(
     """
     firsts, seconds, hashes, lengths, addresses = block
     if wide is not None:
-        triggers = wide[6]
-        any_triggers, are_few, few, any_leads = watch
+        triggers, contexts = wide[6], wide[7]
+        any_triggers, are_few, few, more, any_leads = watch
     n, wide_texts, wide_bytes = 0, 0, 0
     # Room for a token, a punctuation character and the end of a text.
     full = BLOCK_TOKENS - 3
@@ -472,7 +474,7 @@ def _fill_block(
             if wide is not None and is_watching and count > 0:
                 if base + 64 <= size:
                     if are_few:
-                        wide_starts = _few_mask(address + base, few)
+                        wide_starts = _few_mask(address + base, few, more)
                         if any_leads:
                             wide_starts |= _wide_lead_mask(address + base)
                     else:
@@ -482,7 +484,9 @@ def _fill_block(
                 else:
                     wide_starts = _wide_starts_near_end(address + base, min(count, 64))
                 while wide_starts != U0:
-                    if triggers[load8(address + base + np.int64(trailing_zeros(wide_starts)))]:
+                    at = address + base + np.int64(trailing_zeros(wide_starts))
+                    first_byte = wide_firsts[wide_texts]
+                    if is_trigger(triggers, contexts, at, first_byte, address + end):
                         is_watching = False
                         break
                     wide_starts &= wide_starts - U1

@@ -20,7 +20,7 @@ LOW32 = np.uint64(0xFFFFFFFF)
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xD6E8FEB86659FD93)
 U0, U1, U2, U3 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
-U6, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 16, 22, 29, 32))
+U6, U8, U16, U22, U29, U32 = (np.uint64(n) for n in (6, 8, 16, 22, 29, 32))
 U63 = np.uint64(63)
 
 # So many ids are sorted by counting for each how many are smaller. No id is the last number.

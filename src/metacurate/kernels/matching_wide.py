@@ -11,9 +11,11 @@ known as soon as the step before is done. Nodes with several children get their 
 with most nodes below them foremost; chains of single children fill what is left, in their order.
 
 An entry can occur only in texts that have the first byte of a wide character at one of its ends:
-its *trigger*. Texts without any trigger need no walk. The others are written as classes, with the
-spaces of the spaced text, and walks begin at all characters that entries begin with. The walks of
-many texts are taken on together, a step a round, so that memory arrives in the meantime.
+its *trigger*; and if that is ASCII, then with some bytes before it (or behind it, where the entry
+begins with it), its *context*. Texts without any trigger need no walk. The others are written as
+classes, with the spaces of the spaced text, and walks begin at all characters that entries begin
+with. The walks of many texts are taken on together, a step a round, so that memory arrives in the
+meantime.
 
 Many walks over a text like its entries (one character over and over) would take very long. So a
 block has a credit of steps; where that is spent, the texts whose walks are not at their ends are
@@ -23,8 +25,9 @@ So are texts longer than ``LONGEST_WALKED``.
 The tables, a tuple: ``pages`` (uint16) and ``classes`` (uint32: the class by character, in pages of
 256), ``cells`` (uint64: the base, whether it is the end of an entry, the parent's cell), ``ids``
 (uint32 by cell: entry id), ``fails`` and ``links`` (uint32 by cell: the automaton's failure, and
-the next node of the failures that is the end of an entry), ``triggers`` (uint8 by first byte), and
-``credit`` (int64[2]: steps for a block, and more for each of its walks).
+the next node of the failures that is the end of an entry), ``triggers`` (uint16 by byte: a bit for
+each length of a context that it has, see ``is_trigger``), ``contexts`` (uint64: a bitmap of their
+hashes), and ``credit`` (int64[2]: steps for a block, and more for each of its walks).
 """
 
 from __future__ import annotations
@@ -38,9 +41,12 @@ from metacurate.kernels.matching_tables import (
     U1,
     U2,
     U6,
+    U8,
+    U16,
     U32,
     U63,
     aligned_zeros,
+    edge_hash,
     grown,
     load8,
     prefetch,
@@ -67,6 +73,10 @@ _WORDS_TRIED = 256
 _WORDS_BEFORE = 32
 _MANY = 64
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+# Bytes of a context; and of a trigger that needs none.
+_CONTEXT = 4
+_ALWAYS = np.uint16(1 << 15)
 
 _SPACE = np.int64(0x20)
 _NOTHING = np.int64(-1)
@@ -190,19 +200,47 @@ def _class_of(pages, classes, character):
     return classes[np.int64(pages[character >> _PAGE_BITS]) << _PAGE_BITS | character & 0xFF]
 
 
+@njit(inline="always")
+def is_trigger(triggers, contexts, at, first, last):
+    """Whether the byte at an address, in a text from ``first`` to ``last``, may be a trigger."""
+    lengths = triggers[load8(at)]
+    if lengths == 0:
+        return False
+    if lengths & _ALWAYS:
+        return True
+    context = U0
+    for n in range(1, min(_CONTEXT, at - first + 1) + 1):
+        context = context << U8 | np.uint64(load8(at + 1 - n))
+        if lengths >> n & 1 and _has_context(contexts, context):
+            return True
+    context = U1
+    for n in range(1, min(_CONTEXT, last - at) + 1):
+        context = context << U8 | np.uint64(load8(at - 1 + n))
+        if lengths >> (n + _CONTEXT) & 1 and _has_context(contexts, context):
+            return True
+    return False
+
+
+@njit(inline="always")
+def _has_context(contexts, context):
+    bit = edge_hash(context) >> U16
+    return contexts[bit >> U6 & np.uint64(contexts.size - 1)] >> (bit & U63) & U1 != U0
+
+
 @njit()
 def watch_for(triggers):
-    """How to look for triggers: whether there are any, whether at most eight are ASCII, a word of
-    these (its other bytes are in no text), and whether there are others.
+    """How to look for triggers: whether there are any, whether at most sixteen are ASCII, two words
+    of these (with bytes that are in no text), and whether there are others.
     """
-    number, few, leads = 0, np.uint64(0xFFFFFFFFFFFFFFFF), 0
+    number, leads = 0, False
+    words = np.full(2, 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
     for byte in range(256):
         if triggers[byte] and byte >= 0x80:
-            leads += 1
+            leads = True
         elif triggers[byte]:
-            few = few << np.uint64(8) | np.uint64(byte)
+            words[number & 1] = words[number & 1] << U8 | np.uint64(byte)
             number += 1
-    return number + leads > 0, number <= 8, few, leads > 0
+    return number > 0 or leads, number <= 16, words[0], words[1], leads
 
 
 @njit()
@@ -222,7 +260,7 @@ def match_wide(texts, firsts, lasts, wide, work, pairs, starts):
     Returns ``pairs`` (perhaps longer): the ids of text ``i`` (not sorted, with repeats) are those
     from ``starts[i]`` up to ``starts[i + 1]``; ``starts`` is int64[texts + 2 at least].
     """
-    pages, classes, cells, ids, _, _, _, credit = wide
+    pages, classes, cells, ids, _, _, _, _, credit = wide
     symbols, keys, places, is_left = work
     count, walks = U0, 0
     for text in range(texts):
@@ -359,7 +397,7 @@ def _run_automaton(start, end, text, wide, seen, pairs, found):
 
     ``seen`` has a zero bit for each cell, before and after.
     """
-    pages, classes, cells, _, fails, links, _, _ = wide
+    pages, classes, cells, _, fails, links, _, _, _ = wide
     first = found
     node = np.uint64(_class_of(pages, classes, _SPACE))
     at, phase = start, _BEFORE
@@ -426,7 +464,8 @@ def build_wide_tables(data, offsets, ids, credit):
             cells[cell] |= U1 << _ENDS
             entry_ids[cell] = owns[node] - np.uint32(1)
     fails, links = _link(parents, symbols, bases, cells)
-    return pages, classes, cells, entry_ids, fails, links, _triggers(data, offsets), credit
+    triggers, contexts = _triggers(data, offsets)
+    return pages, classes, cells, entry_ids, fails, links, triggers, contexts, credit
 
 
 @njit()
@@ -624,13 +663,42 @@ def _link(parents, numbers, bases, cells):
 
 @njit()
 def _triggers(data, offsets):
-    """Of each entry that can occur, the first byte of a wide character at an end (uint8[256])."""
-    triggers = np.zeros(256, dtype=np.uint8)
+    """The triggers of all entries that can occur, and their contexts: see ``is_trigger``.
+
+    A context is the bytes from the trigger on, away from the end of the entry, as far as they
+    are side by side in texts too: up to a space or isolated punctuation.
+    """
+    triggers = np.zeros(256, dtype=np.uint16)
+    words = 8
+    while words * 64 < 16 * offsets.size:
+        words *= 2
+    contexts = aligned_zeros(words)
     for entry in range(offsets.size - 1):
         start, end = offsets[entry], offsets[entry + 1]
-        if _can_occur(data, start, end):
-            last = end - 1
-            while data[last] & 0xC0 == 0x80:
-                last -= 1
-            triggers[data[start] if data[last] == _SPACE else data[last]] = 1
-    return triggers
+        if not _can_occur(data, start, end):
+            continue
+        at, way, context, base = end - 1, -1, U0, 0
+        while data[at] & 0xC0 == 0x80:
+            at -= 1
+        if data[at] == _SPACE:
+            at, way, context, base = start, 1, U1, _CONTEXT
+        trigger = data[at]
+        if trigger >= 0x80:
+            triggers[trigger] |= _ALWAYS
+            continue
+        length = 0
+        while start <= at < end and length < _CONTEXT:
+            if length and (data[at] == _SPACE or _is_isolated(data[at]) or _is_isolated(trigger)):
+                break
+            context = context << U8 | np.uint64(data[at])
+            length += 1
+            at += way
+        triggers[trigger] |= np.uint16(1 << (base + length))
+        bit = edge_hash(context) >> U16
+        contexts[bit >> U6 & np.uint64(words - 1)] |= U1 << (bit & U63)
+    return triggers, contexts
+
+
+@njit(inline="always")
+def _is_isolated(byte):
+    return byte < 0x80 and _KIND[byte] == _ISOLATED

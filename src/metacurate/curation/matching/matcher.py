@@ -26,7 +26,7 @@ Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
 _WIDE_NAMES = (
     "wide_pages", "wide_classes", "wide_cells", "wide_ids", "wide_fails", "wide_links",
-    "wide_triggers", "wide_credit",
+    "wide_triggers", "wide_contexts", "wide_credit",
 )  # fmt: skip
 SAVED_FILE = "matcher.json"
 """What ``Matcher.save`` writes last: the rule and the sizes."""
