@@ -314,7 +314,7 @@ def test_texts_of_the_worldwide_experiment():
     """Each concept has a name of its own in each language, so that class names differ."""
     rows = pq.read_table(EXAMPLES / "worldwide_experiment" / "texts.parquet").to_pylist()
     art = pq.read_table(EXAMPLES / "emoji_experiment/art/noto.parquet", columns=["emoji"])
-    for language in ("en", "zh", "es", "ar", "fr", "de", "ja", "ru", "ko", "pt"):
+    for language in ("en", "zh", "ar", "de", "ja", "ko"):
         of = [row for row in rows if row["lang"] == language]
         assert [row["emoji"] for row in of] == art["emoji"].to_pylist()
         assert len({row["name"] for row in of}) == len(of)

@@ -1,4 +1,4 @@
-"""Write the texts of the worldwide experiment: names and keywords of its emoji in ten languages.
+"""Write the texts of the worldwide experiment: names and keywords of its emoji in six languages.
 
     npm install --ignore-scripts --prefix /tmp/cldr cldr-annotations-full@48.2.0 \\
         cldr-annotations-derived-full@48.2.0 cldr-localenames-full@48.2.0 cldr-core@48.2.0 \\
@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from make_worldwide_pool import Packages  # noqa: E402
 
-LANGUAGES = ("en", "zh", "es", "ar", "fr", "de", "ja", "ru", "ko", "pt")
+LANGUAGES = ("en", "zh", "ar", "de", "ja", "ko")
 
 
 def main(folder: Path, out: Path = HERE / "texts.parquet") -> None:
