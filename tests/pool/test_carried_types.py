@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from metacurate.formats.types import carried_type, common_schema
 from metacurate.metadata.store import make_metadata
 from metacurate.pipeline import curate
-from metacurate.pool.convert import converted
+from metacurate.pool.convert import _json_text, converted
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import PoolConfig
@@ -253,3 +253,11 @@ def test_balance_counts_the_same_whatever_the_units(tmp_path: Path) -> None:
             for _ in read_columns(unit, skipped=skipped):
                 pass
         assert skipped == {"undecodable_value": 50}
+
+
+def test_a_day_that_no_calendar_has_costs_its_value() -> None:
+    days = pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())
+    values = pa.StructArray.from_arrays([days], ["day"])
+    skipped: Counter[str] = Counter()
+    assert [_json_text(value, skipped) for value in values] == ['{"day": "1970-01-01"}', None]
+    assert skipped == {"unconvertible_value": 1}
