@@ -94,7 +94,7 @@ def make(folder: Path, number: int, all_entries: int, all_texts: int) -> int:
     """Write the metadata, a file a language, and the pool; how many characters the texts have."""
     chosen = languages(number)
     per_language, share = all_entries // number, all_texts // (number - 1 + ENGLISH)
-    (folder / "metadata").mkdir()
+    (folder / "metadata").mkdir(parents=True)
     (folder / "pool").mkdir()
     captions: list[str] = []
     langs: list[str] = []
@@ -126,24 +126,22 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="metacurate-benchmark-") as scratch:
         folder = Path(scratch)
+        make(folder / "small", 3, 3000, 3000)
         characters = make(folder, arguments.languages, arguments.entries, arguments.texts)
-        metadata = ("--metadata", folder / "metadata")
         columns = ("--url-col", "url", "--text-col", "text", "--lang-col", "lang")
         workers = ("--workers", arguments.workers)
         threshold = ("--t", 2000, "--reference", "en")
-        pool = folder / "pool"
 
-        def curate(out: str) -> Measured:
+        def run(command: str, data: Path, out: str, *more: object) -> Measured:
             return run_metacurate(
-                "curate", pool, *metadata, *columns, *threshold, *workers, "--no-report",
-                "--out", folder / out,
+                command, data / "pool", "--metadata", data / "metadata", *columns, *workers,
+                *more, "--out", folder / out,
             )  # fmt: skip
 
+        run("curate", folder / "small", "warm", *threshold, "--no-report")  # compiles
         measured = {
-            "curate": curate("all"),
-            "match": run_metacurate(
-                "match", pool, *metadata, *columns, *workers, "--out", folder / "run"
-            ),
+            "curate": run("curate", folder, "all", *threshold, "--no-report"),
+            "match": run("match", folder, "run"),
             "count": run_metacurate("count", folder / "run", *workers),
             "balance, card": run_metacurate("balance", folder / "run", *threshold, *workers),
         }

@@ -666,7 +666,7 @@ def _triggers(data, offsets):
     """The triggers of all entries that can occur, and their contexts: see ``is_trigger``.
 
     A context is the bytes from the trigger on, away from the end of the entry, as far as they
-    are side by side in texts too: up to a space or isolated punctuation.
+    are side by side in texts too: up to a space. (Isolated punctuation is between spaces.)
     """
     triggers = np.zeros(256, dtype=np.uint16)
     words = 8
@@ -688,7 +688,7 @@ def _triggers(data, offsets):
             continue
         length = 0
         while start <= at < end and length < _CONTEXT:
-            if length and (data[at] == _SPACE or _is_isolated(data[at]) or _is_isolated(trigger)):
+            if data[at] == _SPACE:
                 break
             context = context << U8 | np.uint64(data[at])
             length += 1
@@ -697,8 +697,3 @@ def _triggers(data, offsets):
         bit = edge_hash(context) >> U16
         contexts[bit >> U6 & np.uint64(words - 1)] |= U1 << (bit & U63)
     return triggers, contexts
-
-
-@njit(inline="always")
-def _is_isolated(byte):
-    return byte < 0x80 and _KIND[byte] == _ISOLATED
