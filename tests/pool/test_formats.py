@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from metacurate import plugins
 from metacurate.errors import UserError
 from metacurate.formats import reasons, table
 from metacurate.formats.files import Source
@@ -42,20 +43,21 @@ class Pairs:
 
 
 PAIRS: Format = Pairs()
+GROUP = plugins.GROUPS["format"]
 
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     """Entry points of the group, as installed packages would have them."""
     points: list[EntryPoint] = []
-    monkeypatch.setattr(table, "entry_points", lambda group: points if group == table.GROUP else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == GROUP else [])
     table.formats.cache_clear()
     yield points
     table.formats.cache_clear()
 
 
 def test_a_package_adds_a_format(tmp_path: Path, added: list[EntryPoint]) -> None:
-    added.append(EntryPoint("pairs", f"{__name__}:PAIRS", table.GROUP))
+    added.append(EntryPoint("pairs", f"{__name__}:PAIRS", GROUP))
     (tmp_path / "a.pairs").write_text("http://a\na dog\nhttp://b\na cat\n")
     pool = open_pool([str(tmp_path)], PoolConfig())
     assert pool.describe() == "1 Pairs file (1 unit): URL from 'url', text from 'text'"
@@ -65,8 +67,8 @@ def test_a_package_adds_a_format(tmp_path: Path, added: list[EntryPoint]) -> Non
 
 
 def test_an_added_format_that_fails_is_named(tmp_path: Path, added: list[EntryPoint]) -> None:
-    added.append(EntryPoint("broken", "no_such_module:FORMAT", table.GROUP))
-    with pytest.raises(UserError, match="'broken' of no_such_module:FORMAT cannot"):
+    added.append(EntryPoint("broken", "no_such_module:FORMAT", GROUP))
+    with pytest.raises(UserError, match="format 'broken' cannot be loaded"):
         open_pool([str(tmp_path)], PoolConfig())
 
 

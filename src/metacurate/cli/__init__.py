@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import sys
@@ -79,7 +80,8 @@ def _show_what_cannot_be_shown() -> None:
     """Characters that the terminal's encoding lacks are shown by their numbers."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # what it leads to was exchanged: it stays as it is
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _options(arguments: Sequence[str]) -> Callable[[str], str]:

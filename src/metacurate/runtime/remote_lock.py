@@ -9,7 +9,7 @@ was taken, and stops.
 
 from __future__ import annotations
 
-import _thread
+import ctypes
 import json
 import os
 import socket
@@ -183,6 +183,7 @@ class _Heart:
         self.lost: str | None = None
         self._lock, self._holder = lock, holder
         self._stopped = threading.Event()
+        self._run = threading.get_ident()
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
     def start(self) -> None:
@@ -191,6 +192,12 @@ class _Heart:
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
+
+    def _interrupt(self) -> None:
+        """End the run's thread as Ctrl-C does, also where that signal is ignored (nohup)."""
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(self._run), ctypes.py_object(KeyboardInterrupt)
+        )
 
     def _beat(self) -> None:
         beat = 0
@@ -201,7 +208,7 @@ class _Heart:
                 now = self._lock.read()
                 if now is not None and now.token != self._holder.token:
                     self.lost = now.owner
-                    _thread.interrupt_main()
+                    self._interrupt()
                     return
                 self._lock.write(replace(self._holder, beat=beat))
 
