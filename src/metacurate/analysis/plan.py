@@ -127,10 +127,10 @@ def plan_run(run: Run, sweep: Sweep) -> list[Plan]:
     sweep = sweep.swept(counts)
 
     def sizes(thresholds: Sequence[Thresholds]) -> list[tuple[float, float]]:
-        t = tuple(t.t for t in thresholds)
         return _expected_sizes(
-            run.folder, engine, shards, t, sweep.choose_text, show=run.show_progress
-        )
+            run.folder, engine, shards, tuple(thresholds), sweep.choose_text,
+            show=run.show_progress,
+        )  # fmt: skip
 
     def size(thresholds: Thresholds) -> float:
         return sizes([thresholds])[0][0]
@@ -241,7 +241,7 @@ class _SizeTask:
 
     folder: Folder
     position: int
-    thresholds: tuple[tuple[float, ...], ...]  # of each the blocks' own
+    thresholds: tuple[Thresholds, ...]
     choose_text: str
     counts_digest: str  # so that a worker does not take another run's probabilities
 
@@ -250,7 +250,7 @@ def _expected_sizes(
     folder: Folder,
     engine: Engine,
     shards: int,
-    thresholds: tuple[tuple[float, ...], ...],
+    thresholds: tuple[Thresholds, ...],
     choose_text: str,
     *,
     show: bool,
@@ -276,13 +276,11 @@ def _expected_sizes(
 
 @lru_cache(maxsize=2)
 def _probabilities(
-    folder: Folder, thresholds: tuple[tuple[float, ...], ...], counts_digest: str
+    folder: Folder, thresholds: tuple[Thresholds, ...], counts_digest: str
 ) -> list[Probabilities]:
     del counts_digest  # of the key
-    counts, blocks = load_counts(folder), run_blocks(folder)
-    return [
-        balancing.keep_probabilities(counts, Thresholds(blocks, t).by_entry) for t in thresholds
-    ]
+    counts = load_counts(folder)
+    return [balancing.keep_probabilities(counts, t.by_entry) for t in thresholds]
 
 
 def _shard_sizes(task: _SizeTask) -> tuple[int, list[tuple[float, float]]]:

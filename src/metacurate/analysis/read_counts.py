@@ -58,12 +58,33 @@ def read_card(address: str) -> Card:
 
     Raises UserError if there is no such file or it is neither.
     """
+    found = read_file(address)
+    if isinstance(found, Card):
+        return found
+    raise UserError(
+        f"{address} has counts without the entries' names; give the run's folder or its data card"
+    )
+
+
+def read_file(address: str) -> Card | Counts:
+    """What a file has: counts by name, or an array of them in some metadata's order (``.npy``)."""
     content, found = _read(address)
     if content[:6] == NPY_MAGIC:
-        raise UserError(
-            f"{found} has counts without the entries' names; give the run's folder or its data card"
-        )
-    value = _parse(content, found)
+        return _array(content, found)
+    return _card(address, _parse(content, found))
+
+
+def _array(content: bytes, found: str) -> Counts:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{found} is a damaged .npy file: {error}") from None
+    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
+        raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
+    return array.astype(np.uint64)
+
+
+def _card(address: str, value: Any) -> Card:
     if not isinstance(value, dict):
         raise UserError(f"{address} is no data card and no JSON object of entries and counts")
     if "entry_counts" not in value:
@@ -112,62 +133,54 @@ def _by_language(address: str, counts: Any, kept: Any, languages: dict[str, Any]
 def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
     """Read the counts of all entries (before balancing), uint64[entries].
 
-    ``.npy`` has them in the metadata's order; a data card or a JSON object by name. With
-    ``metadata`` they are put in its order, and UserError is raised if they do not fit it; without,
-    only entries that match are sure to be there, in no particular order.
+    With ``metadata`` they are in its order, and UserError is raised if they do not fit it; without,
+    as of ``read_counted``.
     """
-    content, found = _read(address)
-    if content[:6] == NPY_MAGIC:
-        try:
-            array = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{found} is a damaged .npy file: {error}") from None
-        if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
-            raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
-        if metadata is not None and array.size != len(metadata):
-            raise UserError(
-                f"{found} counts {array.size:,} entries, but the metadata has {len(metadata):,}"
-            )
-        return array.astype(np.uint64)
-    card = read_card(address)
     if metadata is None:
-        return np.array(list(card.counts.values()), np.uint64)
-    if set(card.languages) != set(metadata.languages):
+        return read_counted(address)[0]
+    return in_order(read_file(address), metadata, address)
+
+
+def in_order(found: Card | Counts, metadata: Metadata, address: str) -> Counts:
+    """Counts of a file in the metadata's order, as of ``read_counts``."""
+    if not isinstance(found, Card):
+        if found.size != len(metadata):
+            raise UserError(
+                f"{address} counts {found.size:,} entries, but the metadata has {len(metadata):,}"
+            )
+        return found
+    if set(found.languages) != set(metadata.languages):
         raise UserError(
-            f"{found} counts the languages {', '.join(card.languages) or '(one list)'}, but the "
+            f"{address} counts the languages {', '.join(found.languages) or '(one list)'}, but the "
             f"metadata have {', '.join(metadata.languages) or '(one list)'}"
         )
     counts = np.zeros(len(metadata), np.uint64)
     for block in metadata.blocks:
-        named = (card if block.language is None else card.languages[block.language]).counts
+        named = (found if block.language is None else found.languages[block.language]).counts
         entries = metadata.entries.slice(block.first, len(block)).to_pylist()
         places = {entry: block.first + place for place, entry in enumerate(entries)}
         if unknown := sum(entry not in places for entry in named):
-            raise UserError(f"{found} counts {unknown:,} entries that the metadata does not have")
+            raise UserError(f"{address} counts {unknown:,} entries that the metadata does not have")
         for entry, count in named.items():
             counts[places[entry]] = count
     return counts
 
 
-def is_array(address: str) -> bool:
-    """Whether a file has counts without names, in the metadata's order (``.npy``)."""
-    return _read(address)[0][:6] == NPY_MAGIC
-
-
 def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
     """The counts that a file has, with the blocks of its languages; one block for one list.
 
-    Otherwise as ``read_counts`` without metadata.
+    Of counts by name only entries that match are sure to be there, in no particular order.
     """
-    content, _ = _read(address)
-    languages = {} if content[:6] == NPY_MAGIC else read_card(address).languages
-    counts = read_counts(address)
-    if not languages:
+    found = read_file(address)
+    if not isinstance(found, Card):
+        return found, (Block(None, 0, found.size),)
+    counts = np.array(list(found.counts.values()), np.uint64)
+    if not found.languages:
         return counts, (Block(None, 0, counts.size),)
-    stops = list(accumulate(len(card.counts) for card in languages.values()))
+    stops = list(accumulate(len(card.counts) for card in found.languages.values()))
     return counts, tuple(
         Block(language, first, stop)
-        for language, first, stop in zip(languages, [0, *stops], stops, strict=False)
+        for language, first, stop in zip(found.languages, [0, *stops], stops, strict=False)
     )
 
 

@@ -27,8 +27,8 @@ from metacurate.curation.layout import (
     run_blocks,
 )
 from metacurate.curation.match_index import MATCHED_TYPE, read_index
-from metacurate.curation.settings import Balance, json_number
-from metacurate.curation.thresholds import Thresholds, solve_thresholds
+from metacurate.curation.settings import Balance
+from metacurate.curation.thresholds import Thresholds, read_thresholds, solve_thresholds
 from metacurate.errors import UserError
 from metacurate.formats import reasons
 from metacurate.metadata.store import Block
@@ -61,7 +61,7 @@ class SizeTask:
 
     folder: Folder
     position: int
-    t: tuple[float, ...]  # a block of entries
+    thresholds: Thresholds
     choose_text: str
     counts: str  # names what was counted
 
@@ -73,7 +73,7 @@ class BalanceTask:
     folder: Folder
     position: int
     unit: Unit
-    t: tuple[float, ...]  # a block of entries
+    thresholds: Thresholds
     choose_text: str
     seed: int
     counts: str  # names what was counted
@@ -98,21 +98,21 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     blocks = run_blocks(run.folder)
 
     def tasks() -> list[BalanceTask]:
-        solved = run.folder.read_json(THRESHOLD_FILE)
-        if solved is None:
+        thresholds = read_thresholds(run.folder, blocks)
+        if thresholds is None:
             thresholds = _solve(run, settings, counts, blocks, len(units), counted)
-            solved = {"t": [json_number(t) for t in thresholds.t], "place": thresholds.reference}
         # Written again too: a resumed run records the same files.
-        run.folder.write_json(THRESHOLD_FILE, solved)
-        t = tuple(map(float, solved["t"]))
+        run.folder.write_json(THRESHOLD_FILE, thresholds.saved())
         return [
-            BalanceTask(run.folder, position, unit, t, settings.choose_text, settings.seed, counted)
+            BalanceTask(
+                run.folder, position, unit, thresholds, settings.choose_text, settings.seed, counted
+            )
             for position, unit in enumerate(units)
         ]
 
     def totals(shards: list[Statistics]) -> Statistics:
-        solved = run.folder.read_json(THRESHOLD_FILE)
-        thresholds = Thresholds(blocks, tuple(map(float, solved["t"])), solved["place"])
+        thresholds = read_thresholds(run.folder, blocks)
+        assert thresholds is not None
         return {
             **thresholds.as_json(counts),
             "seed": settings.seed,
@@ -141,7 +141,7 @@ def _solve(
         nonlocal passes
         passes += 1
         tasks = [
-            SizeTask(run.folder, position, thresholds.t, settings.choose_text, counted)
+            SizeTask(run.folder, position, thresholds, settings.choose_text, counted)
             for position in range(shards)
         ]
         sizes = dict(run.engine.map_shards(expected_shard_size, tasks))
@@ -156,16 +156,14 @@ def _solve(
 
 
 @lru_cache(maxsize=2)
-def _keep_probabilities(folder: Folder, counts: str, t: tuple[float, ...]) -> Probabilities:
+def _keep_probabilities(folder: Folder, counts: str, thresholds: Thresholds) -> Probabilities:
     del counts  # of the key
-    return balancing.keep_probabilities(
-        load_counts(folder), Thresholds(run_blocks(folder), t).by_entry
-    )
+    return balancing.keep_probabilities(load_counts(folder), thresholds.by_entry)
 
 
 def expected_shard_size(task: SizeTask) -> float:
     """The expected number of kept pairs of an index shard."""
-    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.thresholds)
     sizes = []
     with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
@@ -240,7 +238,7 @@ def _kept_batches(
     task: BalanceTask, index_file: IO[bytes], totals: Statistics, expected: list[float]
 ) -> Iterator[pa.RecordBatch]:
     """The kept pairs of an index shard, in row order."""
-    keep_probs = _keep_probabilities(task.folder, task.counts, task.t)
+    keep_probs = _keep_probabilities(task.folder, task.counts, task.thresholds)
     for index in read_index(index_file):
         pair_offsets = index.pair_offsets
         result = balancing.balance(

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from metacurate.curation.balancing import Counts, add_counts
-from metacurate.curation.layout import COUNT, COUNTS_FILE, index_file_name, load_counts, matched_run
+from metacurate.curation.layout import (
+    COUNT,
+    COUNTS_FILE,
+    index_file_name,
+    load_counts,
+    matched_run,
+    run_blocks,
+)
 from metacurate.curation.match_index import read_index
 from metacurate.errors import ArgumentError
+from metacurate.metadata.store import Block
 from metacurate.runtime.made import load_array, open_made, save_array
 from metacurate.runtime.manifest import Statistics, shard_name
 from metacurate.runtime.run import Run
@@ -32,7 +40,12 @@ class CountTask:
     folder: Folder
     position: int
     shards: range
-    entries: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def entries(self) -> int:
+        """The number of entries."""
+        return self.blocks[-1].stop
 
 
 def count(run: Run, given: Counts | None = None) -> Counts:
@@ -42,12 +55,14 @@ def count(run: Run, given: Counts | None = None) -> Counts:
     balanced by instead; nothing is counted then.
     """
     shards, entries = matched_run(run.folder)
+    config, tasks = {}, count_tasks(run.folder, shards)
     if given is not None:
-        return _take(run, given, entries)
-    tasks = count_tasks(run.folder, shards, entries)
+        given = _fitting(given, entries)
+        digest = hashlib.blake2b(given.tobytes(), digest_size=16).hexdigest()
+        config, tasks = {"given": digest}, []
 
     def totals(_: list[Statistics]) -> Statistics:
-        counts = sum_partials(tasks, "counts")
+        counts = sum_partials(tasks, "counts") if given is None else given
         save_array(run.folder, COUNTS_FILE, counts)
         return {
             "entries": entries,
@@ -55,39 +70,26 @@ def count(run: Run, given: Counts | None = None) -> Counts:
             "match_counts": int(counts.sum()),
         }
 
-    run_stage(run, COUNT, {}, tasks, count_index_shards, unit="match_counts", totals=totals)
+    run_stage(run, COUNT, config, tasks, count_index_shards, unit="match_counts", totals=totals)
     return load_counts(run.folder)
 
 
-def _take(run: Run, given: Counts, entries: int) -> Counts:
+def _fitting(given: Counts, entries: int) -> Counts:
     if given.shape != (entries,):
         raise ArgumentError(
             "{counts} must be of the metadata's {entries:,} entries, not of {number:,}",
             entries=entries,
             number=given.size,
         )
-    counts = np.ascontiguousarray(given, "<u8")
-    digest = hashlib.blake2b(counts.tobytes(), digest_size=16).hexdigest()
-
-    def totals(_: list[Statistics]) -> Statistics:
-        save_array(run.folder, COUNTS_FILE, counts)
-        return {
-            "entries": entries,
-            "entries_matched": int(np.count_nonzero(counts)),
-            "match_counts": int(counts.sum()),
-        }
-
-    nothing: list[CountTask] = []
-    run_stage(run, COUNT, {"given": digest}, nothing, count_index_shards,
-              unit="match_counts", totals=totals)  # fmt: skip
-    return load_counts(run.folder)
+    return np.ascontiguousarray(given, "<u8")
 
 
-def count_tasks(folder: Folder, shards: int, entries: int) -> list[CountTask]:
+def count_tasks(folder: Folder, shards: int) -> list[CountTask]:
     """Groups of shards, each to be counted into one partial."""
+    blocks = run_blocks(folder)
     group = max(1, min(SHARDS_PER_PARTIAL, shards // LEAST_PARTIALS))
     return [
-        CountTask(folder, i, range(first, min(first + group, shards)), entries)
+        CountTask(folder, i, range(first, min(first + group, shards)), blocks)
         for i, first in enumerate(range(0, shards, group))
     ]
 

@@ -26,7 +26,6 @@ from metacurate.curation.layout import (
     finished_section,
     load_counts,
     matched_run,
-    run_blocks,
 )
 from metacurate.curation.thresholds import run_thresholds
 from metacurate.metadata.store import Block, Metadata, load_metadata
@@ -137,9 +136,9 @@ class FullDataCard(DataCard):
 
 def write_datacard(run: Run) -> DataCard:
     """Count the kept entries and write ``datacard.json``; returns the card without its entries."""
-    shards, entries = matched_run(run.folder)
+    shards, _ = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
-    tasks = count_tasks(run.folder, shards, entries)
+    tasks = count_tasks(run.folder, shards)
 
     def totals(shards: list[Statistics]) -> Statistics:
         kept = sum_partials(tasks, "kept_counts")
@@ -160,7 +159,7 @@ def count_curated_shards(task: CountTask) -> Statistics:
     ``kept_texts`` of what is returned: the kept texts by language (that of their entries).
     """
     counts = np.zeros(task.entries, np.uint64)
-    blocks = run_blocks(task.folder)
+    blocks = task.blocks
     kept_texts = np.zeros(len(blocks), np.int64)
     stops = np.array([block.stop for block in blocks])
     for position in task.shards:

@@ -115,13 +115,13 @@ class TextsByLanguage:
     def add(self, codes: Codes, texts: pa.LargeStringArray, offsets: npt.NDArray[np.int64]) -> None:
         """Count some texts with their matches."""
         matches = np.diff(offsets)
+        chosen = codes >= 0
         for name, weights in (
             ("texts", np.asarray(texts.is_valid())),
             ("texts_matched", matches > 0),
             ("match_counts", matches),
         ):
             counts = self._counts[name]
-            chosen = codes >= 0
             counts += np.bincount(
                 codes[chosen], weights[chosen].astype(np.float64), counts.size
             ).astype(np.int64)

@@ -52,6 +52,10 @@ class Thresholds:
         """Thresholds at which so many more are kept that this share of them are as many."""
         return replace(self, t=tuple(t / share for t in self.t))
 
+    def saved(self) -> dict[str, Any]:
+        """What ``read_thresholds`` reads: plain JSON values."""
+        return {"t": [json_number(t) for t in self.t], "place": self.reference}
+
     def as_json(self, counts: Counts) -> dict[str, Any]:
         """Plain JSON values: ``t`` and ``p`` (tail proportion), and those by language, if several.
 
@@ -75,8 +79,17 @@ class Thresholds:
 def run_thresholds(folder: Folder) -> Thresholds:
     """The thresholds of a balanced run."""
     finished_section(folder, BALANCE)
-    solved = folder.read_json(THRESHOLD_FILE)
-    return Thresholds(run_blocks(folder), tuple(map(float, solved["t"])), solved["place"])
+    solved = read_thresholds(folder, run_blocks(folder))
+    assert solved is not None
+    return solved
+
+
+def read_thresholds(folder: Folder, blocks: tuple[Block, ...]) -> Thresholds | None:
+    """The thresholds that a run has solved for its blocks of entries; None if it has not yet."""
+    saved = folder.read_json(THRESHOLD_FILE)
+    if saved is None:
+        return None
+    return Thresholds(blocks, tuple(map(float, saved["t"])), saved["place"])
 
 
 def tail_proportion_of(block: Block, counts: Counts, t: float) -> float:

@@ -8,8 +8,6 @@ those over the limit. What each stage writes depends on the input and the settin
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -175,7 +173,7 @@ def dedup(
         # change redoes it from its start.
         settings = {
             "inputs": list(inputs),
-            "pool": hashlib.sha256(json.dumps(pool.fingerprints).encode()).hexdigest(),
+            "pool": pool.fingerprint,
             "pool_config": asdict(pool_config),
             **config.as_json(),
         }

@@ -444,19 +444,19 @@ def _load_folder(source: str) -> Metadata:
 
 def join_metadata(parts: Sequence[Metadata], language: str) -> pa.Table:
     """One language's entries with all columns: those of the first part, then what is new."""
-    tables = [
-        pa.table(
-            {
-                ENTRY: part.entries,
-                **{
-                    name: pa.nulls(len(part), kind) if (had := getattr(part, name)) is None else had
-                    for name, kind in OPTIONAL_COLUMNS.items()
-                },
-            }
-        ).set_column(3, "lang", pa.repeat(pa.scalar(language, pa.string()), len(part)))
-        for part in parts
-    ]
-    table = pa.concat_tables(tables)
+
+    def columns(part: Metadata) -> dict[str, pa.Array]:
+        had = {name: getattr(part, name) for name in OPTIONAL_COLUMNS}
+        had["lang"] = pa.repeat(pa.scalar(language, pa.string()), len(part))
+        return {
+            ENTRY: part.entries,
+            **{
+                n: pa.nulls(len(part), OPTIONAL_COLUMNS[n]) if v is None else v
+                for n, v in had.items()
+            },
+        }
+
+    table = pa.concat_tables([pa.table(columns(part)) for part in parts])
     if len(parts) > 1:
         codes = table[ENTRY].combine_chunks().dictionary_encode().indices
         _, first = np.unique(np.asarray(codes), return_index=True)

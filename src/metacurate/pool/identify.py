@@ -6,8 +6,6 @@ depends on the input and the settings alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -117,7 +115,7 @@ def identify_languages(
             note(pool.describe())
         settings = {
             "inputs": list(inputs),
-            "pool": hashlib.sha256(json.dumps(pool.fingerprints).encode()).hexdigest(),
+            "pool": pool.fingerprint,
             "pool_config": asdict(pool_config),
             **asdict(config),
         }

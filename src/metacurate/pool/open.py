@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -52,6 +54,11 @@ class Pool:
     rows: int
     ignored: int
     hint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A hex digest of the usable files' addresses and contents."""
+        return hashlib.sha256(json.dumps(self.fingerprints).encode()).hexdigest()
 
     def require_all(self) -> None:
         """UserError if a file cannot be used: for commands that must not leave any out."""

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from metacurate.analysis.read_counts import is_array, read_counts
+from metacurate.analysis.read_counts import Card, in_order, read_file
 from metacurate.curation.layout import BALANCE, finished_section, load_counts
 from metacurate.curation.settings import ANY, TEXT_CHOICES, check_choice
 from metacurate.curation.thresholds import run_thresholds
@@ -97,12 +97,13 @@ class DataSection:
             )
         assert self.counts is not None
         assert self.t is not None
-        if self.metadata is None and not is_array(self.counts):
+        counts = read_file(self.counts)
+        if self.metadata is not None:
+            counts = in_order(counts, load_metadata(self.metadata), self.counts)
+        if isinstance(counts, Card):
             raise UserError(
                 f"{self.counts} has counts by name: give metadata too (the run's metadata.parquet)"
             )
-        entries = load_metadata(self.metadata) if self.metadata is not None else None
-        counts = read_counts(self.counts, entries)
         return Online(counts, self.t, self.choose_text or ANY)
 
 
