@@ -1,7 +1,7 @@
 """Make the raw pool, the metadata and the test set of the worldwide experiment.
 
     pip install wordfreq==3.1.1
-    python examples/worldwide_experiment/make_pool.py OUT [--pairs 20000] [--test-vendor noto]
+    python examples/worldwide_experiment/make_pool.py OUT [--pairs 20000] [--test-vendor fluent]
 
 The pool imitates what a crawl of the web gives, by stated laws and with a fixed seed; but for the
 languages they are those of ``examples/emoji_experiment/make_pool.py``:
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--pairs", type=int, default=20_000)
-    parser.add_argument("--test-vendor", default="noto")
+    parser.add_argument("--test-vendor", default="fluent")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     art = {
