@@ -34,14 +34,7 @@ from metacurate.training.config import (
 from metacurate.training.openclip import ModelConfig, open_clip
 from metacurate.training.trainer import learning_rate, train
 from training_pools import curated, write_pool
-
-SIZES = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-}
-MODEL = ModelConfig("metacurate-test", SIZES)
+from training_runs import MODEL, SIZES, config, losses
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return curated(folder / "pool", folder / "matched", math.inf)
 
 
-def config(run: Path, **more: Any) -> TrainConfig:
-    data = DataSection(
-        shards=(str(run / "curated"),), selection="online", counts=str(run / "counts.npy"),
-        t=20.0, streams=4, shuffle_block=16,
-    )  # fmt: skip
-    values = {
-        "seen_pairs": 12 * 16, "global_batch": 16, "threads": 1, "tensorboard": False,
-        "optimizer": OptimizerSection(warmup_steps=3), "log_every": 3, "checkpoint_every": 4,
-        **more,
-    }  # fmt: skip
-    return TrainConfig(MODEL, data, **values)
-
-
 def weights(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "final.pt", weights_only=True)["state_dict"]
-
-
-def losses(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -87,8 +87,9 @@ def experiment(
             sizes = _curate(config, folder, workers, show_progress)
             return [
                 _task(config, folder, arm, seed, sizes)
-                for arm in config.arms
+                # Seed by seed, so that what a stopped run has done can be compared.
                 for seed in config.seeds
+                for arm in config.arms
             ]
 
         def write(runs: list[Statistics]) -> Statistics:
