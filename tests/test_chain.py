@@ -242,6 +242,65 @@ def test_arms_of_several_languages(place, tmp_path):
     assert "| seen pairs |" in (tmp_path / "out" / "results.md").read_text()
 
 
+def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
+    rows = pq.read_table(place / "pool").slice(0, 120)
+    given = np.random.default_rng(0).integers(0, 40, len(rows)).astype(float)  # with ties
+    given[::10] = np.nan
+    rows = rows.append_column("quality", pa.array(given, from_pandas=True))
+    (tmp_path / "pool").mkdir()
+    for part in range(2):
+        pq.write_table(rows.slice(60 * part, 60), tmp_path / "pool" / f"{part}.parquet")
+    arms = {
+        "raw": {"kind": "raw"},
+        "t-12": {"kind": "balanced", "t": 12},
+        "like": {"kind": "scored", "like": "t-12"},
+        "then": {"kind": "scored", "share": 0.5, "t": 12},
+        "own": {"kind": "scored", "share": 0.25, "score": "quality"},
+        "above": {"kind": "scored", "above": 30, "score": "quality"},
+    }
+    config = from_table(
+        ExperimentConfig,
+        {
+            "compare_to": "raw", "seeds": [3], "scorer": "raw",
+            "pool": {"paths": str(tmp_path / "pool"), "metadata": str(place / "metadata.json")},
+            "model": tomllib.loads(MODEL)["model"], "optimizer": {"warmup_steps": 1},
+            "train": {"seen_pairs": 32, "global_batch": 16, "threads": 1},
+            "evaluation": {"data": str(place / "test")},
+            "arms": [{"name": name, **arm} for name, arm in arms.items()],
+        },
+        "test",
+    )  # fmt: skip
+    out = tmp_path / "out"
+    pairs = {n: arm["pairs"][0] for n, arm in experiment(config, str(out))["arms"].items()}
+
+    def urls(folder: Path) -> list[str]:
+        return pq.read_table(folder)["url"].to_pylist()
+
+    known = np.flatnonzero(~np.isnan(given))
+    best = known[np.argsort(-given[known], kind="stable")[: round(0.25 * len(known))]]
+    everyone = np.array(rows["url"].to_pylist())
+    assert urls(out / "subsets/own/seed-3") == everyone[np.sort(best)].tolist()
+    assert urls(out / "subsets/above/seed-3") == everyone[given >= 30].tolist()
+    assert pairs["own"] == len(best)
+    assert pairs["above"] == np.count_nonzero(given >= 30)
+
+    scored = pq.read_table(out / "scores/pools/seed-3")
+    assert scored.drop_columns("clip_score").equals(rows)
+    scores = np.array(scored["clip_score"])
+    assert len(set(scores.tolist())) > 100
+    assert pairs["like"] == pairs["t-12"]
+    best = np.argsort(-scores, kind="stable")[: pairs["like"]]
+    assert urls(out / "subsets/like/seed-3") == everyone[np.sort(best)].tolist()
+    card = curate(
+        str(out / "subsets/then/seed-3"), str(place / "metadata.json"), str(tmp_path / "then"),
+        t=12, seed=3, workers=1, report=False,
+    )  # fmt: skip
+    assert (card["pool"]["pairs"], card["kept"]["pairs"]) == (60, pairs["then"])
+    # The model that scored is the arm's own, trained once.
+    assert not (out / "runs" / "raw").exists()
+    assert (out / "scores/models/raw/seed-3/evaluation.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
@@ -255,6 +314,10 @@ def test_arms_of_several_languages(place, tmp_path):
         ({"name": "a", "kind": "raw", "rule": "v9"}, "v9"),
         ({"name": "a", "kind": "raw", "scale": 0}, "scale must be positive"),
         ({"name": "a", "kind": "random", "like": "b", "metadata": "m"}, "no paths, metadata"),
+        ({"name": "a", "kind": "scored"}, "one of share, above and like"),
+        ({"name": "a", "kind": "scored", "share": 0.3, "above": 1}, "one of share, above and like"),
+        ({"name": "a", "kind": "scored", "share": 30}, "share must lie in"),
+        ({"name": "a", "kind": "raw", "share": 0.3}, "only scored arms take"),
     ],
 )
 def test_mistakes_in_arms_are_named(arm, message):
@@ -305,7 +368,8 @@ def test_shipped_experiments_are_valid(path):
     config = load_experiment_config(str(path))
     kinds = {arm.kind for arm in config.arms}
     one = path.parent.name == "emoji_experiment"
-    assert kinds == ({"raw", "matched", "random", "balanced"} if one else {"balanced"})
+    scored = {"scored"} if config.scorer else set()
+    assert kinds == ({"raw", "matched", "random", "balanced"} | scored if one else {"balanced"})
     assert len(config.evaluation.languages) == (0 if one else 5)
     assert len(config.seeds) >= 3
 

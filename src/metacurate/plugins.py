@@ -53,6 +53,11 @@ def load_plugin(
     return found
 
 
+def plugin_names(what: str) -> set[str]:
+    """The names of what packages add of one kind."""
+    return set(entry_points(group=GROUPS[what]).names)
+
+
 def load_all(what: str) -> dict[str, Any]:
     """All that packages add of one kind, by name. UserError if one cannot be imported."""
     return {point.name: _load(what, point) for point in entry_points(group=GROUPS[what])}

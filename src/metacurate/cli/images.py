@@ -236,8 +236,9 @@ def filter_(
     scorer: Annotated[
         list[str] | None,
         typer.Option(
-            help="unsafe, faces, an entry point of metacurate.scorers, or MODULE:FUNCTION; repeat "
-            "for several."
+            help="unsafe, faces, clip-score:MODEL (a folder of metacurate train, or "
+            "ARCHITECTURE@CHECKPOINT), an entry point of metacurate.scorers, or MODULE:FUNCTION; "
+            "repeat for several."
         ),
     ] = None,
     keep: Annotated[
@@ -267,7 +268,8 @@ def filter_(
 ) -> None:
     """Score images and drop or blur some: new tar shards with the scores in JSON and Parquet.
 
-    The scorers unsafe and faces need pip install 'metacurate[safety]' and nothing at run time.
+    The scorers unsafe and faces need pip install 'metacurate[safety]' and nothing at run time;
+    clip-score (the cosine of image and text by a CLIP model) needs 'metacurate[train]'.
 
     Example: metacurate pool filter tars --out safe --scorer unsafe --keep 'unsafe<0.5'
     --scorer faces --blur face_boxes

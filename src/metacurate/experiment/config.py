@@ -12,13 +12,18 @@ from metacurate.runtime.inputs import read_toml
 from metacurate.training.config import OptimizerSection
 from metacurate.training.openclip import ModelConfig
 
-KINDS = ("raw", "matched", "random", "balanced")
+KINDS = ("raw", "matched", "random", "balanced", "scored")
+SCORE = "clip_score"
+"""The column that an experiment's scorer writes."""
 
 
 @dataclass(frozen=True)
 class Arm:
     """A way to choose pairs; ``t`` for balanced arms, ``like`` (another arm) for random ones.
 
+    Scored arms have the pairs of the pool with the highest ``score`` (a column of numbers; the
+    scorer's if not given): a ``share`` of those that have one, those from ``above`` on, or as many
+    as the arm ``like``; with ``t`` these are then matched and balanced.
     ``paths`` and ``metadata``: instead of the pool's; ``rule``, ``p_rule``, ``reference``: as of
     curation. ``scale``: seen pairs and global batch are so many times as large as those of
     ``[train]``, with as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for data that more
@@ -36,21 +41,32 @@ class Arm:
     p_rule: str | None = None
     reference: str = REFERENCE
     scale: float = 1.0
+    score: str = SCORE
+    share: float | None = None
+    above: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"an arm's kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if (self.kind == "balanced") != (self.t is not None):
-            raise UserError(f"arm {self.name!r}: balanced arms need t, and no other takes it")
-        if (self.kind == "random") != (self.like is not None):
-            raise UserError(f"arm {self.name!r}: random arms need like, and no other takes it")
+        if self.kind == "scored":
+            self._check_scored()
+        elif (self.score, self.share, self.above) != (SCORE, None, None):
+            raise UserError(f"arm {self.name!r}: only scored arms take score, share and above")
+        elif (self.kind == "balanced") != (self.t is not None):
+            raise UserError(
+                f"arm {self.name!r}: balanced arms need t, and only they and scored ones take it"
+            )
+        elif (self.kind == "random") != (self.like is not None):
+            raise UserError(
+                f"arm {self.name!r}: random arms need like, and only they and scored ones take it"
+            )
         if not self.name or not all(c.isalnum() or c in "._-" for c in self.name):
             raise UserError(f"an arm's name may have letters, digits, . _ and -: {self.name!r}")
         if self.online and self.kind != "balanced":
             raise UserError(f"arm {self.name!r}: only balanced arms can be online")
         if (self.p_rule, self.reference) != (None, REFERENCE) and self.kind != "balanced":
             raise UserError(f"arm {self.name!r}: only balanced arms take p_rule and reference")
-        if self.like is not None and (self.paths or self.metadata or self.rule):
+        if self.kind == "random" and (self.paths or self.metadata or self.rule):
             raise UserError(
                 f"arm {self.name!r}: a random arm has the pairs of the arm that it is like, and no "
                 "paths, metadata or rule of its own"
@@ -61,6 +77,17 @@ class Arm:
             check_choice("p_rule", self.p_rule, (*P_RULES, SAME))
         if not 0 < self.scale < math.inf:
             raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
+
+    def _check_scored(self) -> None:
+        given = [value for value in (self.share, self.above, self.like) if value is not None]
+        if len(given) != 1:
+            raise UserError(f"arm {self.name!r}: scored arms need one of share, above and like")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise UserError(f"arm {self.name!r}: share must lie in (0, 1], not {self.share:g}")
+        if self.above is not None and not math.isfinite(self.above):
+            raise UserError(f"arm {self.name!r}: above must be a number, not {self.above:g}")
+        if self.paths:
+            raise UserError(f"arm {self.name!r}: scored arms choose from the pool's own paths")
 
 
 @dataclass(frozen=True)
@@ -115,7 +142,12 @@ class EvaluationSection:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """An experiment; ``compare_to`` names the arm that the others are compared with."""
+    """An experiment; ``compare_to`` names the arm that the others are compared with.
+
+    ``scorer``: what scored arms choose by: the name of an arm, whose model of the same seed scores
+    the pool (raw, as LAION's and DFN's scorers were trained), or a model as of the scorer
+    ``clip-score``. Not needed for scores that the pool has.
+    """
 
     pool: PoolSection
     model: ModelConfig
@@ -125,6 +157,7 @@ class ExperimentConfig:
     compare_to: str
     seeds: tuple[int, ...] = (0, 1, 2)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    scorer: str | None = None
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -134,8 +167,19 @@ class ExperimentConfig:
         for other in (self.compare_to, *(arm.like for arm in self.arms if arm.like)):
             if other not in names:
                 raise UserError(f"there is no arm named {other!r}")
-        if any(self.arm(arm.like).kind == "random" for arm in self.arms if arm.like):
-            raise UserError("a random arm cannot be like another random arm")
+        for arm in self.arms:
+            if arm.like is not None and self.arm(arm.like).like is not None:
+                raise UserError(
+                    f"arm {arm.name!r} cannot be like {arm.like!r}, which is like another one"
+                )
+            if arm.kind == "random" and self.arm(arm.like or "").kind == "scored":
+                raise UserError(f"arm {arm.name!r}: a random arm cannot be like a scored one")
+            if arm.kind == "scored" and arm.score == SCORE and self.scorer is None:
+                raise UserError(
+                    f"arm {arm.name!r} needs scores: set scorer, or score to a column of the pool"
+                )
+        if self.scorer in names and self.arm(self.scorer or "").kind in ("scored", "random"):
+            raise UserError(f"the scorer {self.scorer!r} must be no scored and no random arm")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise UserError("seeds must be different numbers, at least one")
 

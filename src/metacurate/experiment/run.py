@@ -1,14 +1,16 @@
 """The experiment: the same model, budget and evaluation on data chosen in different ways.
 
 An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
-``random`` (of the matched pairs, at random, as many as another arm has) and ``balanced`` (at a
-threshold t, drawn once or, with ``online``, in every epoch). An arm may have its own pool, metadata
+``random`` (of the matched pairs, at random, as many as another arm has), ``balanced`` (at a
+threshold t, drawn once or, with ``online``, in every epoch) and ``scored`` (those of the highest
+scores by a CLIP model, balanced or not). An arm may have its own pool, metadata
 and rules, and see more pairs. Every arm is trained once a seed;
 the seed decides the weights at the start, the order of the pairs and the draws of the subset.
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
-training run with its evaluation for each arm and seed), ``results.json``, ``results.md`` and plots.
-What is finished is not done again.
+training run with its evaluation for each arm and seed), for scored arms ``scores/`` (the pool with
+its scores, and the model that gave them) and ``subsets/``, and ``results.json``, ``results.md`` and
+plots. What is finished is not done again.
 """
 
 from __future__ import annotations
@@ -17,26 +19,30 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import REFERENCE
-from metacurate.experiment.config import Arm, ExperimentConfig
+from metacurate.experiment.config import SCORE, Arm, ExperimentConfig
 from metacurate.experiment.results import Results, RunResult, markdown, plot, summarise
+from metacurate.experiment.scoring import ScoreTask, pool_config, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
 from metacurate.pipeline import curate
-from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Stage, Statistics, finished
 from metacurate.runtime.progress import meter
-from metacurate.runtime.run import open_run
+from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.stage import redo, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, TrainConfig
 
+if TYPE_CHECKING:
+    from metacurate.training.trainer import TrainTotals
+
 EXPERIMENT = Stage(
     "experiment",
-    ("curation", "runs", "results.json", "results.md", "results.png", "results.svg"),
+    ("curation", "subsets", "runs", "results.json", "results.md", "results.png", "results.svg"),
 )
+SCORES = Stage("scores", ("scores",))
 EVALUATION_FILE = "evaluation.json"
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
@@ -55,8 +61,9 @@ class RunTask:
 
     @property
     def name(self) -> str:
-        """The run's folder, below the experiment's."""
-        return f"runs/{self.arm.name}/seed-{self.seed}"
+        """The run's folder, below the experiment's; a scorer's is with the scores that it gave."""
+        kind = "scores/models" if self.arm.name == self.config.scorer else "runs"
+        return f"{kind}/{self.arm.name}/seed-{self.seed}"
 
 
 def experiment(
@@ -84,7 +91,8 @@ def experiment(
             _check(config, folder)
 
         def tasks() -> list[RunTask]:
-            sizes = _curate(config, folder, workers, show_progress)
+            sources = _scored_pools(config, run, settings)
+            sizes = _curate(config, folder, sources, workers, show_progress)
             return [
                 _task(config, folder, arm, seed, sizes)
                 # Seed by seed, so that what a stopped run has done can be compared.
@@ -132,11 +140,59 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
 
 
 Sizes = dict[tuple[str, int], int]
+Scored = dict[int, str]
+"""By seed the address of the pool with its scores."""
+
+
+@dataclass(frozen=True)
+class _ScorerTask:
+    """A seed's scorer: trained first, if it is an arm's model."""
+
+    train: RunTask | None
+    score: ScoreTask
+
+
+def _scored_pools(config: ExperimentConfig, run: Run, settings: dict[str, Any]) -> Scored:
+    """Score the pool, once a seed if the scorer is an arm's; empty if no arm needs it."""
+    scored = [arm for arm in config.arms if arm.kind == "scored" and arm.score == SCORE]
+    if config.scorer is None or not scored:
+        return {}
+    arm = next((arm for arm in config.arms if arm.name == config.scorer), None)
+    names = {
+        seed: f"scores/pools/seed-{seed}" if arm is not None else "scores/pools/one"
+        for seed in config.seeds
+    }
+
+    def tasks() -> list[_ScorerTask]:
+        found = {}
+        sizes = {} if arm is None else _curate(
+            replace(config, arms=(arm,), compare_to=arm.name), run.folder, {}, 1, False
+        )  # fmt: skip
+        for seed in config.seeds:
+            train, model = None, str(config.scorer)
+            if arm is not None:
+                train = _task(config, run.folder, arm, seed, sizes)
+                model = run.folder.address(train.name)
+            score = ScoreTask(config.pool, run.folder, names[seed], model, config.train.threads)
+            found[names[seed]] = _ScorerTask(train, score)
+        return list(found.values())
+
+    used = {name: settings[name] for name in ("pool", "model", "train", "optimizer", "scorer")}
+    used |= {"seeds": list(config.seeds), "arm": arm and json.loads(json.dumps(asdict(arm)))}
+    run_stage(run, SCORES, used, tasks, _score, unit="pairs", parts="seeds")
+    return {seed: run.folder.address(name) for seed, name in names.items()}
+
+
+def _score(task: _ScorerTask) -> dict[str, Any]:
+    """Train a scorer, or take it as it is, and score the pool by it."""
+    if task.train is not None:
+        _train(task.train)
+    return score_pool(task.score)
 
 
 def _source(config: ExperimentConfig, arm: Arm) -> Arm:
-    """The arm whose pairs an arm has: its own, or those of the arm that it is like."""
-    return arm if arm.like is None else config.arm(arm.like)
+    """The arm whose pairs an arm has: its own, or those of the arm that a random one is like."""
+    return config.arm(arm.like or "") if arm.kind == "random" else arm
 
 
 def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed: int) -> str:
@@ -151,30 +207,47 @@ def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed
 
     own = settings(_source(config, arm))
     place = "curation"
-    if own != ((), None, None, None, REFERENCE):
+    if arm.kind == "scored":
+        place = f"curation/scored/{arm.name}"
+    elif own != ((), None, None, None, REFERENCE):
         first = next(other for other in config.arms if settings(other) == own)
         place = f"curation/arms/{first.name}"
     name = "matched" if math.isinf(t) else f"t-{t:g}-seed-{seed}"
     return folder.address(f"{place}/{name}")
 
 
-def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) -> Sizes:
+def _subset(arm: Arm, seed: int) -> str:
+    """Where the pairs of a scored arm are, below the experiment's folder."""
+    return f"subsets/{arm.name}/seed-{seed}"
+
+
+def _curate(
+    config: ExperimentConfig, folder: Folder, scored: Scored, workers: int, show: bool
+) -> Sizes:
     """Curate for every arm and seed; returns the pairs that each has."""
     pool = config.pool
     sizes: Sizes = {}
 
     def run(arm: Arm, t: float, seed: int = 0) -> DataCard:
         of = _source(config, arm)
+        paths = list(of.paths or pool.paths)
+        if of.kind == "scored":
+            paths = [folder.address(_subset(of, seed))]
         return curate(
-            list(of.paths or pool.paths), of.metadata or pool.metadata,
+            paths, of.metadata or pool.metadata,
             _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
             p_rule=None if math.isinf(t) else of.p_rule,
             reference=REFERENCE if math.isinf(t) else of.reference,
-            pool_config=PoolConfig(
-                pool.url_col, pool.key_col, pool.text_cols, lang_col=pool.lang_col
-            ),
+            pool_config=pool_config(pool),
             report=False, workers=workers, show_progress=False,
         )  # fmt: skip
+
+    def choose(arm: Arm, seed: int) -> int:
+        """Write the pairs of a scored arm; how many are trained on."""
+        paths = pool.paths if arm.score != SCORE or not scored else (scored[seed],)
+        size = sizes[arm.like, seed] if arm.like is not None else None
+        pairs = write_subset(pool, paths, arm, size, folder, _subset(arm, seed))
+        return pairs if arm.t is None else run(arm, arm.t, seed)["kept"]["pairs"]
 
     with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
         for arm in config.arms:
@@ -190,8 +263,10 @@ def _curate(config: ExperimentConfig, folder: Folder, workers: int, show: bool) 
                     sizes[arm.name, seed] = run(arm, arm.t, seed)["kept"]["pairs"]
             bar.advance()
     for arm in config.arms:
-        if arm.like is not None:
-            for seed in config.seeds:
+        for seed in config.seeds:
+            if arm.kind == "scored":
+                sizes[arm.name, seed] = choose(arm, seed)
+            elif arm.like is not None:
                 sizes[arm.name, seed] = min(sizes[arm.like, seed], _matched(config, folder, arm))
     return sizes
 
@@ -226,7 +301,10 @@ def train_config(task: RunTask) -> TrainConfig:
         crop_scale=config.train.crop_scale,
         workers=config.train.workers,
     )
-    if arm.kind != "raw":
+    if arm.kind == "scored" and arm.t is None:
+        subset = Folder(task.folder.address(_subset(arm, task.seed)))
+        data = replace(data, shards=(subset.address("*.parquet"),))
+    elif arm.kind != "raw":
         t = arm.t if arm.t is not None and not arm.online else math.inf
         curation = Folder(_curation(config, task.folder, arm, t, task.seed))
         data = replace(data, shards=(curation.address("curated/*.parquet"),), selection="curated")
@@ -258,16 +336,21 @@ def train_config(task: RunTask) -> TrainConfig:
     )
 
 
+def _train(task: RunTask) -> TrainTotals:
+    from metacurate.training.trainer import train
+
+    return train(train_config(task), task.folder.address(task.name), show_progress=False)
+
+
 def run_arm(task: RunTask) -> dict[str, Any]:
     """Train and evaluate one arm with one seed; goes on where an earlier try stopped."""
     import torch
 
     from metacurate.evaluation.evaluate import evaluate
     from metacurate.evaluation.zero_shot import load_model
-    from metacurate.training.trainer import train
 
     out = task.folder.address(task.name)
-    totals = train(train_config(task), out, show_progress=False)
+    totals = _train(task)
     if task.config.train.threads is not None:
         torch.set_num_threads(task.config.train.threads)
     section, model = task.config.evaluation, load_model(out)

@@ -33,6 +33,7 @@ from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
+from metacurate.webdataset.facts import decode_text
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS
 from metacurate.webdataset.shards import (
     FILTERED,
@@ -231,7 +232,7 @@ def _batches(samples: Iterator[Sample], problems: Counter[str]) -> Iterator[list
 
 def _score(batch: Sequence[_Read], scorers: Sequence[Scorer]) -> list[tuple[_Read, dict[str, Any]]]:
     arrays = [np.asarray(image) for _, _, image in batch if not isinstance(image, str)]
-    rows = [record for _, record, image in batch if not isinstance(image, str)]
+    rows = [_row(sample, record) for sample, record, image in batch if not isinstance(image, str)]
     columns: dict[str, Sequence[Any]] = {}
     for scorer in scorers:
         for name, values in scorer(arrays, rows).items() if arrays else ():
@@ -249,6 +250,12 @@ def _score(batch: Sequence[_Read], scorers: Sequence[Scorer]) -> list[tuple[_Rea
         own = {} if position is None else {n: values[position] for n, values in columns.items()}
         found.append((read, own))
     return found
+
+
+def _row(sample: Sample, record: dict[str, Any]) -> dict[str, Any]:
+    """What a scorer is told of an image: its record, and the text beside it."""
+    text = decode_text(sample.files.get("txt"), Counter())
+    return record if text is None else {"txt": text, **record}
 
 
 def _verdict(

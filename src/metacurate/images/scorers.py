@@ -1,9 +1,10 @@
 """Scorers of images for ``pool filter``: two that ship, and how to load any other.
 
 A scorer is a callable ``scorer(images, rows) -> columns``: ``images`` is a list of RGB arrays
-(uint8, height x width x 3), ``rows`` the list of their JSON records, ``columns`` maps column names
-to one value per image (numbers, or lists of numbers such as boxes). It must give every image the
-same values whatever else is in the batch.
+(uint8, height x width x 3), ``rows`` the list of their JSON records (with the text of ``KEY.txt``
+as ``txt`` where they have none), ``columns`` maps column names to one value per image (numbers, or
+lists of numbers such as boxes). It must give every image the same values whatever else is in the
+batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from metacurate.errors import UserError
-from metacurate.plugins import load_plugin
+from metacurate.plugins import load_plugin, plugin_names
 
 ImageArray = npt.NDArray[np.uint8]
 Scorer = Callable[[Sequence[ImageArray], Sequence[Mapping[str, Any]]], Mapping[str, Sequence[Any]]]
@@ -29,8 +30,13 @@ MAX_FACE_SIDE = 1024
 def load_scorer(name: str) -> Scorer:
     """``unsafe``, ``faces``, another entry point of ``metacurate.scorers``, or ``module:name``.
 
-    UserError if there is no such scorer or its package is not installed.
+    ``NAME:ARGUMENT`` with the name of an entry point (``clip-score:runs/raw``) is what its function
+    gives for the argument. UserError if there is no such scorer or its package is not installed.
     """
+    head, colon, argument = name.partition(":")
+    if colon and head in plugin_names("scorer"):
+        made: Scorer = load_plugin("scorer", head, {})(argument)
+        return made
     return load_plugin("scorer", name, SHIPPED)
 
 

@@ -125,7 +125,7 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
     pool = open_pool(parquet, replace(config.pool, rows_per_unit=1), reserved=())
     if pool.bad_files:
         raise UserError(" ".join(pool.bad_files[0]))
-    _image_column(pool.schema, config, parquet[0])
+    image_column(pool.schema, config, parquet[0])
     return [Shard(unit.url, unit) for unit in pool.units]
 
 
@@ -190,7 +190,7 @@ def _taken(counts: Counter[str]) -> Counter[str]:
 
 def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
     counts: Counter[str] = Counter()
-    image_name = _image_column(unit.columns.carried, config, unit.url)
+    image_name = image_column(unit.columns.carried, config, unit.url)
     # Columns that training does not need are not read.
     lean = replace(unit, columns=unit.columns.only((image_name, "matched", "text_kept")))
     for batch in read_unit(lean, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS):
@@ -208,13 +208,14 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
                 text_offsets=batch.text_offsets,
                 matched=_optional(rows, "matched", MATCHED_TYPE, unit.url),
                 text_kept=_optional(rows, "text_kept", TEXT_KEPT_TYPE, unit.url),
-                image=_image_getter(rows.column(image_name)),
+                image=image_getter(rows.column(image_name)),
             ),
             _taken(counts),
         )
 
 
-def _image_column(schema: pa.Schema, config: ShardsConfig, address: str) -> str:
+def image_column(schema: pa.Schema, config: ShardsConfig, address: str) -> str:
+    """The column of a pool that holds the images or their paths; UserError if there is none."""
     if config.image_col is not None:
         if config.image_col not in schema.names:
             raise UserError(f"{address} has no column {config.image_col!r} for the images")
@@ -238,7 +239,9 @@ def _holds_paths(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _image_getter(column: pa.Array) -> Callable[[int], Image]:
+def image_getter(column: pa.Array) -> Callable[[int], Image]:
+    """What gives the image of a row of that column."""
+
     def get(row: int) -> Image:
         value = column[row].as_py()
         if isinstance(value, dict):  # Hugging Face's layout: bytes and path
