@@ -203,7 +203,7 @@ def test_arms_of_several_languages(place, tmp_path):
         "english": {"paths": str(pool / "en.parquet")},
         "one-list": {"metadata": str(tmp_path / "merged.json"), "rule": "worldwide"},
         "same": {"p_rule": "same"},
-        "german": {"reference": "de", "online": True, "scale": 1.6},
+        "german": {"reference": "de", "online": True, "scale": 1.6, "choose_text": "one"},
     }
     config = from_table(
         ExperimentConfig,
@@ -227,7 +227,7 @@ def test_arms_of_several_languages(place, tmp_path):
         card = curate(
             of["paths"], of["metadata"], str(tmp_path / "alone" / name), t=12, seed=3, workers=1,
             rule=of.get("rule"), p_rule=of.get("p_rule"), reference=of.get("reference", "en"),
-            report=False,
+            choose_text=of.get("choose_text", "any"), report=False,
         )  # fmt: skip
         assert found[name]["pairs"] == [card["kept"]["pairs"]]
         scores = {metric: score["mean"] for metric, score in found[name]["scores"].items()}
@@ -237,6 +237,8 @@ def test_arms_of_several_languages(place, tmp_path):
     assert len({tuple(arm["pairs"]) for arm in found.values()}) > 2
     seen = {name: arm["seen_pairs"] for name, arm in found.items()}
     assert seen == {**dict.fromkeys(arms, 64), "german": 2 * 48}  # 1.6 x 32 pairs, in eighths
+    chosen = "out/curation/arms/german/t-12-seed-3/manifest.json"
+    assert '"choose_text": "one"' in (tmp_path / chosen).read_text()
     manifest = (tmp_path / "out/runs/german/seed-3/manifest.json").read_text()
     assert "curation/arms/german/t-12-seed-3" in manifest  # the thresholds of online balancing
     assert "| seen pairs |" in (tmp_path / "out" / "results.md").read_text()
@@ -311,6 +313,8 @@ def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
         ({"name": "a", "kind": "raw", "online": True}, "only balanced arms"),
         ({"name": "a", "kind": "matched", "p_rule": "same"}, "only balanced arms take p_rule"),
         ({"name": "a", "kind": "balanced", "t": 1, "p_rule": "best"}, "nearest"),
+        ({"name": "a", "kind": "balanced", "t": 1, "choose_text": "all"}, "choose_text"),
+        ({"name": "a", "kind": "raw", "choose_text": "one"}, "choose_text"),
         ({"name": "a", "kind": "raw", "rule": "v9"}, "v9"),
         ({"name": "a", "kind": "raw", "scale": 0}, "scale must be positive"),
         ({"name": "a", "kind": "random", "like": "b", "metadata": "m"}, "no paths, metadata"),

@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass, field
 
 from metacurate.curation.matching.spacing import check_rule
-from metacurate.curation.settings import P_RULES, REFERENCE, SAME, check_choice
+from metacurate.curation.settings import (
+    ANY,
+    P_RULES,
+    REFERENCE,
+    SAME,
+    TEXT_CHOICES,
+    check_choice,
+)
 from metacurate.errors import UserError
 from metacurate.runtime.inputs import read_toml
 from metacurate.training.config import OptimizerSection
@@ -24,10 +31,10 @@ class Arm:
     Scored arms have the pairs of the pool with the highest ``score`` (a column of numbers; the
     scorer's if not given): a ``share`` of those that have one, those from ``above`` on, or as many
     as the arm ``like``; with ``t`` these are then matched and balanced.
-    ``paths`` and ``metadata``: instead of the pool's; ``rule``, ``p_rule``, ``reference``: as of
-    curation. ``scale``: seen pairs and global batch are so many times as large as those of
-    ``[train]``, with as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for data that more
-    languages make larger); the batch is rounded to a multiple of the streams.
+    ``paths`` and ``metadata``: instead of the pool's; ``rule``, ``p_rule``, ``reference``,
+    ``choose_text``: as of curation. ``scale``: seen pairs and global batch are so many times as
+    large as those of ``[train]``, with as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for
+    data that more languages make larger); the batch is rounded to a multiple of the streams.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Arm:
     rule: str | None = None
     p_rule: str | None = None
     reference: str = REFERENCE
+    choose_text: str = ANY
     scale: float = 1.0
     score: str = SCORE
     share: float | None = None
@@ -64,8 +72,11 @@ class Arm:
             raise UserError(f"an arm's name may have letters, digits, . _ and -: {self.name!r}")
         if self.online and self.kind != "balanced":
             raise UserError(f"arm {self.name!r}: only balanced arms can be online")
-        if (self.p_rule, self.reference) != (None, REFERENCE) and self.kind != "balanced":
-            raise UserError(f"arm {self.name!r}: only balanced arms take p_rule and reference")
+        given = (self.p_rule, self.reference, self.choose_text)
+        if given != (None, REFERENCE, ANY) and self.kind != "balanced":
+            raise UserError(
+                f"arm {self.name!r}: only balanced arms take p_rule, reference and choose_text"
+            )
         if self.kind == "random" and (self.paths or self.metadata or self.rule):
             raise UserError(
                 f"arm {self.name!r}: a random arm has the pairs of the arm that it is like, and no "
@@ -75,6 +86,7 @@ class Arm:
             check_rule(self.rule)
         if self.p_rule is not None:
             check_choice("p_rule", self.p_rule, (*P_RULES, SAME))
+        check_choice("choose_text", self.choose_text, TEXT_CHOICES)
         if not 0 < self.scale < math.inf:
             raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
 

@@ -56,6 +56,7 @@ class ArmResult(TypedDict):
     rule: NotRequired[str]
     p_rule: NotRequired[str]
     reference: NotRequired[str]
+    choose_text: NotRequired[str]
     scale: NotRequired[float]
     score: NotRequired[str]
     share: NotRequired[float]

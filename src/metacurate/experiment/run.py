@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from metacurate.curation.datacard import DataCard
-from metacurate.curation.settings import REFERENCE
+from metacurate.curation.settings import ANY, REFERENCE
 from metacurate.experiment.config import SCORE, Arm, ExperimentConfig
 from metacurate.experiment.results import Results, RunResult, markdown, plot, summarise
 from metacurate.experiment.scoring import ScoreTask, pool_config, score_pool, write_subset
@@ -202,14 +202,18 @@ def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed
     """
 
     def settings(arm: Arm) -> tuple[Any, ...]:
-        rules = (None, REFERENCE) if math.isinf(t) else (arm.p_rule, arm.reference)
+        rules = (
+            (None, REFERENCE, ANY)
+            if math.isinf(t)
+            else (arm.p_rule, arm.reference, arm.choose_text)
+        )
         return arm.paths, arm.metadata, arm.rule, *rules
 
     own = settings(_source(config, arm))
     place = "curation"
     if arm.kind == "scored":
         place = f"curation/scored/{arm.name}"
-    elif own != ((), None, None, None, REFERENCE):
+    elif own != ((), None, None, None, REFERENCE, ANY):
         first = next(other for other in config.arms if settings(other) == own)
         place = f"curation/arms/{first.name}"
     name = "matched" if math.isinf(t) else f"t-{t:g}-seed-{seed}"
@@ -238,6 +242,7 @@ def _curate(
             _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
             p_rule=None if math.isinf(t) else of.p_rule,
             reference=REFERENCE if math.isinf(t) else of.reference,
+            choose_text=ANY if math.isinf(t) else of.choose_text,
             pool_config=pool_config(pool),
             report=False, workers=workers, show_progress=False,
         )  # fmt: skip
