@@ -159,7 +159,7 @@ def curate_run(
     report: bool,
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
-    pool = open_pool(inputs, pool_config, needs_of(metadata))
+    pool = open_pool(inputs, pool_config, needs_of(metadata), engine=run.engine)
     if run.show_progress:
         note(pool.describe())
         if not is_compiled():

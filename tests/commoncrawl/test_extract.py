@@ -17,7 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 from metacurate.cli import app
-from metacurate.commoncrawl.extract import SCHEMA, Counts, ExtractConfig, extract_pool, find_sources
+from metacurate.commoncrawl.extract import (
+    SCHEMA,
+    Counts,
+    ExtractConfig,
+    extract_pool,
+    find_sources,
+    source_format,
+)
 from metacurate.errors import UserError
 from metacurate.pool.uid import url_uid
 from metacurate.runtime.engines.local import LocalEngine
@@ -423,7 +430,7 @@ def test_sources(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     found = find_sources([str(tmp_path)])
-    assert [(Path(a).name, f) for a, f in found] == [
+    assert [(Path(f.address).name, source_format(f.address)) for f in found] == [
         ("b.warc.gz", "warc"),
         ("c.WARC", "warc"),
         ("e.warc.wat.gz", "wat"),

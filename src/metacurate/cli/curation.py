@@ -248,7 +248,7 @@ def match_command(
         from metacurate.texts.languages import load_language_map
 
         entries, table = load_metadata(metadata), load_language_map(language_map)
-        opened = open_pool(pool, pool_config, needs_of(entries))
+        opened = open_pool(pool, pool_config, needs_of(entries), engine=run.engine)
         totals = match(run, opened, pool_config, entries, rule, table)
     show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 

@@ -47,7 +47,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.formats.files import fingerprint, open_source
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import url_uids
-from metacurate.runtime.find import Wanted, find_files
+from metacurate.runtime.find import File, Wanted, find_files
 from metacurate.runtime.isolate import Isolated, Lost
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.progress import note
@@ -157,6 +157,9 @@ def extract_pool(
 
     ``sources``: see ``runtime.find``. Shards go to ``OUT/pool``. Resumes by itself. Raises
     UserError.
+
+    A source is known by its address and size, which a listing tells: of a snapshot's 90,000 files
+    none is opened before its task. The task notes the fingerprint of what it read (``content``).
     """
     with open_run(out, inputs=sources, **options) as run:
         files = find_sources(sources)
@@ -167,12 +170,18 @@ def extract_pool(
         load_page_identifier(config)
         load_identifier_of(config)  # a missing package is told before the work begins
         settings = {
-            "sources": [{"source": s, "content": _fingerprint(s)} for s, _ in files],
+            "sources": [{"source": file.address, "bytes": file.size} for file in files],
             **asdict(config),
         }
         tasks = [
-            ExtractTask(source, form, run.folder, f"pool/{shard_name(position)}.parquet", config)
-            for position, (source, form) in enumerate(files)
+            ExtractTask(
+                file.address,
+                source_format(file.address) or WAT,
+                run.folder,
+                f"pool/{shard_name(position)}.parquet",
+                config,
+            )
+            for position, file in enumerate(files)
         ]
 
         def totals(shards: list[Statistics]) -> ExtractTotals:
@@ -195,10 +204,11 @@ def report_bad_files(totals: ExtractTotals) -> None:
         note(f"skipped: {len(bad) - MAX_FILES_TOLD} more files (bad_files in manifest.json)")
 
 
-def find_sources(given: Sequence[str]) -> list[tuple[str, str]]:
-    """All (address, format) that the inputs name, sorted, without repeats. Raises UserError."""
-    addresses = find_files(given, ARCHIVES).require_all()
-    return [(address, form) for address in addresses if (form := source_format(address))]
+def find_sources(given: Sequence[str]) -> tuple[File, ...]:
+    """All archives that the inputs name, sorted, without repeats. Raises UserError."""
+    found = find_files(given, ARCHIVES)
+    found.require_all()
+    return found.files
 
 
 def source_format(address: str) -> str | None:
@@ -255,7 +265,7 @@ def extract_shard(task: ExtractTask) -> Statistics:
         found = read_tables(file, task.source, task.format, task.config, counts)
         for table in tables(found, task.config, counts):
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-    return counts.statistics()
+    return {**counts.statistics(), "content": _fingerprint(task.source)}
 
 
 def read_tables(

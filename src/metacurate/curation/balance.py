@@ -88,7 +88,7 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
     count = finished_section(run.folder, COUNT)
     pool_config = PoolConfig.from_json(matched["config"]["pool_config"])
     if pool is None:
-        pool = open_pool(list(matched["config"]["pool"]), pool_config)
+        pool = open_pool(list(matched["config"]["pool"]), pool_config, engine=run.engine)
     if pool.fingerprints != matched["config"]["pool"]:
         raise UserError(f"the pool has changed since {run.folder.url} matched it; match it again")
     counts = load_counts(run.folder)

@@ -24,13 +24,15 @@ from metacurate.runtime.made import load_array, open_made, save_array
 from metacurate.runtime.manifest import Statistics, shard_name
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, read_ahead
 
-# Partial counts are sums over this many shards: few enough to add up in one place, even for the
-# hundred thousand shards of all of CommonCrawl. A small run has at least so many partials, so that
+# Partial counts are sums over this many shards. A small run has at least so many partials, so that
 # there is something to count for each core.
 SHARDS_PER_PARTIAL = 64
 LEAST_PARTIALS = 8
+# More partials than these are added up by tasks of so many first.
+MOST_PARTIALS = 256
+PARTIALS_PER_SUM = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def count(run: Run, given: Counts | None = None) -> Counts:
         config, tasks = {"given": digest}, []
 
     def totals(_: list[Statistics]) -> Statistics:
-        counts = sum_partials(tasks, "counts") if given is None else given
+        counts = sum_partials(run, tasks, "counts") if given is None else given
         save_array(run.folder, COUNTS_FILE, counts)
         return {
             "entries": entries,
@@ -94,11 +96,47 @@ def count_tasks(folder: Folder, shards: int) -> list[CountTask]:
     ]
 
 
-def sum_partials(tasks: Sequence[CountTask], name: str) -> Counts:
-    """The sum of what the tasks left in ``state/name``, uint64[entries]."""
-    total = np.zeros(tasks[0].entries, np.uint64)
-    for task in tasks:
-        total += load_array(task.folder, partial_file(name, task.position))
+@dataclass(frozen=True)
+class _SumTask:
+    """Arrays to add up into one."""
+
+    folder: Folder
+    parts: tuple[str, ...]
+    total: str
+
+
+def sum_partials(run: Run, tasks: Sequence[CountTask], name: str) -> Counts:
+    """The sum of what the tasks left in ``state/name``, uint64[entries].
+
+    Many are added up in tasks first, until few enough are left for this process.
+    """
+    names = [partial_file(name, task.position) for task in tasks]
+    level = 0
+    while len(names) > MOST_PARTIALS:
+        level += 1
+        sums = [
+            _SumTask(
+                run.folder,
+                tuple(names[first : first + PARTIALS_PER_SUM]),
+                partial_file(f"{name}/sums-{level}", position),
+            )
+            for position, first in enumerate(range(0, len(names), PARTIALS_PER_SUM))
+        ]
+        for _ in run.engine.map_shards(_write_sum, sums):
+            pass
+        names = [task.total for task in sums]
+    return _sum(run.folder, names)
+
+
+def _write_sum(task: _SumTask) -> None:
+    save_array(task.folder, task.total, _sum(task.folder, task.parts))
+
+
+def _sum(folder: Folder, names: Sequence[str]) -> Counts:
+    arrays = read_ahead(folder, lambda name: load_array(folder, name), names)
+    total = np.array(next(arrays), np.uint64)
+    for array in arrays:
+        total += array
     return total
 
 

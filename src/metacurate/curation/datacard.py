@@ -141,7 +141,7 @@ def write_datacard(run: Run) -> DataCard:
     tasks = count_tasks(run.folder, shards)
 
     def totals(shards: list[Statistics]) -> Statistics:
-        kept = sum_partials(tasks, "kept_counts")
+        kept = sum_partials(run, tasks, "kept_counts")
         save_array(run.folder, KEPT_COUNTS_FILE, kept)
         texts = add_statistics(shards).get("kept_texts", {})
         run.folder.write_json(DATACARD_FILE, make_datacard(run.folder, kept, texts))

@@ -50,7 +50,7 @@ from metacurate.runtime.manifest import (
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import redo, run_stage
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
 WRITE = Stage("write", ("pool",))
@@ -163,7 +163,11 @@ def dedup(
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
         pool = open_pool(
-            inputs, pool_config, PAIRS_WITH_LANGS_IF_THERE, reserved=(*RESERVED, *CANONICAL)
+            inputs,
+            pool_config,
+            PAIRS_WITH_LANGS_IF_THERE,
+            reserved=(*RESERVED, *CANONICAL),
+            engine=run.engine,
         )
         if run.show_progress:
             note(pool.describe())
@@ -203,7 +207,8 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
 
     partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
     stage(PARTITION, _partition, partitions, "rows")
-    indices = [read_index(folder, _runs(n)) for n in range(job.units)]
+    names = map(_runs, range(job.units))
+    indices = read_ahead(folder, lambda name: read_index(folder, name), names)
     ranges = plan_ranges(indices, job.config.shard_rows, SHARD_BYTES)
     merges = [_MergeTask(job, n, uids) for n, uids in enumerate(ranges)]
     totals = stage(MERGE, _merge, merges, "rows_merged")

@@ -18,7 +18,7 @@ from metacurate.arrays import uid_halves, uid_order
 from metacurate.dedup.merging import rank_in_group, select_texts
 from metacurate.pool.uid import key_uids
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, read_ahead
 
 BUCKET_BITS = 10
 BUCKETS = 1 << BUCKET_BITS
@@ -57,7 +57,8 @@ def count_texts(folder: Folder, name: str, table: pa.Table) -> int:
 
 def plan_buckets(folder: Folder, names: Sequence[str]) -> list[tuple[int, int]]:
     """Ranges of buckets (first, end), each about ``RECORDS_PER_TASK`` records over all shards."""
-    sizes = sum((slice_sizes(folder, name, BUCKETS) for name in names), np.zeros(BUCKETS, np.int64))
+    read = read_ahead(folder, lambda name: slice_sizes(folder, name, BUCKETS), names)
+    sizes = sum(read, np.zeros(BUCKETS, np.int64))
     task = np.cumsum(sizes) // RECORDS_PER_TASK
     starts = np.flatnonzero(np.concatenate([[True], task[1:] != task[:-1]])).tolist()
     return list(zip(starts, [*starts[1:], BUCKETS], strict=True))

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.kernels.hamming import first_within
+from metacurate.runtime.find import files_below
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import RunOptions, open_run
@@ -78,13 +79,14 @@ def mark_duplicates(
         )
     with open_run(tars, existing=True, **options) as run:
         stems = list(list_shards(run.folder))
-        missing = [s for s in stems if not run.folder.exists(f"{s}.parquet")]
+        files = files_below(run.folder.url)
+        missing = [s for s in stems if f"{s}.parquet" not in files]
         if missing:
             raise UserError(
                 f"{run.folder.address(missing[0])}.parquet is missing: no hashes to compare"
             )
         recorded = {
-            "input": {s: run.folder.size(f"{s}.parquet") for s in stems},
+            "input": {s: files[f"{s}.parquet"].size for s in stems},
             "max_distance": max_distance,
         }
         task = _MarkTask(run.folder, tuple(stems), max_distance, run.show_progress)

@@ -34,6 +34,7 @@ from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.facts import decode_text
+from metacurate.webdataset.files import find_tars, stem_of
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS
 from metacurate.webdataset.shards import (
     FILTERED,
@@ -41,7 +42,6 @@ from metacurate.webdataset.shards import (
     SUCCESS,
     Sample,
     TarWriter,
-    list_shards,
     read_samples,
     statistics_name,
 )
@@ -145,12 +145,13 @@ def filter_images(
         load_scorer(name)
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
         source = Folder(tars)
-        shards_in = list_shards(source)
+        found = find_tars(source.url)
+        shards_in = {stem_of(name): name for name in found.names}
         stems = list(shards_in)
         if config.drop_duplicates and not source.exists(duplicates_name(stems[-1])):
             raise UserError(f"duplicates are not marked yet: run metacurate pool duplicates {tars}")
         recorded = {
-            "input": {stem: source.size(name) for stem, name in shards_in.items()},
+            "input": {stem: found.sizes[name] for stem, name in shards_in.items()},
             "scorers": list(config.scorers),
             "keep": [str(rule) for rule in config.keep],
             "blur": config.blur,

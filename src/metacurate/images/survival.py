@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from metacurate.errors import UserError
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.webdataset.shards import list_shards, statistics_name
 
 Z_95 = 1.959963984540054
@@ -31,8 +31,9 @@ def survival_rate(tars: str) -> Survival:
     """
     folder = Folder(tars)
     count = successes = 0
-    for stem in list_shards(folder):
-        statistics = folder.read_json(statistics_name(stem))
+    stems = list(list_shards(folder))
+    found = read_ahead(folder, folder.read_json, map(statistics_name, stems))
+    for stem, statistics in zip(stems, found, strict=True):
         if statistics is None:
             raise UserError(
                 f"{folder.address(statistics_name(stem))} is missing: the shard is not complete"

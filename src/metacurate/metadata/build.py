@@ -13,6 +13,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -39,10 +40,11 @@ from metacurate.metadata.store import (
 )
 from metacurate.metadata.synsets import read_synsets_of
 from metacurate.plugins import load_plugin
-from metacurate.runtime.find import Wanted, find_files
+from metacurate.runtime.find import File, Wanted, find_files
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
+from metacurate.runtime.storage import CONNECTIONS
 from metacurate.wikipedia.dumpfile import Part, split
 from metacurate.wikipedia.ngrams import TOKENS_A_RUN
 from metacurate.wikipedia.pages import SiteInfo, check_dumps
@@ -220,11 +222,13 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
     config = config.checked()
     chosen = config.chosen()
     segmenter = _segmenter(config)
-    dumps, views = _named(config.dumps), _named(config.pageviews)
+    named, views = _named(config.dumps), _named(config.pageviews)
+    dumps = [file.address for file in named]
     # The dump alone decides if there is one: page views may be added later.
-    stored = sum(_whole(address).end for address in dumps or views)
+    stored = sum(file.size for file in named or views)
     config = replace(config, partitions=config.partitions or partitions_for(stored))
-    with open_run(work_folder(out), inputs=[*dumps, *views], **options) as run:
+    inputs = [file.address for file in (*named, *views)]
+    with open_run(work_folder(out), inputs=inputs, **options) as run:
         totals: dict[str, Statistics] = {}
         site = SiteInfo()
         if dumps and not COUNTED.isdisjoint(chosen):
@@ -255,23 +259,30 @@ def _stage(
     return {stage.name: run_stage(run, stage, config, tasks, function, unit=unit)}
 
 
-def _named(inputs: Sequence[str]) -> list[str]:
-    return find_files(inputs, DUMPS).require_all() if inputs else []
+def _named(inputs: Sequence[str]) -> tuple[File, ...]:
+    if not inputs:
+        return ()
+    found = find_files(inputs, DUMPS)
+    found.require_all()
+    return found.files
 
 
-def _whole(address: str) -> Part:
+def _whole(file: File) -> Part:
     """A file as a single part."""
-    return split(address, 1 << 62)[0]
+    return Part(file.address, 0, file.size)
 
 
-def _files(addresses: list[str]) -> list[dict[str, Any]]:
+def _files(addresses: Iterable[str]) -> list[dict[str, Any]]:
     """Names, sizes and fingerprints of input files."""
-    files = []
-    for address in addresses:
+
+    def facts(address: str) -> dict[str, Any]:
         with open_source(address) as source:
             name = address.rsplit("/", 1)[-1]
-            files.append({"name": name, "bytes": source.size(), "fingerprint": fingerprint(source)})
-    return files
+            return {"name": name, "bytes": source.size(), "fingerprint": fingerprint(source)}
+
+    # Together: page views are in 8,760 files a year, and object stores answer slowly.
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        return list(threads.map(facts, addresses))
 
 
 def _dump_stages(
@@ -353,7 +364,7 @@ def _taken_unigrams(run: Run, config: BuildConfig) -> tuple[int, int]:
 
 
 def _title_stages(
-    run: Run, config: BuildConfig, views: list[str], dump: bool
+    run: Run, config: BuildConfig, views: Sequence[File], dump: bool
 ) -> dict[str, Statistics]:
     partitions = config.partitions or 1
     official = config.title_rule == OFFICIAL
@@ -364,7 +375,7 @@ def _title_stages(
         for position, part in enumerate(map(_whole, views))
     ]
     settings = {
-        "files": _files(views),
+        "files": _files(file.address for file in views),
         "wiki": rule.wiki,
         "title_rule": config.title_rule,
         "min_hourly_views": rule.min_hourly,

@@ -87,6 +87,14 @@ class ResolvedColumns:
             carried=pa.schema([f for f in self.carried if self.own.get(f.name, f.name) in wanted]),
         )
 
+    def is_same(self, other: ResolvedColumns) -> bool:
+        """Whether both are equal, with what Arrow's equality leaves out: metadata of fields."""
+        return (
+            self == other
+            and self.file.equals(other.file, check_metadata=True)
+            and self.carried.equals(other.carried, check_metadata=True)
+        )
+
     def describe(self) -> str:
         """What is read as what, for people."""
         texts = " and ".join(repr(name) for name in self.texts)

@@ -109,7 +109,11 @@ def identify_languages(
     load_identifier(config.identifier)  # a missing package is told before the work begins
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
         pool = open_pool(
-            inputs, pool_config, PAIRS_WITH_LANGS_IF_THERE, reserved=(*RESERVED, *CANONICAL)
+            inputs,
+            pool_config,
+            PAIRS_WITH_LANGS_IF_THERE,
+            reserved=(*RESERVED, *CANONICAL),
+            engine=run.engine,
         )
         if run.show_progress:
             note(pool.describe())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,8 +18,11 @@ from metacurate.pool import columns
 from metacurate.pool.columns import PAIRS, RESERVED, Needs, ResolvedColumns
 from metacurate.pool.find import find, hint_for
 from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.engine import Engine
+from metacurate.runtime.find import File
 
 OPEN_FILES = 64  # looked at together: object stores answer slowly, but many requests at a time
+FILES_ALONE = 256  # of more than these each OPEN_FILES are a task of the engine
 LISTED_BAD_FILES = 5
 
 
@@ -107,11 +110,22 @@ class _Looked:
     advice: str = ""
 
 
+@dataclass(frozen=True)
+class _Looking:
+    """Some files to look at, and for what."""
+
+    addresses: tuple[str, ...]
+    config: PoolConfig
+    needs: Needs
+    reserved: tuple[str, ...]
+
+
 def open_pool(
     inputs: Sequence[str],
     config: PoolConfig,
     needs: Needs = PAIRS,
     reserved: Sequence[str] = RESERVED,
+    engine: Engine | None = None,
 ) -> Pool:
     """Find the files that the inputs name and look at each: format, columns, size, fingerprint.
 
@@ -119,12 +133,10 @@ def open_pool(
     listed in ``Pool.bad_files``. Raises UserError if an input names no file, if no file can be
     used, or if it is not clear which column holds the URL or the text. ``needs``: which columns
     there must be. ``reserved``: names under which no columns of the pool's own are carried.
+    ``engine``: looks at the files if there are many; without one this process does.
     """
     found = find(inputs)
-    with ThreadPoolExecutor(OPEN_FILES) as threads:
-        looked = list(
-            threads.map(lambda file: _look_at(file.address, config, needs, reserved), found.files)
-        )
+    looked = _look_at_all(found.files, _Looking((), config, needs, tuple(reserved)), engine)
     usable = [(file, file.columns) for file in looked if file.columns is not None]
     bad = [(file.address, file.reason) for file in looked if file.columns is None]
     bad = sorted([*bad, *((file.shown, file.fault) for file in found.unusable)])
@@ -139,8 +151,12 @@ def open_pool(
         )
     schema = common_schema([resolved.carried for _, resolved in usable])
     units: list[Unit] = []
+    # One for all files that are alike: there may be a million.
+    agreeing: dict[int, ResolvedColumns] = {}
     for file, resolved in usable:
-        agreed = replace(resolved, carried=schema)
+        agreed = agreeing.get(id(resolved))
+        if agreed is None:
+            agreed = agreeing[id(resolved)] = replace(resolved, carried=schema)
         for pieces in _ranges(file, config.rows_per_unit):
             rows = None if pieces is None else sum((file.pieces or ())[slice(*pieces)])
             units.append(Unit(file.address, file.form, pieces, agreed, rows))
@@ -153,6 +169,42 @@ def open_pool(
         ignored=len(found.others),
         hint=hint_for(found.others),
     )
+
+
+def _look_at_all(files: Sequence[File], looking: _Looking, engine: Engine | None) -> list[_Looked]:
+    """What a look at each file finds, in their order."""
+    addresses = [file.address for file in files]
+    size = OPEN_FILES if engine is not None and len(files) > FILES_ALONE else len(files)
+    tasks = [
+        replace(looking, addresses=tuple(addresses[first : first + size]))
+        for first in range(0, len(addresses), size)
+    ]
+    if engine is None or len(tasks) == 1:
+        found = dict(enumerate(map(_look_at_some, tasks)))
+    else:
+        found = dict(engine.map_shards(_look_at_some, tasks))
+    return _shared([file for n in range(len(tasks)) for file in found[n]])
+
+
+def _look_at_some(task: _Looking) -> list[_Looked]:
+    def look(address: str) -> _Looked:
+        return _look_at(address, task.config, task.needs, task.reserved)
+
+    with ThreadPoolExecutor(OPEN_FILES) as threads:
+        return _shared(threads.map(look, task.addresses))
+
+
+def _shared(files: Iterable[_Looked]) -> list[_Looked]:
+    """The same, with one object for equal columns of consecutive files."""
+    shared: list[_Looked] = []
+    last: ResolvedColumns | None = None
+    for file in files:
+        own = file.columns
+        if own is not last and own is not None and last is not None and last.is_same(own):
+            file = replace(file, columns=last)  # noqa: PLW2901
+        last = file.columns or last
+        shared.append(file)
+    return shared
 
 
 def _ranges(file: _Looked, rows_per_unit: int) -> list[tuple[int, int] | None]:

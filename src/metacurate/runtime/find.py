@@ -11,6 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from fsspec.utils import infer_compression
 
 from metacurate.errors import UserError, first_line
 from metacurate.runtime.inputs import open_input
-from metacurate.runtime.storage import is_local, local_path, resolve
+from metacurate.runtime.storage import CONNECTIONS, is_local, local_path, resolve
 
 LIST = "@"
 HIDDEN = (".", "__MACOSX")
@@ -85,8 +86,7 @@ def find_files(inputs: Sequence[str], wanted: Wanted) -> Found:
     files: set[File] = set()
     unusable: set[File] = set()
     others: set[str] = set()
-    for given in expand_lists(inputs):
-        candidates, is_file = _candidates(given, wanted.hidden)
+    for given, candidates, is_file in _looked_up(list(expand_lists(inputs)), wanted.hidden):
         taken = [file for file in candidates if wanted.takes(file.address)]
         taken = [file for file in taken if not wanted.shy(file.address)] or taken
         rest = {file.address for file in candidates} - {file.address for file in taken}
@@ -163,6 +163,24 @@ def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[tuple[str, File]]:
             if not name.startswith(hidden):
                 path = os.path.join(folder, name)
                 yield os.path.relpath(path, root).replace(os.sep, "/"), _local_file(path)
+
+
+def _looked_up(
+    inputs: Sequence[str], hidden: tuple[str, ...]
+) -> Iterator[tuple[str, list[File], bool]]:
+    """Each input with what it names (``_candidates``), in their order.
+
+    Remote ones are looked up together: a list may name 100,000 files, each of which is a question
+    to a store that answers slowly.
+    """
+    remote = [given for given in inputs if not is_local(given)]
+    threads = ThreadPoolExecutor(CONNECTIONS)
+    try:
+        answers = threads.map(lambda given: _candidates(given, hidden), remote)
+        for given in inputs:
+            yield given, *(_candidates(given, hidden) if is_local(given) else next(answers))
+    finally:
+        threads.shutdown(cancel_futures=True)  # one that cannot be used ends the rest
 
 
 def _candidates(given: str, hidden: tuple[str, ...]) -> tuple[list[File], bool]:

@@ -315,12 +315,16 @@ def add_statistics(shards: Sequence[Statistics]) -> Statistics:
     """Sum numbers and nested tables of numbers over shards; other values are left out."""
     totals: Statistics = {}
     for statistics in shards:
-        for key, value in statistics.items():
-            if isinstance(value, dict):
-                totals[key] = add_statistics([totals.get(key, {}), value])
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                totals[key] = totals.get(key, 0) + value
+        _add(totals, statistics)
     return totals
+
+
+def _add(totals: Statistics, statistics: Statistics) -> None:
+    for key, value in statistics.items():
+        if isinstance(value, dict):
+            _add(totals.setdefault(key, {}), value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            totals[key] = totals.get(key, 0) + value
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,26 @@ def read_slices(
     folder: Folder, name: str, dtype: np.dtype, first: int, end: int, n: int
 ) -> np.ndarray:
     """The records (``dtype``) of slices ``first`` to ``end - 1`` of a file with ``n`` slices."""
+    return _read(folder, name, dtype, first, end, n)[1]
+
+
+def read_each_slice(
+    folder: Folder, name: str, dtype: np.dtype, first: int, end: int, n: int
+) -> list[np.ndarray]:
+    """The same, one array a slice."""
+    bounds, records = _read(folder, name, dtype, first, end, n)
+    return np.split(records, (bounds[1:-1] - bounds[0]).astype(np.int64))
+
+
+def _read(
+    folder: Folder, name: str, dtype: np.dtype, first: int, end: int, n: int
+) -> tuple[np.ndarray, np.ndarray]:
     with folder.open(name) as file:
         file.seek(first * _NUMBER.itemsize)
         bounds = np.frombuffer(file.read((end - first + 1) * _NUMBER.itemsize), dtype=_NUMBER)
         start, stop = int(bounds[0]), int(bounds[-1])
         file.seek((n + 1) * _NUMBER.itemsize + start * dtype.itemsize)
-        return np.frombuffer(file.read((stop - start) * dtype.itemsize), dtype=dtype)
+        return bounds, np.frombuffer(file.read((stop - start) * dtype.itemsize), dtype=dtype)
 
 
 def slice_sizes(folder: Folder, name: str, n: int) -> np.ndarray:

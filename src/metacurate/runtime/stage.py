@@ -9,7 +9,6 @@ workers or restarts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
@@ -29,9 +28,8 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
-from metacurate.runtime.storage import Folder, Written, is_local, recorded
+from metacurate.runtime.storage import Folder, Written, read_ahead, recorded
 
-STATE_READERS = 32
 Totals = TypeVar("Totals")
 
 
@@ -170,10 +168,8 @@ def _shards_done(folder: Folder, stage: Stage, states: Sequence[str]) -> dict[in
     """What finished shards left, by position; not those whose files are lost."""
     there = set(folder.list(f"state/{stage.name}"))
     known = [p for p, s in enumerate(states) if s in there]
-    # Many at a time: object stores take long to answer, and a large run has 100,000 shards.
-    with ThreadPoolExecutor(1 if is_local(folder.url) else STATE_READERS) as readers:
-        read = readers.map(folder.read_json, (states[p] for p in known))
-        done = dict(zip(known, read, strict=True))
+    read = read_ahead(folder, folder.read_json, (states[p] for p in known))
+    done = dict(zip(known, read, strict=True))
     parents = {name.rpartition("/")[0] for shard in done.values() for name in shard["files"]}
     sizes: dict[str, int] = {}
     for parent in sorted(parents):

@@ -11,12 +11,14 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any, TypedDict, TypeVar
 
 import fsspec
 import orjson
@@ -36,6 +38,9 @@ PIECE_BYTES = 1 << 20
 JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # To an object store at a time, from a process: it answers slowly, but many at once.
 CONNECTIONS = 64
+READ_AHEAD = 32
+Name = TypeVar("Name")
+Content = TypeVar("Content")
 
 
 def is_local(url: str) -> bool:
@@ -115,6 +120,29 @@ STORAGE_PACKAGES = {
     *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"),
     *("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"),
 }
+
+
+def read_ahead(folder: Folder, read: Callable[[Name], Content], names: Iterable[Name]
+) -> Iterator[Content]:  # fmt: skip
+    """What ``read`` gives for each name, in their order.
+
+    Of an object store, which answers slowly but many at once, ``READ_AHEAD`` are asked for at a
+    time; no more than so many results wait.
+    """
+    if is_local(folder.url):
+        yield from map(read, names)
+        return
+    threads = ThreadPoolExecutor(READ_AHEAD)
+    asked: deque[Future[Content]] = deque()
+    try:
+        for name in names:
+            asked.append(threads.submit(read, name))
+            if len(asked) == READ_AHEAD:
+                yield asked.popleft().result()
+        while asked:
+            yield asked.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 class Written(TypedDict):

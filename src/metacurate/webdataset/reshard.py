@@ -38,10 +38,10 @@ from metacurate.runtime.manifest import (
     finished,
     shard_name,
 )
-from metacurate.runtime.run import RunOptions, open_run
-from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
+from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.slices import read_each_slice, read_slices, write_slices
 from metacurate.runtime.stage import redo, run_stage
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.webdataset.facts import KEPT_NAME
 from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, Member, key_number, read_member
@@ -53,6 +53,7 @@ COPY = Stage("copy", (), files=r"\d{5,}\.tar", format=2)
 LOCATE = Stage("locate", ("places",), (COPY,), format=2)
 
 COPY_BYTES = 1 << 20
+TARS_A_COUNT = 64
 COLUMNS = ("tar", "key", "members")
 # One element a member: ``sample`` is the offset of its sample's first member, ``key`` is 64 bits
 # of the key's hash; the row's texts are ``size`` bytes at ``at`` in the texts of ``unit``.
@@ -72,15 +73,27 @@ class _LocateTask:
 
 @dataclass(frozen=True)
 class _CopyTask:
-    """Output tar ``position``: the kept samples of the tars ``first`` to ``end - 1``."""
+    """Output tar ``position``: the kept samples of ``tars``, the first of which is ``first`` of
+    ``all_tars``."""
 
     folder: str
     tars: tuple[str, ...]
+    all_tars: int
+    places: int
+    first: int
+    out: str
+    position: int
+
+
+@dataclass(frozen=True)
+class _CountTask:
+    """How many kept samples the tars ``first`` to ``end - 1`` have."""
+
+    folder: Folder
     places: int
     first: int
     end: int
-    out: str
-    position: int
+    all_tars: int
 
 
 class ReshardTotals(TypedDict):
@@ -117,7 +130,7 @@ def reshard(
         found = find_tars(tars)
         names = tuple(found.names)
         needs = Needs("unused", "unused", "unused", others=COLUMNS)
-        pool = open_pool(curated, PoolConfig(), needs, reserved=())
+        pool = open_pool(curated, PoolConfig(), needs, reserved=(), engine=run.engine)
         pool.require_all()
         units = pool.units
         # Both stages have one configuration: the places are gone when the tars are written, so that
@@ -143,9 +156,9 @@ def reshard(
                     folder=tars,
                 )
             copying = [
-                _CopyTask(tars, names, len(units), first, end, out, n)
+                _CopyTask(tars, names[first:end], len(names), len(units), first, out, n)
                 for n, (first, end) in enumerate(
-                    _plan(folder, len(units), len(names), samples_per_tar)
+                    _plan(run, len(units), len(names), samples_per_tar)
                 )
             ]
             totals = run_stage(
@@ -254,18 +267,18 @@ def _places(table: pa.Table, tar: np.ndarray, sizes: np.ndarray) -> tuple[np.nda
     return places, np.repeat(tar, lengths)
 
 
-def _plan(folder: Folder, files: int, tars: int, samples_per_tar: int) -> list[tuple[int, int]]:
+def _plan(run: Run, files: int, tars: int, samples_per_tar: int) -> list[tuple[int, int]]:
     """Which tars (first, end) make up each output tar."""
-    members = np.zeros(tars, np.int64)
-    for position in range(files):
-        members += slice_sizes(folder, _place_file(position), tars)
+    tasks = [
+        _CountTask(run.folder, files, first, min(first + TARS_A_COUNT, tars), tars)
+        for first in range(0, tars, TARS_A_COUNT)
+    ]
+    found = dict(run.engine.map_shards(_count_samples, tasks))
     groups: list[tuple[int, int]] = []
     first, samples = 0, 0
-    for tar in range(tars):
-        if members[tar] == 0:
-            continue
-        samples += _count_samples(folder, files, tar, tars)
-        if samples >= samples_per_tar:
+    for tar, number in enumerate(n for position in range(len(tasks)) for n in found[position]):
+        samples += number
+        if number and samples >= samples_per_tar:
             groups.append((first, tar + 1))
             first, samples = tar + 1, 0
     if samples:
@@ -282,8 +295,17 @@ def _read_places(folder: Folder, files: int, tar: int, tars: int) -> np.ndarray:
     return np.unique(np.concatenate(parts))
 
 
-def _count_samples(folder: Folder, files: int, tar: int, tars: int) -> int:
-    return len(np.unique(_read_places(folder, files, tar, tars)["sample"]))
+def _count_samples(task: _CountTask) -> list[int]:
+    """How many distinct samples each tar has."""
+    found: list[list[np.ndarray]] = [[np.zeros(0, np.uint64)] for _ in range(task.first, task.end)]
+    names = map(_place_file, range(task.places))
+    tars = (task.first, task.end, task.all_tars)
+    for slices in read_ahead(
+        task.folder, lambda name: read_each_slice(task.folder, name, PLACE_DTYPE, *tars), names
+    ):
+        for samples, places in zip(found, slices, strict=True):
+            samples.append(np.unique(places["sample"]))
+    return [len(np.unique(np.concatenate(samples))) for samples in found]
 
 
 def _copy(task: _CopyTask) -> Statistics:
@@ -291,11 +313,11 @@ def _copy(task: _CopyTask) -> Statistics:
     dropped: Counter[str] = Counter()
     samples = size = others = 0
     with out.create(f"{task.position:05d}.tar") as target:
-        for tar in range(task.first, task.end):
-            places = _read_places(out, task.places, tar, len(task.tars))
+        for tar, name in enumerate(task.tars, task.first):
+            places = _read_places(out, task.places, tar, task.all_tars)
             if not len(places):
                 continue
-            with open_tar(source.open(task.tars[tar])) as file, ExitStack() as opened:
+            with open_tar(source.open(name)) as file, ExitStack() as opened:
                 texts = _Texts(out, opened)
                 for sample in _verified(file, places, dropped):
                     samples += 1

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import IO, TypedDict, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from metacurate.pool.read import read_uids
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import MANIFEST, Stage, Statistics, add_statistics, shard_name
-from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
 
@@ -30,6 +30,9 @@ UID_LIST_DTYPE = np.dtype("u8,u8")
 """``f0`` is the number of the uid's first 16 hex digits, ``f1`` that of the last 16."""
 
 PART_UIDS = 1 << 22
+# More parts than these are merged by tasks of so many first.
+MOST_PARTS = 1024
+PARTS_PER_MERGE = 128
 UIDS = Stage("uids", ("parts",))
 
 
@@ -69,13 +72,13 @@ def write_uid_list(
     if target.exists(name) and not options.get("overwrite"):
         raise ArgumentError("{file} is there already; use {overwrite} or another {out}", file=out)
     with open_run(f"{out}.work", preload=__name__, **options) as run:
-        pool = open_pool(curated, PoolConfig(), Needs(texts="unused"))
+        pool = open_pool(curated, PoolConfig(), Needs(texts="unused"), engine=run.engine)
         pool.require_all()
         tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
         def totals(shards: list[Statistics]) -> UidListTotals:
             names = [_part(n, k) for n, s in enumerate(shards) for k in range(s["parts"])]
-            count = _write_merged(run.folder, names, target, name)
+            count = _write_merged(run.folder, _few(run, names), target, name)
             summed = add_statistics(shards)
             rows, skipped = summed.get("rows", 0), summed.get("skipped", {})
             return {
@@ -134,16 +137,58 @@ def _write_parts(task: _PartTask) -> Statistics:
     return {"rows": rows, "parts": parts, "skipped": counted(skipped)}
 
 
+@dataclass(frozen=True)
+class _MergeTask:
+    """Parts to merge into one."""
+
+    folder: Folder
+    parts: tuple[str, ...]
+    merged: str
+
+
+def _few(run: Run, names: list[str]) -> list[str]:
+    """Parts few enough for one process to map; more of them are merged in tasks first."""
+    level = 0
+    while len(names) > MOST_PARTS:
+        level += 1
+        tasks = [
+            _MergeTask(
+                run.folder,
+                tuple(names[first : first + PARTS_PER_MERGE]),
+                f"state/merged/{level}-{shard_name(position)}.bin",
+            )
+            for position, first in enumerate(range(0, len(names), PARTS_PER_MERGE))
+        ]
+        for _ in run.engine.map_shards(_merge_parts, tasks):
+            pass
+        names = [task.merged for task in tasks]
+    return names
+
+
+def _merge_parts(task: _MergeTask) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="metacurate-") as scratch,
+        task.folder.create(task.merged) as file,
+    ):
+        _merge_into(file, task.folder, task.parts, Path(scratch))
+
+
+def _merge_into(file: IO[bytes], folder: Folder, parts: Sequence[str], scratch: Path) -> int:
+    """Write the distinct uids of sorted parts; how many they are."""
+    mapped = [_mapped(folder, part, scratch / f"{n}") for n, part in enumerate(parts)]
+    count = 0
+    for piece in _merge(mapped):
+        file.write(piece.tobytes())
+        count += len(piece)
+    return count
+
+
 def _write_merged(folder: Folder, parts: Sequence[str], target: Folder, name: str) -> int:
     """Merge the sorted parts into the list; returns how many uids it has."""
     with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-        mapped = [_mapped(folder, part, Path(scratch) / f"{n}") for n, part in enumerate(parts)]
         merged = Path(scratch) / "merged"
-        count = 0
         with merged.open("wb") as file:
-            for piece in _merge(mapped):
-                file.write(piece.tobytes())
-                count += len(piece)
+            count = _merge_into(file, folder, parts, Path(scratch))
         with target.create(name) as file, merged.open("rb") as source:
             header = {"descr": UID_LIST_DTYPE.descr, "fortran_order": False, "shape": (count,)}
             np.lib.format.write_array_header_1_0(file, header)
