@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from metacurate.runtime.arrays import load_array
 
 from data import ROWS_PER_FILE, entries, texts
 from measure import run_metacurate
@@ -36,6 +35,7 @@ from metacurate.pool.open import OPEN_FILES, open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.made import load_array
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
 from record import record, table
@@ -200,7 +200,7 @@ class Outcome:
 def simulate(
     tasks: int, seconds: float, cores: int, world: World, rng: np.random.Generator
 ) -> Outcome:
-    """Hand tasks to cores in order, as the engine does; a task whose core dies starts anew.
+    """Hand tasks to cores in order, as the engine does; a task whose core dies starts again.
 
     ``seconds`` is the mean duration of a task. A dead core is back at once (another takes over).
     """
@@ -385,7 +385,7 @@ def main() -> None:
         f"Sizes of shards: lognormal, sigma {world.size_sigma}; speeds of cores: lognormal, sigma "
         f"{world.speed_sigma}; {world.straggler_share:.1%} of the tasks take "
         f"{world.straggler_factor:g} times as long; a worker dies every "
-        f"{world.hours_between_deaths:g} core-hours and its task starts anew.",
+        f"{world.hours_between_deaths:g} core-hours and its task starts again.",
         table(SCHEDULE_HEADER, schedule_rows),
     ]
     record("scale", "\n\n".join(parts), page="scale.md")

@@ -104,15 +104,15 @@ def test_same_bytes_as_on_a_disk(
     found = contents(bucket, "b")
     for name in ("manifest.json", "datacard.json"):
         found[name] = found[name].replace(f"s3://{BUCKET}/pool".encode(), str(pool).encode())
-    # The manifest has the checksum of the data card, which names the pool's files too.
-    manifests = [
-        json.loads(found.pop("manifest.json")),
-        json.loads((local / "manifest.json").read_text()),
+    # There is the checksum of the data card, which names the pool's files too.
+    details = [
+        json.loads(found.pop("manifest/card.json")),
+        json.loads((local / "manifest/card.json").read_text()),
     ]
-    for manifest in manifests:
-        del manifest["stages"]["card"]["files"]["datacard.json"]
-    assert manifests[0] == manifests[1]
-    del expected["manifest.json"]
+    for one in details:
+        del one["files"]["datacard.json"]
+    assert details[0] == details[1]
+    del expected["manifest/card.json"]
     assert hashed(found) == expected
     assert json.loads(run.stdout)["pool"]["pairs"] == 3000
     status = metacurate("status", f"s3://{BUCKET}/b", "--json")

@@ -1,8 +1,9 @@
 """Manifests: what a run's folder holds, to resume from, to refuse mix-ups by and to notice damage.
 
 ``manifest.json`` has one section per stage: its configuration (options, input fingerprints, seed),
-its state, its per-shard statistics with their totals, and the size and checksum of each file that
-it wrote. Nothing in it depends on time, workers or restarts.
+its state and its totals. ``manifest/STAGE.json`` has what grows with the shards of a finished
+stage: their statistics, and the size and checksum of each file that it wrote. Nothing in them
+depends on time, workers or restarts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from metacurate.runtime.storage import Folder, Written, checksum
 from metacurate.version import __version__
 
 MANIFEST = "manifest.json"
+DETAILS = "manifest"
 SHOWN_DIFFERENCES = 5
 Statistics = dict[str, Any]
 Files = Mapping[str, Written]
@@ -46,6 +48,11 @@ class Stage:
         """The name of the file that marks a shard as done."""
         return f"state/{self.name}/{shard_name(position)}.json"
 
+    @property
+    def details(self) -> str:
+        """The name of the file with its shards' statistics and its files."""
+        return details_name(self.name)
+
     def present(self, folder: Folder) -> list[str]:
         """What lies in the folder under the names of this stage's outputs."""
         found = [name for name in self.outputs if folder.exists(name)]
@@ -57,6 +64,11 @@ class Stage:
 def shard_name(position: int) -> str:
     """The stem of a shard's files."""
     return f"part-{position:06d}"
+
+
+def details_name(stage: str) -> str:
+    """The name of the file with what grows with the shards of a stage."""
+    return f"{DETAILS}/{stage}.json"
 
 
 def read_manifest(folder: Folder) -> dict[str, Any]:
@@ -100,7 +112,8 @@ def begin(
         outdated = _mark_stale(sections, stage)
         folder.write_json(MANIFEST, manifest)
         for old in outdated:
-            for name in (f"state/{old.name}", *(() if replace else old.present(folder))):
+            outputs = () if replace else old.present(folder)
+            for name in (f"state/{old.name}", old.details, *outputs):
                 folder.remove(name)
             del sections[old.name]
         section = None
@@ -115,9 +128,9 @@ def begin(
         return None
     if section["state"] != "done":
         return None
-    if not (lost := lost_files(folder, section)):
+    if not (lost := lost_files(folder, stage.name, section)):
         return section["totals"]
-    for name in ("totals", "shards", "files", "discarded"):
+    for name in ("totals", "discarded"):
         section.pop(name, None)
     section |= {"state": "running", "damaged": lost}
     folder.write_json(MANIFEST, manifest)
@@ -155,7 +168,7 @@ def abandon(folder: Folder, stage: Stage) -> None:
     manifest = read_manifest(folder)
     if manifest["stages"][stage.name]["planned"]:
         return
-    for name in stage.present(folder):
+    for name in (stage.details, *stage.present(folder)):
         folder.remove(name)
     del manifest["stages"][stage.name]
     folder.write_json(MANIFEST, manifest)
@@ -174,21 +187,17 @@ def finish(
     shards: Sequence[Statistics] = (),
     files: Files | None = None,
 ) -> Statistics:
-    """Close a stage: put its totals, per-shard statistics and files into the manifest.
+    """Close a stage: put its totals into the manifest, its shards' statistics and files beside it.
 
     Files in ``state/`` are left out: nothing needs them after the stage.
     """
-    manifest = read_manifest(folder)
-    own = (MANIFEST, "state")
+    own = (MANIFEST, DETAILS, "state")
     kept = {n: w for n, w in sorted((files or {}).items()) if not any(_below(n, o) for o in own)}
+    folder.write_json(stage.details, {"shards": list(shards), "files": kept})
+    manifest = read_manifest(folder)
     section = {**manifest["stages"][stage.name], "state": "done"}
     section.pop("damaged", None)
-    manifest["stages"][stage.name] = {
-        **section,
-        "totals": totals,
-        "shards": list(shards),
-        "files": kept,
-    }
+    manifest["stages"][stage.name] = {**section, "totals": totals}
     folder.write_json(MANIFEST, manifest)
     return totals
 
@@ -198,7 +207,7 @@ def finished(
 ) -> Statistics | None:
     """The totals of a stage that is complete and whole, else None; if given, with this config."""
     section = read_manifest(folder)["stages"].get(stage.name)
-    if section is None or section["state"] != "done" or lost_files(folder, section):
+    if section is None or section["state"] != "done" or lost_files(folder, stage.name, section):
         return None
     if config is None:
         return section["totals"]
@@ -225,15 +234,11 @@ def void(folder: Folder, stage: Stage) -> None:
 def discard(folder: Folder, names: Collection[str]) -> None:
     """Remove sub-folders that only the stages of a finished run needed; they count as intended."""
     manifest = read_manifest(folder)
-    for section in manifest["stages"].values():
-        gone = {n for n in names if any(_below(file, n) for file in section.get("files", ()))}
+    for stage, section in manifest["stages"].items():
+        files = kept_files(folder, stage, section) or {}
+        gone = {n for n in names if any(_below(file, n) for file in files)}
         if gone:
-            section["discarded"] = sorted(gone)
-            section["files"] = {
-                file: written
-                for file, written in section["files"].items()
-                if not any(_below(file, n) for n in gone)
-            }
+            section["discarded"] = sorted(gone.union(section.get("discarded", ())))
     folder.write_json(MANIFEST, manifest)
     for name in names:
         folder.remove(name)
@@ -243,17 +248,33 @@ def _below(file: str, name: str) -> bool:
     return file == name or file.startswith(f"{name}/")
 
 
-def lost_files(folder: Folder, section: Mapping[str, Any]) -> list[str]:
+def kept_files(folder: Folder, stage: str, section: Mapping[str, Any]) -> Files | None:
+    """The files of a finished stage that were not discarded; None if it is not known any more."""
+    if section["state"] != "done":
+        return {}
+    details = folder.read_json(details_name(stage))
+    if details is None:
+        return None
+    gone = section.get("discarded", ())
+    return {n: w for n, w in details["files"].items() if not any(_below(n, o) for o in gone)}
+
+
+def lost_files(folder: Folder, stage: str, section: Mapping[str, Any]) -> list[str]:
     """The files of a finished stage that are not there, or not with the size that they had.
 
     What was discarded counts as lost: whoever needs the stage again needs it.
     """
-    files: Files = section.get("files", {})
+    files = kept_files(folder, stage, section)
+    if files is None:
+        return [details_name(stage)]
+    return [*_lost_of(folder, files), *section.get("discarded", ())]
+
+
+def _lost_of(folder: Folder, files: Files) -> list[str]:
     sizes: dict[str, int] = {}
     for parent in sorted({name.rpartition("/")[0] for name in files}):
         sizes |= folder.sizes(parent)
-    lost = [name for name, written in files.items() if sizes.get(name) != written["bytes"]]
-    return [*lost, *section.get("discarded", ())]
+    return [name for name, written in files.items() if sizes.get(name) != written["bytes"]]
 
 
 def verify(folder: Folder) -> dict[str, str]:
@@ -264,19 +285,18 @@ def verify(folder: Folder) -> dict[str, str]:
     """
     manifest = read_manifest(folder)
     wrong: dict[str, str] = {}
-    for section in manifest["stages"].values():
-        if section["state"] != "done":
-            continue
-        files: Files = section.get("files", {})
-        missing = set(lost_files(folder, section)) & set(files)
+    for stage, section in manifest["stages"].items():
+        files = kept_files(folder, stage, section)
+        if files is None:
+            files = {details_name(stage): {"bytes": -1, "xxh3": ""}}
+        missing = {*files}.intersection(_lost_of(folder, files))
         found = dict.fromkeys(missing, "is missing or has another size")
         for name in files.keys() - missing:
             with folder.open(name) as file:
                 if checksum(file) != files[name]["xxh3"]:
                     found[name] = "has other bytes than were written"
         if found:
-            for key in ("totals", "shards", "files"):
-                section.pop(key, None)
+            section.pop("totals", None)
             section |= {"state": "running", "damaged": sorted(found)}
         wrong |= found
     if wrong:

@@ -21,7 +21,14 @@ from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_uids
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.made import open_made
-from metacurate.runtime.manifest import MANIFEST, Stage, Statistics, add_statistics, shard_name
+from metacurate.runtime.manifest import (
+    DETAILS,
+    MANIFEST,
+    Stage,
+    Statistics,
+    add_statistics,
+    shard_name,
+)
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
@@ -100,7 +107,7 @@ def write_uid_list(
             totals=totals,
             replace=True,
         )
-        for scratch in ("parts", "state", MANIFEST):
+        for scratch in ("parts", "state", DETAILS, MANIFEST):
             run.folder.remove(scratch)
     return result
 
