@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from metacurate.cli import app
 from metacurate.errors import UserError
-from metacurate.experiment.config import Arm, ExperimentConfig, load_experiment_config
-from metacurate.experiment.results import mean_interval
-from metacurate.experiment.run import experiment
+from metacurate.experiments.config import Arm, ExperimentConfig, load_experiment_config
+from metacurate.experiments.results import mean_interval
+from metacurate.experiments.run import experiment
 from metacurate.pipeline import curate
 from metacurate.training.config import from_table
 from training_pools import SHAPES, WORDS, picture, write_pool
@@ -151,7 +151,7 @@ def test_an_experiment_runs_all_arms_resumes_and_ends_with_the_same_bytes(
     assert results["arms"]["matched"]["difference"]["top1"]["mean"] == 0
     assert {"top1", "head top1", "tail mean_per_class"} <= results["arms"]["raw"]["scores"].keys()
     with monkeypatch.context() as patch:
-        from metacurate.experiment import run as module
+        from metacurate.experiments import run as module
 
         original, runs = module.run_arm, []
 

@@ -30,7 +30,7 @@ def test_training_imports_nothing_that_only_pools_need():
     code = (
         "import sys\n"
         f"for name in {FOR_POOLS!r}: sys.modules[name] = None\n"  # an import then fails
-        "import metacurate.cli, metacurate.experiment.run, metacurate.training.trainer\n"
+        "import metacurate.cli, metacurate.experiments.run, metacurate.training.trainer\n"
         "import metacurate.evaluation.evaluate\n"
         "from metacurate.training.openclip import open_clip\n"
         "open_clip()\n"

@@ -12,7 +12,7 @@ import pytest
 
 from metacurate.commoncrawl import reasons as commoncrawl
 from metacurate.counts import counted, in_words
-from metacurate.dedup import reasons as dedup
+from metacurate.deduplication import reasons as dedup
 from metacurate.evaluation import reasons as evaluation
 from metacurate.formats import reasons as pool
 from metacurate.images import reasons as images

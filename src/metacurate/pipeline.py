@@ -21,7 +21,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.report.build import write_report
+from metacurate.reporting.build import write_report
 from metacurate.runtime.manifest import Statistics, finished, read_manifest, void
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run

@@ -10,7 +10,7 @@ import pytest
 
 from metacurate.analysis.read_counts import read_card
 from metacurate.commoncrawl.extract import find_sources
-from metacurate.dedup.blocklist import read_blocklist
+from metacurate.deduplication.blocklist import read_blocklist
 from metacurate.errors import UserError
 from metacurate.evaluation.datasets import class_texts
 from metacurate.metadata.build import DUMPS

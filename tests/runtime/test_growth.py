@@ -16,7 +16,7 @@ import pytest
 from conftest import digests
 from metacurate.commoncrawl.extract import ExtractConfig, extract_pool
 from metacurate.curation import count
-from metacurate.dedup.dedup import DedupConfig, dedup
+from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.images.duplicates import mark_duplicates
 from metacurate.images.filter import FilterConfig, filter_images
 from metacurate.pipeline import curate

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from metacurate.dedup.dedup import DedupConfig, dedup
+from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
 from metacurate.images.duplicates import mark_duplicates
 from metacurate.pipeline import curate

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import webdataset
-from metacurate.dedup.dedup import DedupConfig, dedup
+from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
 from metacurate.pipeline import curate
 from metacurate.pool.schema import UID_TYPE, PoolConfig

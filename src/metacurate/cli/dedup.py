@@ -74,8 +74,8 @@ def dedup_command(
     Example: [bold]metacurate pool dedup pool/ --blocklist bad.txt --dedup-texts 10 --out
     clean/[/bold]
     """
-    from metacurate.dedup.blocklist import Blocklist, read_blocklist
-    from metacurate.dedup.dedup import DedupConfig, dedup
+    from metacurate.deduplication.blocklist import Blocklist, read_blocklist
+    from metacurate.deduplication.dedup import DedupConfig, dedup
     from metacurate.errors import UserError
     from metacurate.texts.rules import TextRules
 

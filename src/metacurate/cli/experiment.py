@@ -33,9 +33,9 @@ def experiment_command(
 
     open_clip()
     from metacurate.cli.tables import Grid
-    from metacurate.experiment.config import load_experiment_config
-    from metacurate.experiment.results import table_rows
-    from metacurate.experiment.run import experiment
+    from metacurate.experiments.config import load_experiment_config
+    from metacurate.experiments.results import table_rows
+    from metacurate.experiments.run import experiment
 
     results = experiment(load_experiment_config(config), out, workers=workers, overwrite=overwrite)
     header, rows = table_rows(results)

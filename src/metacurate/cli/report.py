@@ -50,12 +50,14 @@ def report_command(
     Example: [bold]metacurate report run/ --t 5000 --t 100000 --entry "sea otter" --open[/bold]
     """
     from metacurate.curation.layout import BALANCE, REPORT_FILE, finished_section
-    from metacurate.report.build import PLOT_FOLDER, ReportConfig, write_report
+    from metacurate.reporting.build import PLOT_FOLDER, ReportConfig, write_report
     from metacurate.runtime.storage import Folder, is_local, local_path
 
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)
-    with open_run(run_folder, existing=True, preload="metacurate.report.build", **options) as run:
+    with open_run(
+        run_folder, existing=True, preload="metacurate.reporting.build", **options
+    ) as run:
         finished_section(folder, BALANCE)
         totals = write_report(run, config)
     page = folder.address(REPORT_FILE)

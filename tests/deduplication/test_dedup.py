@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metacurate.arrays import ranges_to_indices, uid_halves, uid_order
-from metacurate.dedup import repeats, runs
-from metacurate.dedup.blocklist import Blocklist, read_blocklist
-from metacurate.dedup.dedup import DedupConfig, dedup
-from metacurate.dedup.merging import merge_rows, rank_in_group, select_texts
-from metacurate.dedup.runs import (
+from metacurate.deduplication import repeats, runs
+from metacurate.deduplication.blocklist import Blocklist, read_blocklist
+from metacurate.deduplication.dedup import DedupConfig, dedup
+from metacurate.deduplication.merging import merge_rows, rank_in_group, select_texts
+from metacurate.deduplication.runs import (
     MergeCounts,
     UidRange,
     merge_range,

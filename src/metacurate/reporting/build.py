@@ -30,10 +30,10 @@ from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
-from metacurate.report import charts
-from metacurate.report.page import PLOTS, PageData, render_page
-from metacurate.report.scan import Scan, add_up, scan_shards, scan_tasks
-from metacurate.report.thumbnails import find_thumbnails
+from metacurate.reporting import charts
+from metacurate.reporting.page import PLOTS, PageData, render_page
+from metacurate.reporting.scan import Scan, add_up, scan_shards, scan_tasks
+from metacurate.reporting.thumbnails import find_thumbnails
 from metacurate.runtime.made import load_array
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import Run

@@ -42,7 +42,7 @@ class Table:
 def templates() -> jinja2.Environment:
     """The templates of ``templates/``; values are escaped unless they are ``Markup``."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metacurate.report"),
+        loader=jinja2.PackageLoader("metacurate.reporting"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

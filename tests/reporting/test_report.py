@@ -34,11 +34,11 @@ from metacurate.metadata.store import load_metadata, make_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.report import build, scan
-from metacurate.report.build import ReportConfig, write_report
-from metacurate.report.charts import short_number
-from metacurate.report.html import Column, Table, marked, templates
-from metacurate.report.thumbnails import thumbnail
+from metacurate.reporting import build, scan
+from metacurate.reporting.build import ReportConfig, write_report
+from metacurate.reporting.charts import short_number
+from metacurate.reporting.html import Column, Table, marked, templates
+from metacurate.reporting.thumbnails import thumbnail
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder

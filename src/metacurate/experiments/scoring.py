@@ -16,7 +16,7 @@ from PIL import Image as PilImage
 
 from metacurate.counts import counted
 from metacurate.errors import UserError
-from metacurate.experiment.config import SCORE, Arm, PoolSection
+from metacurate.experiments.config import SCORE, Arm, PoolSection
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns, read_unit
 from metacurate.pool.schema import PoolBatch, PoolConfig

@@ -20,11 +20,11 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from metacurate.counts import counted
-from metacurate.dedup.blocklist import Blocklist
-from metacurate.dedup.merging import select_texts
-from metacurate.dedup.reasons import DroppedRow, DroppedText
-from metacurate.dedup.repeats import count_texts, drop_texts, limit_texts, plan_buckets
-from metacurate.dedup.runs import (
+from metacurate.deduplication.blocklist import Blocklist
+from metacurate.deduplication.merging import select_texts
+from metacurate.deduplication.reasons import DroppedRow, DroppedText
+from metacurate.deduplication.repeats import count_texts, drop_texts, limit_texts, plan_buckets
+from metacurate.deduplication.runs import (
     MergeCounts,
     UidRange,
     merge_range,

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from metacurate.experiment.config import ExperimentConfig
+from metacurate.experiments.config import ExperimentConfig
 from metacurate.runtime.storage import Folder
 
 # Two-sided 95% points of Student's t by degrees of freedom.

@@ -19,9 +19,9 @@ from metacurate.curation.balancing import Counts, keep_probabilities
 from metacurate.curation.subset import Sample, smallest_hashes
 from metacurate.metadata.store import Metadata
 from metacurate.printable import printable
-from metacurate.report.charts import short_number
-from metacurate.report.html import Column, Table, csp_hash, marked, templates
-from metacurate.report.scan import OTHER, Scan
+from metacurate.reporting.charts import short_number
+from metacurate.reporting.html import Column, Table, csp_hash, marked, templates
+from metacurate.reporting.scan import OTHER, Scan
 from metacurate.version import __version__
 
 SEARCHED_TOP = 5000
@@ -104,7 +104,7 @@ class PageData:
 
 def render_page(data: PageData) -> str:
     """The whole page as HTML."""
-    resources = files("metacurate.report")
+    resources = files("metacurate.reporting")
     style = resources.joinpath("page.css").read_text(encoding="utf-8")
     script = resources.joinpath("page.js").read_text(encoding="utf-8")
     match, kept = data.match["totals"], data.balance["totals"]

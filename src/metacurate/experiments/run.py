@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
-from metacurate.experiment.config import SCORE, Arm, ExperimentConfig
-from metacurate.experiment.results import Results, RunResult, markdown, plot, summarise
-from metacurate.experiment.scoring import ScoreTask, pool_config, score_pool, write_subset
+from metacurate.experiments.config import SCORE, Arm, ExperimentConfig
+from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
+from metacurate.experiments.scoring import ScoreTask, pool_config, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
 from metacurate.pipeline import curate
 from metacurate.runtime.manifest import Stage, Statistics, finished

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from metacurate.arrays import uid_halves
-from metacurate.dedup.merging import Merged, merge_rows
+from metacurate.deduplication.merging import Merged, merge_rows
 from metacurate.runtime.storage import Folder
 
 RUN_ROWS = 500_000

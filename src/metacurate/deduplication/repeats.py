@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arrays import uid_halves, uid_order
-from metacurate.dedup.merging import rank_in_group, select_texts
+from metacurate.deduplication.merging import rank_in_group, select_texts
 from metacurate.pool.uid import key_uids
 from metacurate.runtime.slices import read_slices, slice_sizes, write_slices
 from metacurate.runtime.storage import Folder, read_ahead
