@@ -7,9 +7,10 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -17,7 +18,19 @@ REPOSITORY = Path(__file__).parents[1]
 EMOJI_POOL = REPOSITORY / "examples" / "emoji"
 WORDNET_FOLDER = Path("/usr/share/wordnet")
 
+# The files that take longest: they come first, so that none is left to run alone at the end.
+LONGEST = (
+    "test_docs.py", "training/test_training.py", "runtime/test_reliability.py",
+    "runtime/test_ray.py", "test_chain.py", "runtime/test_s3.py", "dedup/test_dedup.py",
+    "images/test_download.py",
+)  # fmt: skip
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
 
 
 def command_line(*arguments: object) -> list[str]:
@@ -29,21 +42,40 @@ def environment() -> dict[str, str]:
     return {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _workers_are_forked_ready() -> Iterator[None]:
+    """The server that runs fork workers from has imported what they need, whoever starts it first.
+
+    There is one for each process of pytest, and what its first user had it import stays.
+    """
+    from metacurate.runtime.engines.local import LocalEngine
+
+    with LocalEngine(2, "metacurate.pipeline"):
+        yield
+
+
+def run_here(arguments: list[str], out: TextIO, error: TextIO) -> int:
+    """Run the command line in this process; its exit code."""
+    from metacurate.cli import main
+
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            main(arguments)
+        except SystemExit as exit_:
+            code: object = exit_.code or 0
+            assert isinstance(code, int)
+            return code
+    return 0
+
+
 @pytest.fixture(scope="session")
 def metacurate() -> Command:
     """Runs the command line, in this process: ``metacurate("curate", pool, "--t", 5)``."""
-    from metacurate.cli import main
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         args = [str(argument) for argument in arguments]
         out, error = io.StringIO(), io.StringIO()
-        code: object = 0
-        with redirect_stdout(out), redirect_stderr(error):
-            try:
-                main(args)
-            except SystemExit as exit_:
-                code = exit_.code or 0
-        assert isinstance(code, int)
+        code = run_here(args, out, error)
         return subprocess.CompletedProcess(args, code, out.getvalue(), error.getvalue())
 
     return run

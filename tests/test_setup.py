@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import LONGEST, REPOSITORY
 
 ALL = ["chromium", "debian-handbook", "fonts-dejavu-core", "gimp-help-en", "libgl1", "wordnet-base"]
 
@@ -130,6 +130,11 @@ def test_readme_and_ci_run_the_same_script() -> None:
     ci = (REPOSITORY / ".ci/run").read_text(encoding="utf-8")
     assert ci.splitlines()[-1] == 'exec tests/run --venv "$venv"'
     assert "rm -rf .venv" not in ci
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_the_longest_files_are_there(name: str) -> None:
+    assert (REPOSITORY / "tests" / name).is_file()
 
 
 def test_the_version_is_in_one_place() -> None:

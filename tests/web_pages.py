@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +17,10 @@ from typing import IO, Any
 
 import pytest
 
+from metacurate.commoncrawl import extract
 from metacurate.commoncrawl.extract import Counts, ExtractConfig, read_tables
 from metacurate.commoncrawl.page_rows import Row
+from metacurate.runtime.isolate import Isolated
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "make_warc.py"
 PACKAGES = ("gimp-help-en", "debian-handbook")
@@ -89,11 +93,28 @@ def stall_or_crash(item: str) -> str:
 def read_rows(
     file: IO[bytes], source: str, form: str, config: ExtractConfig, counts: Counts
 ) -> Iterator[Row]:
-    """Yield the rows of one source file, one by one; their texts have no language yet."""
-    for table in read_tables(file, source, form, config, counts):
-        for row in table.to_pylist():
-            texts = [(text["source"], text["text"]) for text in row.pop("texts")]
-            yield Row(texts=texts, **row)
+    """Yield the rows of one source file, one by one; their texts have no language yet.
+
+    All calls of a process have one child that parses pages: its start takes longer than the page.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "Isolated", lambda function: nullcontext(_kept_child(function)))
+        for table in read_tables(file, source, form, config, counts):
+            for row in table.to_pylist():
+                texts = [(text["source"], text["text"]) for text in row.pop("texts")]
+                yield Row(texts=texts, **row)
+
+
+_children: dict[tuple[Any, float], Isolated[Any, Any]] = {}
+
+
+def _kept_child(function: Any) -> Isolated[Any, Any]:
+    """The child for a function and for the time that a page may take just now."""
+    seconds = Isolated.__init__.__kwdefaults__["cpu_seconds"]
+    if (function, seconds) not in _children:
+        _children[function, seconds] = child = Isolated(function)
+        atexit.register(child.close)
+    return _children[function, seconds]
 
 
 def rows_of_warc(

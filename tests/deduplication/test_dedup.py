@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import Command
 from metacurate.arrays import ranges_to_indices, uid_halves, uid_order
 from metacurate.deduplication import repeats, runs
 from metacurate.deduplication.blocklist import Blocklist, read_blocklist
@@ -438,16 +439,18 @@ def test_settings_must_match_unless_overwritten(tmp_path: Path) -> None:
 
 
 def command(pool: Path, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "metacurate", "pool", "dedup", str(pool), "--out", str(out),
+    return ["pool", "dedup", str(pool), "--out", str(out),
             "--rows-per-unit", "1000", "--shard-rows", "1500", "--dedup-texts", "30",
             "--workers", "1", "--json", *options]  # fmt: skip
 
 
-# Runs the command, and kills itself (-9) while the second file with a given prefix is written.
-KILLED_RUN = """
+# Runs the command in a fork for each prefix, which kills itself (-9) while the second file with
+# that prefix is written; prints how each ended.
+KILLED_RUNS = """
 import contextlib, os, signal, sys
+from metacurate.cli import main
 from metacurate.runtime.storage import Folder
-prefix, sys.argv = sys.argv[1], ["metacurate", *sys.argv[2:]]
+prefixes, arguments = sys.argv[1].split(), sys.argv[2:]
 create, seen = Folder.create, []
 @contextlib.contextmanager
 def create_or_die(self, name):
@@ -458,33 +461,38 @@ def create_or_die(self, name):
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 Folder.create = create_or_die
-from metacurate.cli import main
-main()
+for prefix in prefixes:
+    child = os.fork()
+    if child == 0:
+        main(arguments)
+        os._exit(0)
+    print(prefix, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, metacurate: Command) -> None:
     write_pool(tmp_path / "in", random_files(6, 1500, 4_000), group=1000)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = subprocess.run(command(tmp_path / "in", whole), capture_output=True, check=True)
+    run = metacurate(*command(tmp_path / "in", whole))
+    assert run.returncode == 0, run.stderr
     places = ("runs/", "state/partition/", "merged/", "state/merge/", "manifest", "pool/")
-    for prefix in places:
-        arguments = command(tmp_path / "in", killed)[3:]
-        died = subprocess.run(
-            [sys.executable, "-c", KILLED_RUN, prefix, *arguments], capture_output=True, check=False
-        )
-        assert died.returncode == -signal.SIGKILL, (prefix, died.stderr)
-    resumed = subprocess.run(command(tmp_path / "in", killed), capture_output=True, check=True)
-    assert tree(killed) == tree(whole)
-    assert resumed.stdout.replace(str(killed).encode(), str(whole).encode()) == run.stdout
-
-
-def test_bad_options_end_in_one_line(tmp_path: Path) -> None:
-    write_pool(tmp_path / "in", [[("http://a/1", ["x"])]])
-    run = subprocess.run(
-        [*command(tmp_path / "in", tmp_path / "out"), "--min-length", "9", "--max-length", "3"],
-        capture_output=True, text=True, check=False,
+    arguments = command(tmp_path / "in", killed)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED_RUNS, " ".join(places), *arguments],
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
+    wanted = [f"{place} {-signal.SIGKILL}" for place in places]
+    assert died.stdout.splitlines() == wanted, died.stderr
+    resumed = metacurate(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert tree(killed) == tree(whole)
+    assert resumed.stdout.replace(str(killed), str(whole)) == run.stdout
+
+
+def test_bad_options_end_in_one_line(tmp_path: Path, metacurate: Command) -> None:
+    write_pool(tmp_path / "in", [[("http://a/1", ["x"])]])
+    arguments = command(tmp_path / "in", tmp_path / "out", "--min-length", "9", "--max-length", "3")
+    run = metacurate(*arguments)
     assert run.returncode == 2
     assert run.stderr == "metacurate: error: --min-length 9 is over --max-length 3\n"
 

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ import pytest
 from PIL import Image
 
 import webdataset
+from conftest import Command, command_line
 from hostile_server import HostileServer, encoded, photo
 from metacurate.errors import UserError
 from metacurate.images.decoders import Decoders, Job, process_job
@@ -196,18 +196,24 @@ def test_bytes_do_not_depend_on_workers_concurrency_or_timing(
 
 def command(server: HostileServer, source: Path, out: Path) -> list[str]:
     """A download as the user starts it."""
+    return command_line(*download_of(server, source, out))
+
+
+def download_of(server: HostileServer, source: Path, out: Path) -> list[str]:
     return [
-        *(sys.executable, "-m", "metacurate", "pool", "download", str(source), "--out", str(out)),
+        *("pool", "download", str(source), "--out", str(out)),
         *("--samples-per-shard", "8", "--workers", "2", "--per-host", "4", "--json"),
         *("--image-size", "64", "--allow-network", "127.0.0.1/32"),
     ]
 
 
-def test_kill_and_resume_gives_the_same_bytes(server: HostileServer, tmp_path: Path) -> None:
+def test_kill_and_resume_gives_the_same_bytes(
+    server: HostileServer, tmp_path: Path, metacurate: Command
+) -> None:
     paths = [f"photo/{n}.jpg" for n in range(60)] + ["status/404", "text.jpg"]
     write_curated(tmp_path / "in.parquet", [server.url(p) for p in paths])
-    whole = command(server, tmp_path / "in.parquet", tmp_path / "whole")
-    subprocess.run(whole, check=True, capture_output=True, timeout=120)
+    whole = metacurate(*download_of(server, tmp_path / "in.parquet", tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
     server.delay = 0.15
     out = tmp_path / "killed"
     killed = command(server, tmp_path / "in.parquet", out)
@@ -232,7 +238,7 @@ def test_kill_and_resume_gives_the_same_bytes(server: HostileServer, tmp_path: P
     assert contents(out) == contents(tmp_path / "whole")
     # The same command once more has nothing to do and says the same.
     before = server.requests.total()
-    again = subprocess.run(killed, check=True, capture_output=True, timeout=120)
+    again = metacurate(*download_of(server, tmp_path / "in.parquet", out))
     assert json.loads(again.stdout)["successes"] == 60
     assert server.requests.total() == before
 
@@ -289,11 +295,15 @@ def test_a_limit_that_may_be_raised_is(server: HostileServer, tmp_path: Path) ->
     ],
 )
 def test_too_few_images_have_an_exit_code(
-    server: HostileServer, tmp_path: Path, paths: list[str], options: list[str], code: int
+    server: HostileServer,
+    tmp_path: Path,
+    paths: list[str],
+    options: list[str],
+    code: int,
+    metacurate: Command,
 ) -> None:
     write_curated(tmp_path / "in.parquet", [server.url(path) for path in paths])
-    wanted = [*command(server, tmp_path / "in.parquet", tmp_path / "out"), *options]
-    ended = subprocess.run(wanted, capture_output=True, text=True, check=False, timeout=120)
+    ended = metacurate(*download_of(server, tmp_path / "in.parquet", tmp_path / "out"), *options)
     assert ended.returncode == code, ended.stderr
     assert ("warning" in ended.stderr) == (code == 3)
     assert json.loads(ended.stdout)["count"] == len(paths)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import skimage.data
 from PIL import Image
 
 import webdataset
+from conftest import Command
 from hostile_server import encoded, photo
 from metacurate.errors import UserError
 from metacurate.images import duplicates
@@ -360,13 +360,8 @@ def test_the_unsafe_scorer_passes_harmless_images() -> None:
     assert scores == load_scorer("unsafe")(images[:1], [{}])["unsafe"] + scores[1:]
 
 
-def test_the_commands(tars: Path, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "metacurate", "pool", *arguments],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
+def test_the_commands(tars: Path, tmp_path: Path, metacurate: Command) -> None:
+    run = partial(metacurate, "pool")
     marked = run("duplicates", str(tars), "--json")
     assert json.loads(marked.stdout)["exact_duplicates"] == 1
     out = str(tmp_path / "out")

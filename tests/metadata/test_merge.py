@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metacurate as mc
+from conftest import Command
 from metacurate.errors import UserError
 from metacurate.metadata.entryfile import read_about, write_built
 from metacurate.metadata.store import save_parquet
@@ -225,13 +224,9 @@ def test_bad_outputs_and_languages_are_one_line(tmp_path: Path) -> None:
         mc.merge_metadata(tmp_path / "y.parquet", tmp_path / "out")
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, metacurate: Command) -> None:
     folder = write(tmp_path / "in", FILES)
-    done = subprocess.run(
-        [sys.executable, "-m", "metacurate", "metadata", "merge", str(folder),
-         "--out", str(tmp_path / "all"), "--json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    done = metacurate("metadata", "merge", folder, "--out", tmp_path / "all", "--json")
     assert json.loads(done.stdout)["languages"] == {n: len(e) for n, e in EXPECTED.items()}
     assert "no identifier's label maps to qqq, xx" in done.stderr
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == [

@@ -11,7 +11,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from conftest import Command, command_line
 from metacurate.errors import UserError
 from metacurate.metadata.build import BuildConfig, build_metadata
 from metacurate.metadata.store import load_metadata
@@ -204,8 +204,7 @@ def test_multistream_and_single_stream_dumps_agree(inputs: Path, tmp_path: Path)
         assert other["fingerprint"] == first["fingerprint"]
 
 
-SOURCE = Path(__file__).parents[2] / "src"
-COMMAND = [sys.executable, "-m", "metacurate", "metadata", "build"]
+COMMAND = ["metadata", "build"]
 
 
 def command(inputs: Path, out: Path, *more: str) -> list[str]:
@@ -215,17 +214,17 @@ def command(inputs: Path, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path, metacurate: Command) -> None:
     write_inputs(tmp_path / "in", files=8)
     reference = tmp_path / "reference" / "m.json"
-    subprocess.run(command(tmp_path / "in", reference, "--workers", "1"), check=True)
+    assert metacurate(*command(tmp_path / "in", reference, "--workers", "1")).returncode == 0
     expected = files_below(reference.parent)
 
     out = tmp_path / "killed" / "m.json"
     killed = 0
     for wanted in (2, 5, 7):
         process = subprocess.Popen(
-            command(tmp_path / "in", out, "--workers", "2"), start_new_session=True
+            command_line(*command(tmp_path / "in", out, "--workers", "2")), start_new_session=True
         )
         state = out.parent / "m.build" / "state" / "dump"
         while process.poll() is None:
@@ -236,7 +235,7 @@ def test_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
             time.sleep(0.001)
         process.wait()
     assert killed >= 2
-    subprocess.run(command(tmp_path / "in", out, "--workers", "2"), check=True)
+    assert metacurate(*command(tmp_path / "in", out, "--workers", "2")).returncode == 0
     left = {name: data for name, data in files_below(out.parent).items() if ".tmp-" not in name}
     assert left == expected
 
@@ -325,32 +324,31 @@ def test_repeated_articles_are_noted(tmp_path: Path) -> None:
         (["--wordnet", "wn:no-such:1"], "no lexicon no-such:1|pip install wn"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+def test_mistakes_end_in_one_line(
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+    metacurate: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     default = [] if "--out" in options else ["--out", "m.json"]
-    done = subprocess.run(
-        [*COMMAND, *default, *options], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )  # fmt: skip
+    done = metacurate(*COMMAND, *default, *options)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
     assert re.search(message, line)
 
 
-def test_build_and_info_commands(inputs: Path, tmp_path: Path) -> None:
+def test_build_and_info_commands(inputs: Path, tmp_path: Path, metacurate: Command) -> None:
     out = tmp_path / "m.json"
-    done = subprocess.run(
-        command(inputs, out, "--json"), check=True, capture_output=True, text=True
-    )
+    done = metacurate(*command(inputs, out, "--json"))
     totals = json.loads(done.stdout)
-    info = subprocess.run(
-        [sys.executable, "-m", "metacurate", "metadata", "info", str(out.with_suffix(".parquet")),
-         "--entries", "2", "--json"], check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    info = metacurate("metadata", "info", out.with_suffix(".parquet"), "--entries", 2, "--json")
     facts = json.loads(info.stdout)
     assert facts["entries"] == totals["entries"]
     assert facts["fingerprint"] == totals["fingerprint"]
     assert facts["sources"] == {s: size["added"] for s, size in totals["sizes"].items()}
     assert facts["first"] == ["0", "1"]
-    table = subprocess.run(command(inputs, out), check=True, capture_output=True, text=True)
+    table = metacurate(*command(inputs, out))
     assert "251,465" in table.stdout

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metacurate.formats import jsontext
+from metacurate.formats import files, jsontext
 from metacurate.metadata.store import make_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.open import open_pool
@@ -69,7 +69,7 @@ def test_columns_hold_all_their_values(tmp_path: Path, case: str) -> None:
 
 
 LATER: dict[str, tuple[Any, Any, Any, int]] = {
-    # the value of the first MiB; a later one; what becomes of it; how many values it costs
+    # the value of the file's head; a later one; what becomes of it; how many values it costs
     "int, text": (5, "a", None, 1),
     "int, uint64": (5, 2**64 - 1, None, 1),
     "int, whole double": (5, 6.0, 6, 0),
@@ -84,11 +84,15 @@ LATER: dict[str, tuple[Any, Any, Any, int]] = {
 
 
 @pytest.mark.parametrize("case", LATER)
-def test_one_odd_value_costs_one_value(tmp_path: Path, case: str) -> None:
+def test_one_odd_value_costs_one_value(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (files, jsontext):
+        monkeypatch.setattr(module, "HEAD_BYTES", 1 << 14)
     first, later, expected, lost = LATER[case]
-    count = 60_000
+    count = 2000
     path = write_lines(tmp_path / "a.jsonl", [*[first] * count, later, first])
-    assert path.stat().st_size > 2 << 20
+    assert path.stat().st_size > 4 * jsontext.HEAD_BYTES
     rows, skipped = carried(path)
     assert [row["v"] for row in rows] == [*[first] * count, expected, first]
     assert skipped == ({"unconvertible_value": lost} if lost else {})

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import random
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -22,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import webdataset
+from conftest import Command
 from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
 from metacurate.pipeline import curate
@@ -513,10 +512,9 @@ def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path)
     assert uids.tolist() == independent([uid_of(key) for key in keys]).tolist()
 
 
-def test_commands(tars: Path, tmp_path: Path) -> None:
+def test_commands(tars: Path, tmp_path: Path, metacurate: Command) -> None:
     def run(*arguments: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "metacurate", "pool", *arguments, "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return json.loads(metacurate("pool", *arguments, "--json").stdout)
 
     pool, out = str(tmp_path / "pool"), str(tmp_path / "out")
     assert run("ingest", str(tars), "--out", pool)["pairs"] == 30
