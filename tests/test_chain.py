@@ -267,13 +267,15 @@ def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
             "pool": {"paths": str(tmp_path / "pool"), "metadata": str(place / "metadata.json")},
             "model": tomllib.loads(MODEL)["model"], "optimizer": {"warmup_steps": 1},
             "train": {"seen_pairs": 32, "global_batch": 16, "threads": 1},
-            "evaluation": {"data": str(place / "test")},
+            "evaluation": {"data": str(place / "test"), "more": {"again": str(place / "test")}},
             "arms": [{"name": name, **arm} for name, arm in arms.items()],
         },
         "test",
     )  # fmt: skip
     out = tmp_path / "out"
-    pairs = {n: arm["pairs"][0] for n, arm in experiment(config, str(out))["arms"].items()}
+    found = experiment(config, str(out))["arms"]
+    pairs = {name: arm["pairs"][0] for name, arm in found.items()}
+    assert found["own"]["scores"]["again top5"] == found["own"]["scores"]["top5"]
 
     def urls(folder: Path) -> list[str]:
         return pq.read_table(folder)["url"].to_pylist()
@@ -364,14 +366,14 @@ def test_intervals_over_seeds_are_students():
 
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SHIPPED = sorted(EXAMPLES.glob("*_experiment/*.toml"))
+SHIPPED = sorted([*EXAMPLES.glob("*_experiment/*.toml"), *EXAMPLES.glob("openclipart/*.toml")])
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_shipped_experiments_are_valid(path):
     config = load_experiment_config(str(path))
     kinds = {arm.kind for arm in config.arms}
-    one = path.parent.name == "emoji_experiment"
+    one = path.parent.name != "worldwide_experiment"
     scored = {"scored"} if config.scorer else set()
     assert kinds == ({"raw", "matched", "random", "balanced"} | scored if one else {"balanced"})
     assert len(config.evaluation.languages) == (0 if one else 5)

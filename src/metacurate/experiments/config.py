@@ -137,7 +137,8 @@ class EvaluationSection:
     """``[evaluation]``: a data set for zero-shot classification, as for ``metacurate eval``.
 
     ``languages``: files of the same classes' names in other languages, by language; each is
-    evaluated too, with the same templates.
+    evaluated too, with the same templates. ``more``: further data sets, by name, each with the
+    names and templates in its own folder.
     """
 
     data: str
@@ -145,11 +146,15 @@ class EvaluationSection:
     templates: str | None = None
     groups: str | None = None
     languages: dict[str, str] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for language, names in self.languages.items():
             if not isinstance(names, str):
                 raise UserError(f"languages: {language} must be a file of class names")
+        for name, data in self.more.items():
+            if not isinstance(data, str) or name in self.languages:
+                raise UserError(f"more: {name} must be a data set's folder, and no language")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,8 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
     check(section.data, section.class_names, section.templates, section.groups)
     for names in section.languages.values():
         check(section.data, names, section.templates, None)
+    for data in section.more.values():
+        check(data, None, None, None)
     register(config.model)
     create_model(config.model, "cpu")
     for paths in {arm.paths or pool.paths: None for arm in config.arms}:
@@ -371,6 +373,11 @@ def run_arm(task: RunTask) -> dict[str, Any]:
         result["languages"] = {
             language: evaluated(names) for language, names in section.languages.items()
         }
+    if section.more:
+        result["more"] = {
+            name: evaluate(model, data, task="classification")
+            for name, data in section.more.items()
+        }
     Folder(out).write_json(EVALUATION_FILE, result)
     return {
         "arm": task.arm.name,
@@ -386,19 +393,22 @@ def run_arm(task: RunTask) -> dict[str, Any]:
 def _scores(result: dict[str, Any]) -> dict[str, float]:
     """The values of an evaluation by name: top1, top5, mean_per_class, and those of groups.
 
-    With further languages also those of each (``zh top1``), and their mean (``languages top1``).
+    With further languages also those of each (``zh top1``), and their mean (``languages top1``);
+    with further data sets those of each (``NAME top1``).
     """
     from metacurate.evaluation.evaluate import estimates
 
     def values(of: dict[str, Any]) -> dict[str, float]:
         return {name: float(estimate["value"]) for name, estimate in estimates(of)}
 
-    found = values({name: value for name, value in result.items() if name != "languages"})
+    own = {name: of for name, of in result.items() if name not in ("languages", "more")}
+    found = values(own)
     by_language = {name: values(of) for name, of in result.get("languages", {}).items()}
     if by_language:
         common = set.intersection(*(set(of) for of in by_language.values()))
         for name in sorted(common):
             found[f"languages {name}"] = fmean(of[name] for of in by_language.values())
-    for language, of in by_language.items():
+    by_data = {name: values(of) for name, of in result.get("more", {}).items()}
+    for language, of in (by_language | by_data).items():
         found |= {f"{language} {name}": value for name, value in of.items()}
     return found
