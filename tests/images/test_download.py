@@ -32,7 +32,7 @@ from metacurate.images.download import DownloadConfig, download
 from metacurate.images.fetch import FetchConfig
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
 from metacurate.images.survival import survival_rate, wilson
-from metacurate.images.urltable import ColumnNames, UrlTable, caption_of
+from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable, caption_of
 from metacurate.pool.schema import TEXTS_TYPE
 
 CONFIG = DownloadConfig(
@@ -41,7 +41,6 @@ CONFIG = DownloadConfig(
         per_host=32, timeout=5.0, retries=1, backoff=0.05, allow_networks=("127.0.0.1/32",)
     ),
     samples_per_shard=10,
-    workers=2,
 )
 
 EXPECTED = {
@@ -183,7 +182,7 @@ def test_bytes_do_not_depend_on_workers_concurrency_or_timing(
         fetch = replace(CONFIG.fetch, concurrency=concurrency, per_host=per_host)
         out = tmp_path / f"out{workers}"
         download(
-            str(tmp_path / "in.parquet"), str(out), replace(CONFIG, workers=workers, fetch=fetch)
+            str(tmp_path / "in.parquet"), str(out), replace(CONFIG, fetch=fetch), workers=workers
         )  # fmt: skip
         runs.append(contents(out))
     assert runs[0] == runs[1]
@@ -383,11 +382,11 @@ def test_pools_of_any_format(server: HostileServer, tmp_path: Path, suffix: str)
     table = UrlTable.find(str(path), ColumnNames())
     assert table.rows == 50
     for first, count in ((0, 50), (45, 5), (0, 3), (2, 1), (20, 25)):
-        some = table.read(first, count)
+        some = UrlReader(table.part(first, count)).read(first, count)
         assert some.urls == [u for u, _ in rows[first : first + count]]
         assert some.captions == [t for _, t in rows[first : first + count]]
     sample = UrlTable.find(str(path), ColumnNames(), sample=5)
-    assert sample.read(0, 5).captions == [f"text {n}" for n in (5, 15, 25, 35, 45)]
+    assert UrlReader(sample).read(0, 5).captions == [f"text {n}" for n in (5, 15, 25, 35, 45)]
     totals = download(str(path), str(tmp_path / "out"), replace(CONFIG, sample=3))
     assert totals["successes"] == 3
 
@@ -520,7 +519,8 @@ def write_mixed(folder: Path) -> None:
 def test_each_file_has_its_own_columns_and_losses_are_told_once(tmp_path: Path, size: int) -> None:
     write_mixed(tmp_path / "in")
     table = UrlTable.find(str(tmp_path / "in"), ColumnNames())
-    parts = [table.read(first, min(size, 8 - first)) for first in range(0, 8, size)]
+    reader = UrlReader(table)
+    parts = [reader.read(first, min(size, 8 - first)) for first in range(0, 8, size)]
     names = ["a0", "a1", "a2", "a3", "b0", "b1", "b2", "c0"]
     urls = [url for part in parts for url in part.urls]
     assert urls == [f"http://127.0.0.9/{name}.jpg" for name in names]
@@ -538,7 +538,7 @@ def test_each_file_has_its_own_columns_and_losses_are_told_once(tmp_path: Path, 
 def test_what_could_not_be_read_is_in_the_summary_and_the_manifest(tmp_path: Path) -> None:
     write_mixed(tmp_path / "in")
     out = tmp_path / "out"
-    config = replace(CONFIG, samples_per_shard=3, workers=1)
+    config = replace(CONFIG, samples_per_shard=3)
     totals = download(str(tmp_path / "in"), str(out), config)
     assert totals["status_dict"] == {"blocked_address": 8}
     expected = {"malformed_row": 2, "undecodable_text": 1, "undecodable_value": 2}

@@ -12,8 +12,6 @@ from metacurate.cli.options import (
     AsJson,
     ConfigFile,
     Options,
-    Overwrite,
-    Workers,
     runs,
     show,
     summary_table,
@@ -33,6 +31,7 @@ Out = Annotated[str, typer.Option("--out", "-o", metavar="TARS", help="Output fo
 
 
 @pool_app.command()
+@runs
 def download(
     source: Annotated[
         str,
@@ -92,7 +91,9 @@ def download(
     sample_offset: Annotated[
         float, typer.Option(help="Which even sample: a number from 0 to below 1.")
     ] = 0.5,
-    concurrency: Annotated[int, typer.Option(help="Requests at a time.")] = 128,
+    concurrency: Annotated[
+        int, typer.Option(help="Requests at a time; on a cluster, for each shard under way.")
+    ] = 128,
     per_host: Annotated[int, typer.Option(help="Of these, to one host.")] = 4,
     host_delay: Annotated[
         float, typer.Option(help="Seconds between the starts of requests to one host.")
@@ -135,8 +136,8 @@ def download(
             show_default="one image",
         ),
     ] = None,
-    workers: Workers = None,
-    overwrite: Overwrite = False,
+    *,
+    options: Options,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
@@ -152,7 +153,6 @@ def download(
     from metacurate.images.fetch import FetchConfig
     from metacurate.images.process import ImageConfig
     from metacurate.images.urltable import ColumnNames
-    from metacurate.runtime.engines.local import available_cores
 
     directives = tuple(word.strip().lower() for word in robots_directives.split(","))
     fetch = FetchConfig(
@@ -180,9 +180,8 @@ def download(
         samples_per_shard=samples_per_shard,
         sample=sample,
         sample_offset=sample_offset,
-        workers=workers or available_cores(),
     )
-    totals = stage.download(source, out, settings, overwrite=overwrite, show_progress=True)
+    totals = stage.download(source, out, settings, **options)
     show(totals, summary_table(f"Images in {out}", totals_rows(totals)), as_json=as_json)
     _require_success(totals, min_success)
 

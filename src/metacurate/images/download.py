@@ -1,73 +1,47 @@
 """The download stage: a curated list of URLs becomes WebDataset tar shards.
 
-One process fetches, with one event loop for the whole run, so that the limits per host hold for the
-run; images are decoded in worker processes. Two shards are under way at a time: the next one starts
-while the slowest URLs of the last one are waited for. A shard's images wait in a temporary file
-until all have come and are then written in the order of the input.
+On one machine one process fetches, with one event loop for the whole run, so that the limits per
+host hold for the run; images are decoded in worker processes. On a cluster each task fetches a
+shard, and hosts' turns come from keepers that all tasks share (``keeper``). Two shards are under
+way at a time, on a cluster for each core: the next one starts while the slowest URLs of the last
+one are waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from typing import IO, Any, TypedDict
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from functools import partial
+from typing import IO, Any, Self, TypedDict, Unpack
 
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
-from metacurate.images.fetch import Failure, FetchConfig, Fetcher, affordable_concurrency
-from metacurate.images.process import RESIZE_MODES, ImageConfig, ProcessedImage, Rejected
-from metacurate.images.reasons import FailedDownload
-from metacurate.images.urltable import ColumnNames, Rows, UrlTable
-from metacurate.pool.convert import json_row
-from metacurate.runtime.engine import Result, Task
+from metacurate.images.fetch import FetchConfig, Fetcher, affordable_concurrency
+from metacurate.images.keeper import Keeper, KeptTurns, Limits
+from metacurate.images.process import RESIZE_MODES, ImageConfig
+from metacurate.images.shard import Outcome, Shard, fetch_rows, make_shard
+from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable
+from metacurate.runtime.engine import Engine, Result, Shared, SharingEngine, Task
+from metacurate.runtime.engines.local import LocalEngine, available_cores
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
-from metacurate.runtime.run import open_run
+from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
-from metacurate.webdataset.shards import (
-    FAILED_TO_DOWNLOAD,
-    FAILED_TO_RESIZE,
-    SHARD_FILE,
-    SUCCESS,
-    Sample,
-    TarWriter,
-    sample_key,
-    shard_stem,
-    statistics_name,
-)
+from metacurate.webdataset.shards import FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE, SHARD_FILE
 
 DOWNLOAD = Stage("download", (), downstream=(DUPLICATES,), files=SHARD_FILE.pattern)
 SHARDS_AT_ONCE = 2
-
-RESULT_FIELDS = {
-    "key": pa.string(),
-    "url": pa.string(),
-    "caption": pa.string(),
-    "status": pa.string(),
-    "error_message": pa.string(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "original_width": pa.int32(),
-    "original_height": pa.int32(),
-    "sha256": pa.string(),
-    "dhash": pa.string(),
-}
-"""The columns of a shard's Parquet file besides those of the input."""
+# Of a cluster's tasks; measured in docs/scale.md.
+TASKS_PER_KEEPER = 256
 
 
 @dataclass(frozen=True)
@@ -76,7 +50,7 @@ class DownloadConfig:
 
     ``columns``: where URL, text and expected hash are; ``samples_per_shard``: URLs a shard;
     ``sample``: download that many rows only, spread evenly over the input (0: all);
-    ``sample_offset``: in [0, 1), which ones; ``workers``: decoding processes.
+    ``sample_offset``: in [0, 1), which ones.
     """
 
     columns: ColumnNames = field(default_factory=ColumnNames)
@@ -85,7 +59,6 @@ class DownloadConfig:
     samples_per_shard: int = 10_000
     sample: int = 0
     sample_offset: float = 0.5
-    workers: int = 1
 
     def recorded(self) -> dict[str, Any]:
         """What decides the output if all servers answer; the rest may change on resuming."""
@@ -111,12 +84,14 @@ class _ShardTask:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """A finished image in the shard's temporary file."""
+class _ClusterTask:
+    """A shard as a worker of a cluster makes it: with its part of the table, and the keepers."""
 
-    image: ProcessedImage
-    offset: int
-    size: int
+    shard: _ShardTask
+    table: UrlTable
+    folder: Folder
+    config: DownloadConfig
+    keepers: tuple[Shared, ...]
 
 
 class DownloadTotals(TypedDict):
@@ -134,21 +109,18 @@ class DownloadTotals(TypedDict):
 
 
 def download(
-    source: str,
-    out: str,
-    config: DownloadConfig,
-    *,
-    overwrite: bool = False,
-    show_progress: bool = False,
+    source: str, out: str, config: DownloadConfig, **options: Unpack[RunOptions]
 ) -> DownloadTotals:
     """Download the images of a curated set (or any Parquet with URLs) into tar shards.
 
-    Raises UserError for options and files that do not fit.
+    ``workers`` are decoding processes on one machine, and shards under way on a cluster, where
+    ``fetch.concurrency`` is that of each shard. Raises UserError for options and files that do not
+    fit.
     """
     _check(config)
     table = UrlTable.find(source, config.columns, config.sample, config.sample_offset)
     size = config.samples_per_shard
-    tasks = [
+    shards = [
         _ShardTask(n, first, min(size, table.rows - first))
         for n, first in enumerate(range(0, table.rows, size))
     ]
@@ -165,16 +137,59 @@ def download(
             "skipped": counted(table.skipped + Counter(summed["skipped"])),
         }
 
-    with (
-        open_run(
-            out, inputs=[source], workers=1, overwrite=overwrite, show_progress=show_progress
-        ) as run,
-        _Downloader(table, run.folder, config) as downloader,
-    ):
+    workers = options.get("workers")
+    if options.get("engine", "local") == "local":
+        # Its processes would be of no use here: what decodes images are others.
+        options = {**options, "workers": 1}
+    with open_run(out, inputs=[source], **options) as run, ExitStack() as stack:
+        tasks: Sequence[Any]
+        function: Callable[[Any], Statistics]
+        if isinstance(run.engine, SharingEngine):
+            keepers = stack.enter_context(
+                run.engine.share(partial(Keeper, _limits(config.fetch)), TASKS_PER_KEEPER)
+            )
+            engine: Engine = run.engine.overlapping(SHARDS_AT_ONCE)
+            tasks = [
+                _ClusterTask(s, table.part(s.first, s.rows), run.folder, config, keepers)
+                for s in shards
+            ]
+            function = download_shard
+        elif isinstance(run.engine, LocalEngine):
+            decoders = Decoders(workers or available_cores())
+            engine = stack.enter_context(_Downloader(table, run.folder, config, decoders))
+            tasks, function = shards, engine.shard
+        else:
+            raise ArgumentError(
+                "a download needs {engine} local or ray: an engine whose tasks can share who asks "
+                "which host (runtime.engine.SharingEngine)"
+            )
         return run_stage(
-            replace(run, engine=downloader), DOWNLOAD, recorded, tasks, downloader.shard,
+            replace(run, engine=engine), DOWNLOAD, recorded, tasks, function,
             unit="count", totals=totals, alone=True,
         )  # fmt: skip
+
+
+def download_shard(task: _ClusterTask) -> Statistics:
+    """Download one shard in a worker of a cluster."""
+    config, shard = task.config, task.shard
+    rows = UrlReader(task.table).read(shard.first, shard.rows)
+    fetch_config = _affordable(config.fetch)
+    turns = KeptTurns(task.keepers, _limits(fetch_config), fetch_config.concurrency)
+
+    async def fetch(decoders: Decoders, spool: IO[bytes]) -> list[Outcome]:
+        async with Fetcher(fetch_config, turns) as fetcher:
+            return await fetch_rows(rows, fetcher, decoders, config.images, spool)
+
+    with Decoders(1) as decoders:
+        return make_shard(
+            Shard(shard.number, task.folder, config.samples_per_shard, task.table.has_captions),
+            rows,
+            lambda spool: asyncio.run(fetch(decoders, spool)),
+        )
+
+
+def _limits(config: FetchConfig) -> Limits:
+    return Limits(config.per_host, config.host_delay, config.timeout, config.max_wait)
 
 
 def _check(config: DownloadConfig) -> None:
@@ -186,7 +201,6 @@ def _check(config: DownloadConfig) -> None:
         "quality": images.quality,
         "max_pixels": images.max_pixels,
         "samples_per_shard": config.samples_per_shard,
-        "workers": config.workers,
         "concurrency": fetch.concurrency,
         "per_host": fetch.per_host,
         "timeout": fetch.timeout,
@@ -220,14 +234,16 @@ def _affordable(config: FetchConfig) -> FetchConfig:
 class _Downloader:
     """The run's event loop in a thread of its own, and the engine that puts shards on it."""
 
-    def __init__(self, table: UrlTable, folder: Folder, config: DownloadConfig) -> None:
-        self._table, self._folder, self._config = table, folder, config
+    def __init__(
+        self, table: UrlTable, folder: Folder, config: DownloadConfig, decoders: Decoders
+    ) -> None:
+        self._reader, self._has_captions = UrlReader(table), table.has_captions
+        self._folder, self._config, self._decoders = folder, config, decoders
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def __enter__(self) -> _Downloader:
+    def __enter__(self) -> Self:
         self._thread.start()
-        self._decoders = Decoders(self._config.workers)
         self._fetcher = Fetcher(_affordable(self._config.fetch))
         asyncio.run_coroutine_threadsafe(self._fetcher.__aenter__(), self._loop).result()
         return self
@@ -278,113 +294,12 @@ class _Downloader:
 
     def shard(self, task: _ShardTask) -> Statistics:
         """Download one shard and write its three files."""
-        rows = self._table.read(task.first, task.rows)
-        # On local disk, without a name: it vanishes with the process.
-        with tempfile.TemporaryFile(prefix="metacurate-") as spool:
-            outcomes = asyncio.run_coroutine_threadsafe(
-                self._fetch_all(rows.urls, rows.expected_hashes, spool), self._loop
-            ).result()
-            return self._write(task, rows, outcomes, spool)
+        rows = self._reader.read(task.first, task.rows)
 
-    async def _fetch_all(
-        self, urls: list[str | None], expected: list[str | None], spool: IO[bytes]
-    ) -> list[_Stored | Failure | Rejected]:
-        store = functools.partial(_store, spool, [0])
+        def fetch(spool: IO[bytes]) -> list[Outcome]:
+            images = self._config.images
+            fetched = fetch_rows(rows, self._fetcher, self._decoders, images, spool)
+            return asyncio.run_coroutine_threadsafe(fetched, self._loop).result()
 
-        async def one(url: str | None, digest: str | None) -> _Stored | Failure | Rejected:
-            if not url:
-                return Failure(FailedDownload.NO_URL)
-            outcome = await self._fetcher.fetch(
-                url, lambda body: self._decoders.process(body, self._config.images)
-            )
-            if isinstance(outcome, Failure):
-                return outcome
-            image = outcome.value
-            if isinstance(image, Rejected):
-                return image
-            if digest is not None and digest != image.sha256:
-                return Failure(FailedDownload.HASH_MISMATCH)
-            return store(image)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(u, d)) for u, d in zip(urls, expected, strict=True)]
-        return [task.result() for task in tasks]
-
-    def _write(
-        self,
-        task: _ShardTask,
-        rows: Rows,
-        outcomes: list[_Stored | Failure | Rejected],
-        spool: IO[bytes],
-    ) -> Statistics:
-        stem = shard_stem(task.number)
         size = self._config.samples_per_shard
-        results: dict[str, list[Any]] = {name: [] for name in RESULT_FIELDS}
-        reasons: Counter[str] = Counter()
-        statuses: Counter[str] = Counter()
-        carried = rows.carried
-        plain = carried.to_pylist() if carried.num_columns else [{}] * task.rows
-        with self._folder.create(f"{stem}.tar") as file, _closing(TarWriter(file)) as tar:
-            for row, (input_row, url, texts, outcome) in enumerate(
-                zip(
-                    plain,
-                    rows.urls,
-                    rows.captions,
-                    outcomes,
-                    strict=True,
-                )
-            ):
-                key = sample_key(task.number, row, size)
-                result = _result(key, url, texts, outcome)
-                for name, values in results.items():
-                    values.append(result[name])
-                statuses[result["status"]] += 1
-                reasons[result["error_message"] or SUCCESS] += 1
-                if isinstance(outcome, _Stored):
-                    spool.seek(outcome.offset)
-                    files = {"jpg": spool.read(outcome.size)}
-                    if self._table.has_captions:
-                        files["txt"] = (texts or "").encode()
-                    record = json_row({**input_row, **result})
-                    files["json"] = json.dumps(record, ensure_ascii=False).encode()
-                    tar.write(Sample(key, files))
-        columns = [pa.array(results[name], kind) for name, kind in RESULT_FIELDS.items()]
-        table = pa.table([*columns, *carried.columns], [*RESULT_FIELDS, *carried.column_names])
-        with self._folder.create(f"{stem}.parquet") as file:
-            pq.write_table(table, file, compression="zstd")
-        statistics = {
-            "count": task.rows,
-            "successes": statuses[SUCCESS],
-            FAILED_TO_DOWNLOAD: statuses[FAILED_TO_DOWNLOAD],
-            FAILED_TO_RESIZE: statuses[FAILED_TO_RESIZE],
-            "status_dict": counted(reasons),
-            "skipped": counted(rows.lost),
-        }
-        self._folder.write_json(statistics_name(stem), statistics)
-        return statistics
-
-
-@contextmanager
-def _closing(tar: TarWriter) -> Iterator[TarWriter]:
-    yield tar
-    tar.close()
-
-
-def _store(spool: IO[bytes], end: list[int], image: ProcessedImage) -> _Stored:
-    offset = end[0]
-    end[0] += spool.write(image.jpeg)
-    # The bytes are in the file now; what is kept in memory is without them.
-    return _Stored(ProcessedImage(**{**vars(image), "jpeg": b""}), offset, len(image.jpeg))
-
-
-def _result(
-    key: str, url: str | None, caption: str | None, outcome: _Stored | Failure | Rejected
-) -> dict[str, Any]:
-    result: dict[str, Any] = dict.fromkeys(RESULT_FIELDS)
-    result |= {"key": key, "url": url, "caption": caption}
-    if isinstance(outcome, Failure):
-        return result | {"status": FAILED_TO_DOWNLOAD, "error_message": outcome.reason}
-    if isinstance(outcome, Rejected):
-        return result | {"status": FAILED_TO_RESIZE, "error_message": outcome.reason}
-    image = vars(outcome.image)
-    return result | {"status": SUCCESS} | {n: v for n, v in image.items() if n in RESULT_FIELDS}
+        return make_shard(Shard(task.number, self._folder, size, self._has_captions), rows, fetch)

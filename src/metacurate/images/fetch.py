@@ -29,6 +29,7 @@ from yarl import URL
 
 from metacurate.images.addresses import is_allowed, parse_networks
 from metacurate.images.reasons import FailedDownload
+from metacurate.images.turns import MAX_REMEMBERED_HOSTS, LocalTurns, Turn, Turns
 from metacurate.pool.url import canonical_url
 from metacurate.version import __version__
 
@@ -58,7 +59,6 @@ UNREACHABLE = frozenset(
 # This many attempts in a row that found nobody at a host decide for its other URLs:
 # a pool has thousands of images on hosts that are gone.
 MAX_UNREACHABLE = 10
-MAX_REMEMBERED_HOSTS = 100_000
 DNS_THREADS = 64
 # Answers that are no image whatever their bytes: not worth their traffic.
 PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/json"})
@@ -120,30 +120,24 @@ class BlockedAddressError(Exception):
     """A connection would have gone to an address that is not allowed."""
 
 
-@dataclass
-class _Host:
-    """One host name's turns."""
-
-    slots: asyncio.Semaphore
-    users: int = 0
-    not_before: float = 0.0
-
-
 class Fetcher:
-    """An HTTP client for many URLs of many hosts; use it as an async context manager."""
+    """An HTTP client for many URLs of many hosts; use it as an async context manager.
 
-    def __init__(self, config: FetchConfig) -> None:
+    ``turns``: where the turns of hosts come from, if other fetchers ask the same hosts.
+    """
+
+    def __init__(self, config: FetchConfig, turns: Turns | None = None) -> None:
         self._config = config
         self._networks = parse_networks(config.allow_networks)
-        self._hosts: dict[str, _Host] = {}
+        self._turns = turns or LocalTurns(config.per_host, config.host_delay)
         self._unreachable: dict[str, tuple[int, Failure]] = {}
 
     async def __aenter__(self) -> Self:
         config = self._config
-        self._loop = asyncio.get_running_loop()
-        self._dns_threads = ThreadPoolExecutor(min(DNS_THREADS, config.concurrency), "dns")
-        self._loop.set_default_executor(self._dns_threads)
-        self._slots = asyncio.Semaphore(config.concurrency)
+        threads = ThreadPoolExecutor(min(DNS_THREADS, config.concurrency), "dns")
+        asyncio.get_running_loop().set_default_executor(threads)
+        self._places = asyncio.Semaphore(config.concurrency)
+        await self._turns.__aenter__()
         connector = aiohttp.TCPConnector(
             limit=0,
             resolver=_Resolver(self._allowed),
@@ -166,6 +160,7 @@ class Fetcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._turns.__aexit__(None, None, None)
         await self._session.close()
 
     def _allowed(self, address: str) -> bool:
@@ -216,7 +211,7 @@ class Fetcher:
         self, url: str, consume: Callable[[bytes], Awaitable[Consumed]]
     ) -> Success[Consumed] | Failure | _Redirect:
         name = ada_url.URL(url).hostname
-        async with self._turn(name) as host:
+        async with self._turn(name) as turn:
             missed, last = self._unreachable.get(name, (0, None))
             if last is not None and missed >= MAX_UNREACHABLE:
                 return last
@@ -228,8 +223,7 @@ class Fetcher:
                 return outcome
             self._unreachable.pop(name, None)
             if isinstance(outcome, Failure) and outcome.retry_after:
-                pause = min(outcome.retry_after, self._config.max_wait)
-                host.not_before = max(host.not_before, self._loop.time() + pause)
+                turn.pause = min(outcome.retry_after, self._config.max_wait)
             if isinstance(outcome, bytes):
                 return Success(await consume(outcome))
             return outcome
@@ -241,32 +235,20 @@ class Fetcher:
             self._unreachable.pop(next(iter(self._unreachable)))
 
     @asynccontextmanager
-    async def _turn(self, name: str) -> AsyncIterator[_Host]:
+    async def _turn(self, name: str) -> AsyncIterator[Turn]:
         """Wait for a host's turn first, then for a place among all requests.
 
         In this order: URLs that wait for a busy host take no place from others.
         """
-        host = self._hosts.get(name)
-        if host is None:
-            host = self._hosts[name] = _Host(asyncio.Semaphore(self._config.per_host))
-        host.users += 1
-        try:
-            async with host.slots:
-                while (wait := host.not_before - self._loop.time()) > 0:
-                    await asyncio.sleep(wait)
-                host.not_before = self._loop.time() + self._config.host_delay
-                async with self._slots:
-                    yield host
-        finally:
-            host.users -= 1
-            if len(self._hosts) > MAX_REMEMBERED_HOSTS:
-                self._forget_idle_hosts()
-
-    def _forget_idle_hosts(self) -> None:
-        now = self._loop.time()
-        idle = [n for n, h in self._hosts.items() if h.users == 0 and h.not_before <= now]
-        for name in idle:
-            del self._hosts[name]
+        while True:
+            turn = await self._turns.take(name)
+            try:
+                async with self._places:
+                    if turn.start():
+                        yield turn
+                        return
+            finally:
+                turn.end()
 
     async def _get(self, url: str) -> bytes | Failure | _Redirect:
         """One request without retries or redirects: the decoded body, or why there is none."""

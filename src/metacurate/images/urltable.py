@@ -75,24 +75,27 @@ class _Batch:
     lost: Counter[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class UrlTable:
     """All rows (or an even sample) of a pool's files under consecutive numbers.
 
-    ``first_rows``: the number of the first row of each unit, then that of all rows; ``columns``:
-    those of each unit; ``skipped``: rows that could not be read, by reason, and have no number.
+    ``first_rows``: the number of the first row of each unit, then the one after the last;
+    ``columns``: those of each unit; ``rows``: so many of all ``total`` are taken;
+    ``has_captions``: whether there is a text column in any file; ``left_out``: columns that are not
+    carried; ``fingerprints``: of the files; ``skipped``: rows that could not be read, by reason,
+    and have no number.
     """
 
     units: tuple[Unit, ...]
     first_rows: npt.NDArray[np.int64]
-    fingerprints: tuple[str, ...]
     columns: tuple[ColumnNames, ...]
     rows: int
+    total: int
     offset: float
-    skipped: Counter[str]
-    _batches: list[_Batch] = field(default_factory=list)
-    _reading: tuple[int, Iterator[tuple[int, pa.RecordBatch, Counter[str]]]] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    has_captions: bool
+    left_out: frozenset[str]
+    fingerprints: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def find(cls, source: str, columns: ColumnNames, sample: int = 0, offset: float = 0.5) -> Self:
@@ -132,40 +135,83 @@ class UrlTable:
         found = tuple(
             ColumnNames(unit.columns.url, unit.columns.texts, columns.sha256) for unit in pool.units
         )
-        prints = tuple(pool.fingerprints.values())
-        return cls(pool.units, first_rows, prints, found, sample or rows, offset, skipped)
+        return cls(
+            units=pool.units,
+            first_rows=first_rows,
+            columns=found,
+            rows=sample or rows,
+            total=rows,
+            offset=offset,
+            has_captions=any(columns.texts for columns in found),
+            left_out=_said_elsewhere(pool.units, pool.schema),
+            fingerprints=tuple(pool.fingerprints.values()),
+            skipped=skipped,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What the input is, as plain values for a manifest."""
         return {
             "files": list(self.fingerprints),
-            "rows": int(self.first_rows[-1]),
+            "rows": self.total,
             "columns": [asdict(columns) for columns in dict.fromkeys(self.columns)],
         }
 
-    @property
-    def has_captions(self) -> bool:
-        """Whether there is a text column in any file."""
-        return any(columns.texts for columns in self.columns)
+    def indices(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Which rows of all the sampled ones ``[first, first + count)`` are."""
+        numbers = np.arange(first, first + count)
+        if self.rows == self.total:
+            return numbers
+        return ((numbers + self.offset) * (self.total / self.rows)).astype(np.int64)
+
+    def part(self, first: int, count: int) -> Self:
+        """The table with no more than is needed to read these rows, under the same numbers."""
+        ends = self.indices(first, count)[[0, -1]]
+        low, high = np.searchsorted(self.first_rows, ends, side="right") - 1
+        return replace(
+            self,
+            units=self.units[low : high + 1],
+            first_rows=self.first_rows[low : high + 2].copy(),
+            columns=self.columns[low : high + 1],
+            fingerprints=(),
+            skipped=Counter(),
+        )
+
+
+def _said_elsewhere(units: Sequence[Unit], schema: pa.Schema) -> frozenset[str]:
+    """Of all files that have such a column, the URL or the only text: it is in the result."""
+    taken: set[str | None] = set()
+    others: set[str | None] = set()
+    for columns in {id(unit.columns): unit.columns for unit in units}.values():
+        plain = columns.texts if len(columns.texts) == 1 else ()
+        said = {columns.url, *(n for n in plain if not is_list(schema.field(n).type))}
+        taken |= said
+        others |= set(columns.file.names) - said
+    return frozenset(name for name in taken - others if name is not None)
+
+
+class UrlReader:
+    """Reads a table in slices, for several threads: neighbours share what is decoded."""
+
+    def __init__(self, table: UrlTable) -> None:
+        self._table = table
+        self._batches: list[_Batch] = []
+        self._reading: tuple[int, Iterator[tuple[int, pa.RecordBatch, Counter[str]]]] | None = None
+        self._lock = threading.Lock()
 
     def read(self, first: int, count: int) -> Rows:
         """Rows ``[first, first + count)`` of the (sampled) table.
 
         Quick if first numbers rise from call to call. UserError if the file is damaged there.
         """
+        indices = self._table.indices(first, count)
         # The row before, too: what a batch lost is told with the first row that is taken from it.
-        numbers = np.arange(first - 1, first + count)
-        indices = numbers
-        if self.rows != (total := int(self.first_rows[-1])):
-            indices = ((numbers + self.offset) * (total / self.rows)).astype(np.int64)
-        before, indices = -1 if first == 0 else int(indices[0]), indices[1:]
+        before = -1 if first == 0 else int(self._table.indices(first - 1, 1)[0])
         urls: list[str | None] = []
         captions: list[str | None] = []
         hashes: list[str | None] = []
         parts = []
         lost: Counter[str] = Counter()
         done = 0
-        # Shards are smaller than batches as a rule: neighbours share the decoded one.
         with self._lock:
             while done < count:
                 batch = self._batch_of(int(indices[done]))
@@ -186,13 +232,14 @@ class UrlTable:
         for batch in self._batches:
             if batch.start <= row < batch.start + batch.rows.num_rows:
                 return batch
-        number = int(np.searchsorted(self.first_rows, row, side="right")) - 1
-        unit, base = self.units[number], int(self.first_rows[number])
+        table = self._table
+        number = int(np.searchsorted(table.first_rows, row, side="right")) - 1
+        unit, base = table.units[number], int(table.first_rows[number])
         before = self._batches[-1].start if self._batches else -1
         if self._reading is None or self._reading[0] != number or row < before:
             self._reading = (number, _read(unit))
         for start, rows, lost in self._reading[1]:
-            batch = _Batch(base + start, rows, self.columns[number], lost)
+            batch = _Batch(base + start, rows, table.columns[number], lost)
             self._batches = [*self._batches[1 - CACHED_BATCHES :], batch]
             if batch.start <= row < batch.start + rows.num_rows:
                 return batch
@@ -205,21 +252,8 @@ class UrlTable:
         )
 
     def _carried(self, rows: pa.Table) -> pa.Table:
-        """The input's other columns; those named like a result get ``input_`` before the name.
-
-        Left out is what is said elsewhere: of all files that have such a column, the URL or the
-        only text.
-        """
-        taken: set[str | None] = set()
-        others: set[str] = set()
-        for unit in self.units:
-            own = unit.columns
-            plain = own.texts if len(own.texts) == 1 else ()
-            said = {own.url, *(n for n in plain if not is_list(rows.schema.field(n).type))}
-            taken |= said
-            others |= set(own.file.names) - said
-        taken -= others
-        names = [name for name in rows.column_names if name not in taken]
+        """The input's other columns; those named like a result get ``input_`` before the name."""
+        names = [name for name in rows.column_names if name not in self._table.left_out]
         renamed = [f"input_{name}" if name in RESULT_NAMES else name for name in names]
         return rows.select(names).rename_columns(renamed).replace_schema_metadata(None)
 

@@ -8,7 +8,8 @@ output files atomically itself, so running one twice is harmless.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from metacurate.errors import ArgumentError, UserError
 
@@ -26,6 +27,40 @@ class Engine(Protocol):
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
         """Yield ``(task position, result)`` as tasks finish; retries tasks whose worker died."""
+        ...
+
+
+class SharedLostError(Exception):
+    """An object that tasks share is gone; it comes back without what it knew."""
+
+
+class Shared(Protocol):
+    """An object that all tasks of a run can call, wherever they run; can be pickled."""
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """The result of an asynchronous method; arguments and result are plain and small.
+
+        Raises SharedLostError if the call may or may not have been heard.
+        """
+        ...
+
+
+@runtime_checkable
+class SharingEngine(Engine, Protocol):
+    """An engine for tasks that mostly wait and must agree with each other while they run."""
+
+    def share(
+        self, make: Callable[[bool], object], tasks_each: int
+    ) -> AbstractContextManager[tuple[Shared, ...]]:
+        """Objects that live as long as the block, one for each ``tasks_each`` tasks at a time.
+
+        ``make``: a module-level function (or a ``partial`` of one) that makes the object; it is
+        told whether it replaces one that was lost with all that it knew.
+        """
+        ...
+
+    def overlapping(self, tasks: int) -> Engine:
+        """The same engine with so many tasks at a time on each core."""
         ...
 
 

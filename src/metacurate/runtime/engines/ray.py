@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,14 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from metacurate.errors import ArgumentError, UserError
-from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
+from metacurate.runtime.engine import (
+    MAX_DEATHS_PER_TASK,
+    Result,
+    Shared,
+    SharedLostError,
+    Task,
+    died_too_often,
+)
 from metacurate.runtime.engines.local import available_cores
 from metacurate.version import __version__
 
@@ -28,6 +36,8 @@ ANSWER_SECONDS = 10.0
 # For each of the cluster's cores one task runs and one waits: cores never idle, and an autoscaler
 # sees that more of them are of use.
 TASKS_PER_CORE = 2
+# Calls to one shared object that are being answered; most of them wait in it.
+CALLS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,42 @@ def enter(place: Place) -> None:
     pa.set_cpu_count(1)
 
 
+class Holder:
+    """The actor that holds an object which tasks share."""
+
+    def __init__(self, make: Callable[[bool], object]) -> None:
+        import ray
+
+        self._object = make(ray.get_runtime_context().was_current_actor_reconstructed)
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        return await getattr(self._object, method)(*arguments)
+
+    async def stands(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Held:
+    """A handle of a ``Holder``, as it goes to tasks."""
+
+    actor: Any
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """See :class:`metacurate.runtime.engine.Shared`."""
+        import ray
+
+        try:
+            return await self.actor.call.remote(method, *arguments)
+        except ray.exceptions.ActorUnavailableError as error:
+            raise SharedLostError from error
+        except ray.exceptions.RayActorError as error:
+            raise UserError(
+                "what the tasks of this run share is gone for good; run the same command again: "
+                "it resumes"
+            ) from error
+
+
 class RayEngine:
     """Runs tasks on a Ray cluster, one core each; only so many are handed over at a time.
 
@@ -102,6 +148,7 @@ class RayEngine:
             raise ArgumentError("{engine} ray needs Ray: pip install 'metacurate[ray]'") from None
         self._ray: Any = ray
         self._workers = workers
+        self._per_core = 1
         self._starts = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if self._starts:
@@ -134,13 +181,38 @@ class RayEngine:
         if self._starts:
             self._ray.shutdown()
 
+    @contextmanager
+    def share(
+        self, make: Callable[[bool], object], tasks_each: int
+    ) -> Iterator[tuple[Shared, ...]]:
+        """See :class:`metacurate.runtime.engine.SharingEngine`."""
+        ray = self._ray
+        # They need no core: a cluster that is full of tasks has room for them too.
+        start = ray.remote(Holder).options(
+            num_cpus=0, max_restarts=-1, max_concurrency=CALLS_AT_ONCE
+        ).remote  # fmt: skip
+        actors = [start(make) for _ in range(-(-self._most_under_way() // tasks_each))]
+        try:
+            ray.get([actor.stands.remote() for actor in actors])
+            yield tuple(Held(actor) for actor in actors)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+    def overlapping(self, tasks: int) -> RayEngine:
+        """See :class:`metacurate.runtime.engine.SharingEngine`."""
+        engine = copy.copy(self)
+        engine._per_core = tasks
+        return engine
+
     def map_shards(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
         """See :class:`metacurate.runtime.engine.Engine`."""
         ray = self._ray
         # Deaths are counted here and not by Ray, whose retries are many where memory ran out.
-        submit = ray.remote(run_call).options(num_cpus=1, max_retries=0).remote
+        options = {"num_cpus": 1 / self._per_core, "max_retries": 0}
+        submit = ray.remote(run_call).options(**options).remote
         deaths = dict.fromkeys(range(len(tasks)), 0)
         waiting = list(reversed(deaths))
         under_way: dict[Any, int] = {}
@@ -174,7 +246,8 @@ class RayEngine:
     def _most_under_way(self) -> int:
         if self._workers is not None:
             return self._workers
-        return max(1, int(self._ray.cluster_resources().get("CPU", 1))) * TASKS_PER_CORE
+        cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        return cores * self._per_core * TASKS_PER_CORE
 
     def _deaths(self) -> tuple[type[Exception], ...]:
         """What Ray raises for a task whose process or machine is gone."""
