@@ -41,7 +41,7 @@ from metacurate.webdataset.shards import FAILED_TO_DOWNLOAD, FAILED_TO_RESIZE, S
 DOWNLOAD = Stage("download", (), downstream=(DUPLICATES,), files=SHARD_FILE.pattern)
 SHARDS_AT_ONCE = 2
 # Of a cluster's tasks; measured in docs/scale.md.
-TASKS_PER_KEEPER = 256
+TASKS_PER_KEEPER = 128
 
 
 @dataclass(frozen=True)

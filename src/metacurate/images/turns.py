@@ -96,6 +96,10 @@ class HostTurns(Generic[Waiter]):
         elif len(self._hosts) > self._tidy_at:
             self._forget_idle()
 
+    def is_wanted(self, name: str) -> bool:
+        """Whether anyone waits for the host."""
+        return bool(self._hosts[name].waiting) if name in self._hosts else False
+
     def _host(self, name: str) -> _Host[Waiter]:
         host = self._hosts.get(name)
         if host is None:
