@@ -19,8 +19,10 @@ import pytest
 
 from conftest import Command, digests
 from curation_pools import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
+from hostile_server import HostileServer
 from metacurate.curation.match import MatchTask, match_shard
 from metacurate.errors import UserError
+from metacurate.images.download import ClusterTask, download_shard
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.manifest import Statistics
@@ -101,6 +103,81 @@ def test_other_commands_write_the_same_bytes(
             out = f"{engine}/{name}"
             run = metacurate(*command, "--engine", engine, "--out", out)
             assert run.returncode == 0, run.stderr
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+
+
+# A download: its tasks agree while they run -----------------------------------------------------
+
+
+@pytest.fixture
+def web_pool(tmp_path: Path) -> Iterator[tuple[HostileServer, Path]]:
+    """A server that counts, and a list of 32 rows with all kinds of answers."""
+    with HostileServer() as server:
+        paths = [f"photo/{n}.jpg" for n in range(28)]
+        paths[3::4] = [
+            "status/404",
+            "robots?tag=noai",
+            "text.jpg",
+            "endless",
+            "page",
+            "alpha.png",
+            "loop",
+        ]
+        urls = [*map(server.url, paths), "http://10.0.0.1/private.jpg", "nonsense", *[None] * 2]
+        table = pa.table({"url": urls, "text": [f"text {n}" for n in range(len(urls))]})
+        pq.write_table(table, tmp_path / "web.parquet", row_group_size=7)
+        yield server, tmp_path / "web.parquet"
+
+
+DOWNLOAD = ("--samples-per-shard", 8, "--image-size", 32, "--per-host", 2, "--retries", 0,
+            "--max-bytes", 100_000, "--allow-network", "127.0.0.1/32")  # fmt: skip
+
+
+def download_shard_and_die(task: ClusterTask) -> Statistics:
+    """Download; the first worker at shard 2 dies when its tar is half written."""
+    marker = f"{task.folder.url}/../marker"
+    if task.shard.number != 2 or Path(f"{marker}.0").exists():
+        return download_shard(task)
+
+    def dying_create(folder: Folder, name: str):  # type: ignore[no-untyped-def]
+        with create(folder, name) as file:
+            file.write(b"half a file")
+            file.flush()
+            die(marker, 1)
+        raise AssertionError("only the first worker dies")
+
+    create = Folder.create
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "create", dying_create)
+        return download_shard(task)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_download_is_polite_over_all_tasks_and_has_the_same_bytes(
+    metacurate: Command,
+    web_pool: tuple[HostileServer, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though a worker dies; and what one engine has begun, the other one ends."""
+    server, source = web_pool
+    common = ("pool", "download", source, *DOWNLOAD, "--out")
+    local = metacurate(*common, tmp_path / "local", "--workers", 1)
+    assert local.returncode == 0, local.stderr
+    server.delay, server.most_at_once = 0.1, 0
+    monkeypatch.setattr("metacurate.images.download.download_shard", download_shard_and_die)
+    found = metacurate(*common, tmp_path / "ray", "--engine", "ray", "--workers", 2, "--json")
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "marker.0").exists()
+    assert server.most_at_once == 2, "of two shards together"
+    reasons = json.loads(found.stdout)["status_dict"]
+    assert reasons["blocked_address"] == reasons["robots_header"] == 1
+    assert reasons["too_many_bytes"] == reasons["http_404"] == 1
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+    (tmp_path / "ray" / "00001.tar").unlink()
+    server.requests.clear()
+    assert metacurate(*common, tmp_path / "ray", "--workers", 1).returncode == 0
+    assert 0 < server.requests.total() <= 8 + 5, "one shard, and redirects"
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")
 
 

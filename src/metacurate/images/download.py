@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import IO, Any, Self, TypedDict, Unpack
 
 from metacurate.counts import counted
@@ -84,7 +84,7 @@ class _ShardTask:
 
 
 @dataclass(frozen=True)
-class _ClusterTask:
+class ClusterTask:
     """A shard as a worker of a cluster makes it: with its part of the table, and the keepers."""
 
     shard: _ShardTask
@@ -150,7 +150,7 @@ def download(
             )
             engine: Engine = run.engine.overlapping(SHARDS_AT_ONCE)
             tasks = [
-                _ClusterTask(s, table.part(s.first, s.rows), run.folder, config, keepers)
+                ClusterTask(s, table.part(s.first, s.rows), run.folder, config, keepers)
                 for s in shards
             ]
             function = download_shard
@@ -169,7 +169,7 @@ def download(
         )  # fmt: skip
 
 
-def download_shard(task: _ClusterTask) -> Statistics:
+def download_shard(task: ClusterTask) -> Statistics:
     """Download one shard in a worker of a cluster."""
     config, shard = task.config, task.shard
     rows = UrlReader(task.table).read(shard.first, shard.rows)
@@ -180,12 +180,17 @@ def download_shard(task: _ClusterTask) -> Statistics:
         async with Fetcher(fetch_config, turns) as fetcher:
             return await fetch_rows(rows, fetcher, decoders, config.images, spool)
 
-    with Decoders(1) as decoders:
-        return make_shard(
-            Shard(shard.number, task.folder, config.samples_per_shard, task.table.has_captions),
-            rows,
-            lambda spool: asyncio.run(fetch(decoders, spool)),
-        )
+    return make_shard(
+        Shard(shard.number, task.folder, config.samples_per_shard, task.table.has_captions),
+        rows,
+        lambda spool: asyncio.run(fetch(_decoders(), spool)),
+    )
+
+
+@cache
+def _decoders() -> Decoders:
+    """This worker's decoding process, for all of its tasks; it ends with the worker."""
+    return Decoders(1)
 
 
 def _limits(config: FetchConfig) -> Limits:

@@ -152,6 +152,8 @@ class RayEngine:
         self._starts = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if self._starts:
+            # Ray prints that a worker died, and more, to standard output, which is for results.
+            ray._private.worker._worker_logs_enabled = False
             _check_that_it_answers(address)
             alone = {"num_cpus": workers or available_cores(), "include_dashboard": False}
             try:
