@@ -29,7 +29,7 @@ class Clock(Protocol):
         ...
 
 
-@dataclass
+@dataclass(slots=True)
 class _Host(Generic[Waiter]):
     """A host name's turns: how many are out, from when on the next one may be, and who waits.
 
@@ -73,6 +73,17 @@ class HostTurns(Generic[Waiter]):
         host = self._host(name)
         host.waiting.append(waiter)
         self._dispatch(name, host)
+
+    def take_now(self, name: str) -> bool:
+        """Take a turn if there is one and nobody waits for it."""
+        host = self._host(name)
+        if host.waiting or host.held >= self._per_host or host.starting:
+            return False
+        if host.not_before and host.not_before > self._clock.time():
+            return False
+        host.held += 1
+        host.starting = self._delay > 0
+        return True
 
     def started(self, name: str) -> None:
         """The request of the turn that was given last begins now."""
@@ -182,9 +193,11 @@ class LocalTurns:
 
     async def take(self, host: str) -> Turn:
         """See ``Turns``."""
+        turn = _LocalTurn(self.hosts, host)
+        if self.hosts.take_now(host):
+            return turn
         waiter: asyncio.Future[None] = self._loop.create_future()
         self.hosts.ask(host, waiter)
-        turn = _LocalTurn(self.hosts, host)
         try:
             await waiter
         except asyncio.CancelledError:
@@ -201,7 +214,7 @@ def _wake(waiter: asyncio.Future[None], _: str) -> bool:
     return True
 
 
-@dataclass
+@dataclass(slots=True)
 class _LocalTurn:
     hosts: HostTurns[asyncio.Future[None]]
     name: str
