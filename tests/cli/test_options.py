@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from metacurate.cli import app
 
 Command = Callable[..., Any]
 
@@ -96,3 +99,41 @@ def test_the_file_may_be_anywhere(metacurate: Command, pool: Path) -> None:
     assert (run.returncode, run.stderr) == (
         2, "metacurate: error: there is no configuration file nosuch.toml\n",
     )  # fmt: skip
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """All commands by name, with their options."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), {o for p in command.params for o in p.opts}
+
+
+# They look at little, or train, which has ways of its own to use several machines.
+ON_ONE_MACHINE = {
+    "status", "diff", "inspect text", "pool survival", "metadata merge", "metadata info",
+    "train", "eval", "experiment",
+}  # fmt: skip
+COMMANDS = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_that_runs_shards_takes_an_engine(command: str) -> None:
+    run = {"--engine", "--address", "--workers"} & COMMANDS[command]
+    if command in ON_ONE_MACHINE:
+        assert "--engine" not in run
+    else:
+        assert len(run) == 3
+
+
+@pytest.mark.parametrize("name", ["download", "match", "curate"])
+def test_an_engine_that_there_is_not_is_one_line(
+    name: str, metacurate: Command, pool: Path
+) -> None:
+    words = {"match": ("-m", "entries.json"), "curate": ("-m", "entries.json", "--t", 1)}
+    before = ("pool", name) if name == "download" else (name,)
+    run = metacurate(*before, pool, *words.get(name, ()), "--engine", "spark", "--out", "out")
+    assert run.returncode == 2
+    assert "no engine 'spark'" in run.stderr
+    assert len(run.stderr.splitlines()) == 1

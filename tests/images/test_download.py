@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -420,6 +421,20 @@ def test_wrong_options_are_named(tmp_path: Path, change: dict[str, object], mess
     write_curated(tmp_path / "in.parquet", ["http://127.0.0.1/x.jpg"] * 3)
     with pytest.raises(UserError, match=message):
         download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), replace(CONFIG, **change))
+    assert not (tmp_path / "out").exists()
+
+
+class Plain:
+    """An engine whose tasks cannot agree on anything."""
+
+    def map_shards(self, function: Any, tasks: Any) -> Any:
+        return ((n, function(task)) for n, task in enumerate(tasks))
+
+
+def test_an_engine_that_cannot_keep_hosts_turns_is_refused(tmp_path: Path) -> None:
+    write_curated(tmp_path / "in.parquet", ["http://127.0.0.1/x.jpg"] * 3)
+    with pytest.raises(UserError, match="engine local or ray"):
+        download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG, engine=Plain())
     assert not (tmp_path / "out").exists()
 
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from metacurate.errors import UserError
-from metacurate.images.turns import HostTurns, Turn
 from metacurate.runtime.engine import Shared, SharedLostError
+from metacurate.runtime.turns import HostTurns, Turn
 
 # Seconds. A call with nothing to tell is answered after BEAT.
 BEAT = 5.0
@@ -41,7 +41,11 @@ MAX_QUEUED = 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What a keeper holds to: see ``FetchConfig``; ``slack`` and ``beat`` as above."""
+    """What a keeper holds to, in seconds but for the first.
+
+    ``per_host``, ``delay``: see ``HostTurns``; ``timeout``: a request takes no longer;
+    ``max_wait``: nor does a pause; ``slack`` and ``beat`` as above.
+    """
 
     per_host: int
     delay: float
