@@ -22,9 +22,10 @@ from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.reporting.build import write_report
-from metacurate.runtime.manifest import Statistics, finished, read_manifest, void
+from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import as_address, as_addresses
 from metacurate.texts.languages import LanguageMap, load_language_map
 
@@ -175,12 +176,7 @@ def curate_run(
         balance(run, settings, pool)
         return write_datacard(run)
 
-    before = read_manifest(run.folder)
-    card = stages()
-    # Nothing was left to do with these settings: then the user asks for all of it again.
-    if run.overwrite and read_manifest(run.folder) == before:
-        void(run.folder, MATCH)
-        card = stages()
+    card = do_again(run, [MATCH], stages)
     if report and finished(run.folder, REPORT) is None:
         write_report(run)
     return card

@@ -292,6 +292,20 @@ def test_a_source_may_be_added_later(inputs: Path, tmp_path: Path) -> None:
     assert later["fingerprint"] == build(config_for(inputs), tmp_path / "n.json")["fingerprint"]
 
 
+def test_overwrite_builds_finished_metadata_again(inputs: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "m.json", config_for(inputs, sources=("unigrams", "titles"))
+    totals = build(config, out)
+    before = files_below(tmp_path)
+    harmed = tmp_path / "m.build" / "words" / "part-000000.parquet"
+    harmed.write_bytes(harmed.read_bytes()[:-1] + b"x")
+    views = (tmp_path / "m.build" / "views" / "part-000000-views-0000.arrow").stat()
+    assert build(config, out) == totals
+    assert files_below(tmp_path) != before
+    assert build(config, out, overwrite=True) == totals
+    assert files_below(tmp_path) == before
+    assert (tmp_path / "m.build" / "views" / "part-000000-views-0000.arrow").stat() != views
+
+
 def test_threshold_that_no_bigram_can_reach_is_noted(inputs: Path, tmp_path: Path) -> None:
     config = config_for(inputs, sources=("unigrams", "bigrams"), min_pmi=30.0, min_bigram_count=1)
     totals = build(config, tmp_path / "m.json")

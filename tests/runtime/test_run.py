@@ -368,6 +368,43 @@ def test_overwrite_makes_a_finished_run_anew(
     assert (out / name).read_bytes() == before
 
 
+OWN_STAGES = {
+    "match": (
+        ("POOL", "-m", "ENTRIES", "--rows-per-unit", 10, "--out"),
+        "index/part-000002.arrow", {"count", "balance", "card", "report"},
+    ),
+    "count": ((), "counts.npy", {"balance", "card", "report"}),
+    "balance": (("--t", 10), "curated/part-000001.parquet", {"report"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OWN_STAGES)
+def test_overwrite_does_a_stage_of_its_own_again(
+    command: str, finished: Path, tmp_path: Path, metacurate: Command
+) -> None:
+    """And those that build on it are to be done again; other settings redo what depends on them."""
+    options, name, later = OWN_STAGES[command]
+    out = tmp_path / "out"
+    shutil.copytree(finished / "out", out)
+    places = {"POOL": finished / "pool", "ENTRIES": finished / "entries.json"}
+    words = (command, *(places.get(str(word), word) for word in options), out, "--workers", 1)
+    before = (out / name).read_bytes()
+    (out / name).write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    for more, is_same in ((), False), (("--overwrite",), True):
+        run = metacurate(*words, *more)
+        assert run.returncode == 0, run.stderr
+        assert ((out / name).read_bytes() == before) == is_same
+    assert not later & manifest.status(Folder(str(out)), held=False).keys()
+    index = (out / "index/part-000000.arrow").stat()
+    assert metacurate("count", out, "--workers", 1).returncode == 0
+    for t in (7, 10):
+        run = metacurate("balance", out, "--t", t, "--overwrite", "--workers", 1)
+        assert run.returncode == 0, run.stderr
+    assert (out / "index/part-000000.arrow").stat() == index
+    kept = {n: b for n, b in files(finished / "out").items() if n.startswith(("curated", "counts"))}
+    assert {n: b for n, b in files(out).items() if n in kept} == kept
+
+
 def test_overwrite_curates_a_finished_run_again(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "pool", tmp_path / "pool")
     shutil.copy(finished / "entries.json", tmp_path)

@@ -242,14 +242,18 @@ def match_command(
     if rule is not None:
         check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
+        from metacurate.curation.layout import MATCH
         from metacurate.curation.match import match, needs_of
         from metacurate.metadata.store import load_metadata
         from metacurate.pool.open import open_pool
+        from metacurate.runtime.stage import do_again
         from metacurate.texts.languages import load_language_map
 
         entries, table = load_metadata(metadata), load_language_map(language_map)
         opened = open_pool(pool, pool_config, needs_of(entries), engine=run.engine)
-        totals = match(run, opened, pool_config, entries, rule, table)
+        totals = do_again(
+            run, [MATCH], lambda: match(run, opened, pool_config, entries, rule, table)
+        )
     show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 
 
@@ -267,9 +271,10 @@ def count_command(
     """
     from metacurate.curation.count import count
     from metacurate.curation.layout import COUNT, finished_section
+    from metacurate.runtime.stage import do_again
 
     with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
-        count(run)
+        do_again(run, [COUNT], lambda: count(run))
         totals = finished_section(run.folder, COUNT)["totals"]
     show(totals, summary_table("count", totals_rows(totals)), as_json=as_json)
 
@@ -298,6 +303,8 @@ def balance_command(
     """
     from metacurate.curation.balance import balance
     from metacurate.curation.datacard import write_datacard
+    from metacurate.curation.layout import BALANCE
+    from metacurate.runtime.stage import do_again
 
     settings = _balance_settings(
         t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
@@ -311,8 +318,12 @@ def balance_command(
             from metacurate.pipeline import given_counts
 
             count(run, given_counts(counts, load_metadata(run.folder.address(METADATA_FILE))))
-        balance(run, settings)
-        card = write_datacard(run)
+
+        def work() -> DataCard:
+            balance(run, settings)
+            return write_datacard(run)
+
+        card = do_again(run, [BALANCE], work)
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
 
 

@@ -49,7 +49,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
-from metacurate.runtime.stage import redo, run_stage
+from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
@@ -182,12 +182,15 @@ def dedup(
             **config.as_json(),
         }
         last = WRITE if config.max_images_per_text else MERGE
-        redo(run, last, settings, PARTITION)
-        totals = finished(run.folder, last, settings)
-        if totals is None:
-            totals = _run(run, job, pool, settings)
-        discard(run.folder, SCRATCH)
-        return cast(DedupTotals, totals)
+
+        def work() -> Statistics:
+            totals = finished(run.folder, last, settings)
+            if totals is None:
+                totals = _run(run, job, pool, settings)
+            discard(run.folder, SCRATCH)
+            return totals
+
+        return cast(DedupTotals, do_again(run, [PARTITION], work))
 
 
 def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:

@@ -31,7 +31,7 @@ from metacurate.pipeline import curate
 from metacurate.runtime.manifest import Stage, Statistics, finished
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run, open_run
-from metacurate.runtime.stage import redo, run_stage
+from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, TrainConfig
 
@@ -86,9 +86,6 @@ def experiment(
         folder = run.folder
         settings = json.loads(json.dumps(asdict(config)))
         del settings["train"]["threads"], settings["train"]["workers"]
-        redo(run, EXPERIMENT, settings)
-        if finished(folder, EXPERIMENT, settings) is None:
-            _check(config, folder)
 
         def tasks() -> list[RunTask]:
             sources = _scored_pools(config, run, settings)
@@ -108,10 +105,15 @@ def experiment(
             plot(results, folder)
             return {"runs": len(runs)}
 
-        run_stage(
-            run, EXPERIMENT, settings, tasks, run_arm, unit="seen_pairs", parts="runs",
-            totals=write,
-        )  # fmt: skip
+        def work() -> Statistics:
+            if finished(folder, EXPERIMENT, settings) is None:
+                _check(config, folder)
+            return run_stage(
+                run, EXPERIMENT, settings, tasks, run_arm, unit="seen_pairs", parts="runs",
+                totals=write,
+            )  # fmt: skip
+
+        do_again(run, [EXPERIMENT], work)
         return cast(Results, folder.read_json(RESULTS_FILE))
 
 

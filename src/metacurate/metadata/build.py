@@ -43,7 +43,7 @@ from metacurate.plugins import load_plugin
 from metacurate.runtime.find import File, Wanted, find_files
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
 from metacurate.runtime.run import Run, RunOptions, open_run
-from metacurate.runtime.stage import run_stage
+from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import CONNECTIONS
 from metacurate.wikipedia.dumpfile import Part, split
 from metacurate.wikipedia.ngrams import TOKENS_A_RUN
@@ -229,14 +229,18 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
     config = replace(config, partitions=config.partitions or partitions_for(stored))
     inputs = [file.address for file in (*named, *views)]
     with open_run(work_folder(out), inputs=inputs, **options) as run:
-        totals: dict[str, Statistics] = {}
-        site = SiteInfo()
-        if dumps and not COUNTED.isdisjoint(chosen):
-            site = check_dumps(dumps)
-            totals |= _dump_stages(run, config, chosen, dumps, site, segmenter)
-        if "titles" in chosen:
-            totals |= _title_stages(run, config, views, bool(dumps))
-        return _assemble(run, config, chosen, totals, site, segmenter, out)
+
+        def work() -> BuildTotals:
+            totals: dict[str, Statistics] = {}
+            site = SiteInfo()
+            if dumps and not COUNTED.isdisjoint(chosen):
+                site = check_dumps(dumps)
+                totals |= _dump_stages(run, config, chosen, dumps, site, segmenter)
+            if "titles" in chosen:
+                totals |= _title_stages(run, config, views, bool(dumps))
+            return _assemble(run, config, chosen, totals, site, segmenter, out)
+
+        return do_again(run, [stages.DUMP, stages.VIEWS, stages.METADATA], work)
 
 
 def _segmenter(config: BuildConfig) -> dict[str, str] | None:

@@ -224,11 +224,18 @@ def reopen(folder: Folder, stage: Stage) -> None:
         folder.write_json(MANIFEST, manifest)
 
 
-def void(folder: Folder, stage: Stage) -> None:
-    """Have a stage and those downstream start over, without what they made."""
+def void(folder: Folder, stages: Sequence[Stage]) -> None:
+    """Have stages and those downstream start over, without what they made."""
     manifest = read_manifest(folder)
-    _mark_stale(manifest["stages"], stage)
+    for stage in stages:
+        _mark_stale(manifest["stages"], stage)
     folder.write_json(MANIFEST, manifest)
+
+
+def are_done(manifest: Mapping[str, Any], stages: Sequence[Stage]) -> bool:
+    """Whether a run has any of these stages, and has finished those that it has."""
+    found = [manifest["stages"][s.name] for s in stages if s.name in manifest["stages"]]
+    return bool(found) and all(section["state"] == "done" for section in found)
 
 
 def discard(folder: Folder, names: Collection[str]) -> None:

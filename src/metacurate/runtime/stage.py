@@ -19,10 +19,11 @@ from metacurate.runtime.manifest import (
     Statistics,
     abandon,
     add_statistics,
+    are_done,
     begin,
     finish,
-    finished,
     plan,
+    read_manifest,
     remove_damaged,
     void,
 )
@@ -31,6 +32,7 @@ from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder, Written, read_ahead, recorded
 
 Totals = TypeVar("Totals")
+Done = TypeVar("Done")
 
 
 class StageOptions(TypedDict, total=False):
@@ -86,13 +88,19 @@ def run_stage(
         totals: Makes the totals of all shards' statistics, plain JSON (a dictionary or TypedDict);
             may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
-        alone: Whether it is all that its command does: see ``redo``.
+        alone: Whether it is all that its command does: see ``do_again``.
 
     Raises:
         UserError: As ``manifest.begin``.
     """
     if alone:
-        redo(run, stage, config)
+        return do_again(
+            run, [stage],
+            lambda: run_stage(
+                run, stage, config, tasks, function,
+                unit=unit, parts=parts, totals=totals, replace=replace,
+            ),
+        )  # fmt: skip
     done = begin(run.folder, stage, config, overwrite=run.overwrite, replace=replace)
     if done is not None:
         return done
@@ -110,14 +118,20 @@ def run_stage(
     return finish(run.folder, stage, result, shards, files)
 
 
-def redo(run: Run, last: Stage, config: Mapping[str, Any], first: Stage | None = None) -> None:
-    """With ``overwrite``, have a run that is finished with the same settings made again.
+def do_again(run: Run, first: Sequence[Stage], work: Callable[[], Done]) -> Done:
+    """What ``work`` gives, which runs the stages of a command.
 
-    What the user adds (a text rule, a scorer) is recorded by its name, and may do something else by
-    now. A run that was stopped is left to resume. ``first``: of the stages that end with ``last``.
+    With ``overwrite``, if nothing was left to do with these settings, all is done again from the
+    stages ``first`` on: what the user adds (a text rule, a scorer) is recorded by its name only,
+    and may do something else by now. Other settings redo what depends on them, and a run that was
+    stopped is left to resume.
     """
-    if run.overwrite and finished(run.folder, last, config) is not None:
-        void(run.folder, first or last)
+    before = read_manifest(run.folder)
+    result = work()
+    if run.overwrite and are_done(before, first) and read_manifest(run.folder) == before:
+        void(run.folder, first)
+        result = work()
+    return result
 
 
 @dataclass(frozen=True)

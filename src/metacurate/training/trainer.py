@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NotRequired, TypedDict, cast
 
 import torch
@@ -26,7 +27,7 @@ from metacurate.errors import Stopped, UserError, first_line
 from metacurate.runtime.manifest import Stage, begin, finish, remove_damaged
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
-from metacurate.runtime.stage import redo
+from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import Folder, is_local, local_path, recorded
 from metacurate.training.config import OptimizerSection, TrainConfig
 from metacurate.training.distributed import Ranks, ranks
@@ -81,10 +82,10 @@ def train(
                     open_run(out, inputs=config.data.shards, workers=1, overwrite=overwrite)
                 )
                 settings = {"train": config.as_json()}
-                redo(run, TRAIN, settings)
                 # Before the first checkpoint there is nothing to lose: settings may be corrected.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
-                totals = begin(folder, TRAIN, settings, overwrite=overwrite or fresh)
+                start = partial(begin, folder, TRAIN, settings, overwrite=overwrite or fresh)
+                totals = do_again(run, [TRAIN], start)
                 if totals is None:
                     remove_damaged(folder, TRAIN)
             except UserError as error:

@@ -40,7 +40,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.slices import read_each_slice, read_slices, write_slices
-from metacurate.runtime.stage import redo, run_stage
+from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.webdataset.facts import KEPT_NAME
 from metacurate.webdataset.files import find_tars, open_tar
@@ -144,29 +144,32 @@ def reshard(
             "tars_fingerprint": fingerprint(found),
             "samples_per_tar": samples_per_tar,
         }
-        redo(run, COPY, config, LOCATE)
-        totals = cast(ReshardTotals | None, finished(folder, COPY, config))
-        if totals is None:
-            locating = [_LocateTask(unit, names, out, n) for n, unit in enumerate(units)]
-            located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
-            if located["rows"] and not located["located"]:
-                raise ArgumentError(
-                    "no row of {first} names a tar of {folder}; check {tars}",
-                    first=curated[0],
-                    folder=tars,
-                )
-            copying = [
-                _CopyTask(tars, names[first:end], len(names), len(units), first, out, n)
-                for n, (first, end) in enumerate(
-                    _plan(run, len(units), len(names), samples_per_tar)
-                )
-            ]
-            totals = run_stage(
-                run, COPY, config, copying, _copy, unit="samples",
-                totals=lambda shards: _totals(located, shards),
-            )  # fmt: skip
-        discard(folder, ["places"])
-        return totals
+
+        def work() -> ReshardTotals:
+            totals = cast(ReshardTotals | None, finished(folder, COPY, config))
+            if totals is None:
+                locating = [_LocateTask(unit, names, out, n) for n, unit in enumerate(units)]
+                located = run_stage(run, LOCATE, config, locating, _locate, unit="rows")
+                if located["rows"] and not located["located"]:
+                    raise ArgumentError(
+                        "no row of {first} names a tar of {folder}; check {tars}",
+                        first=curated[0],
+                        folder=tars,
+                    )
+                copying = [
+                    _CopyTask(tars, names[first:end], len(names), len(units), first, out, n)
+                    for n, (first, end) in enumerate(
+                        _plan(run, len(units), len(names), samples_per_tar)
+                    )
+                ]
+                totals = run_stage(
+                    run, COPY, config, copying, _copy, unit="samples",
+                    totals=lambda shards: _totals(located, shards),
+                )  # fmt: skip
+            discard(folder, ["places"])
+            return totals
+
+        return do_again(run, [LOCATE], work)
 
 
 def _totals(located: Statistics, copied: Sequence[Statistics]) -> ReshardTotals:
