@@ -465,7 +465,9 @@ def test_mistakes_in_the_configuration_are_named(change, message):
         from_table(TrainConfig, table, "file.toml")
 
 
-RECIPES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
+WORLDWIDE = EXAMPLES / "vit-h-14-worldwide.toml"
+RECIPES = sorted({*EXAMPLES.glob("*.toml")} - {WORLDWIDE})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -479,6 +481,21 @@ def test_shipped_recipes_are_the_papers(path):
     assert dataclasses.astuple(recipe.optimizer) == (lr, 2000, 0.9, 0.98, 1e-6, 0.2, None)
     assert recipe.max_logit_scale == 100
     assert recipe.precision == "amp_bf16"
+
+
+def test_the_worldwide_recipe_is_meta_clip_2s():
+    """2.3 times MetaCLIP's pairs in as many steps, and open_clip's model but for the tokenizer."""
+    recipe = load_train_config(str(WORLDWIDE))
+    assert (recipe.seen_pairs, recipe.global_batch, recipe.steps) == (
+        29_400_000_000,
+        75_264,
+        390_625,
+    )
+    assert dataclasses.astuple(recipe.optimizer) == (4e-4, 2000, 0.9, 0.95, 1e-6, 0.1, None)
+    own, theirs = recipe.model.config, open_clip().get_model_config("ViT-H-14-worldwide-quickgelu")
+    assert theirs["text_cfg"].pop("hf_tokenizer_name") == "facebook/xlm-v-base"
+    assert own["text_cfg"].pop("hf_tokenizer_name") == "xlm-v-base"
+    assert own == theirs
 
 
 def test_there_are_recipes_for_all_four_models():
