@@ -274,18 +274,6 @@ def test_storage_errors_are_one_line(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_without_s3fs(
-    metacurate: Command,
-    pool: Path,
-    entries_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
-    monkeypatch.setitem(sys.modules, "s3fs", None)
-    run = metacurate("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "-o", "s3://a/b")
-    fails(run, "s3fs", "metacurate[s3]")
-
-
 # The lock.
 
 
@@ -368,9 +356,55 @@ def test_who_loses_its_lock_stops(bucket: Any) -> None:
     assert lock_of(bucket) == other
 
 
-def test_half_made_uploads_are_given_up(bucket: Any) -> None:
-    for key in ("run/curated/x.parquet", "elsewhere/y"):
+KILLED = """
+import os, signal, sys
+from functools import partialmethod
+import s3fs
+from metacurate.runtime.run import hold
+from metacurate.runtime.storage import Folder
+
+real = s3fs.S3FileSystem._put_file
+s3fs.S3FileSystem._put_file = partialmethod(real, chunksize=5 << 20, max_concurrency=1)
+parts = []
+call = s3fs.S3FileSystem._call_s3
+
+async def dying(self, method, *arguments, **options):
+    if method == "upload_part":
+        parts.append(method)
+        if len(parts) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return await call(self, method, *arguments, **options)
+
+s3fs.S3FileSystem._call_s3 = dying
+folder = Folder(sys.argv[1])
+with hold(folder), folder.create("curated/x.parquet") as file:
+    file.write(bytes(12 << 20))
+"""
+
+
+def test_what_a_killed_run_had_half_uploaded_is_given_up(bucket: Any) -> None:
+    out = f"s3://{BUCKET}/run"
+    killed = subprocess.run([sys.executable, "-c", KILLED, out], env=environment(), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    [half] = bucket.call_s3("list_multipart_uploads", Bucket=BUCKET)["Uploads"]
+    assert half["Key"] == "run/curated/x.parquet"
+    with hold(Folder(out)):
+        assert "Uploads" not in bucket.call_s3("list_multipart_uploads", Bucket=BUCKET)
+    assert not bucket.exists(f"{BUCKET}/run/curated/x.parquet")
+
+
+def test_half_made_uploads_are_given_up(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are not in the first list, which a store ends where it likes."""
+    call = s3fs.S3FileSystem.call_s3
+
+    def short(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "list_multipart_uploads":
+            options["MaxUploads"] = 2
+        return call(self, method, *arguments, **options)
+
+    for key in (*(f"run/curated/{n}.parquet" for n in range(5)), "elsewhere/y"):
         bucket.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
+    monkeypatch.setattr(s3fs.S3FileSystem, "call_s3", short)
     with hold(Folder(f"s3://{BUCKET}/run")):
         left = bucket.call_s3("list_multipart_uploads", Bucket=BUCKET)["Uploads"]
     assert [upload["Key"] for upload in left] == ["elsewhere/y"]

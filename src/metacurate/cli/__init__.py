@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except OSError as error:
         advice = MACHINE_ERRORS.get(error.errno or 0)
+        if advice is None and _is_of_network(error):
+            advice = f"no server answers ({error.strerror or error}): check the address"
         if advice is None and error.filename is not None:
             advice = f"{error.strerror}: check the path"
         if advice is None:
@@ -82,6 +84,12 @@ def _show_what_cannot_be_shown() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError):  # what it leads to was exchanged: it stays as it is
                 stream.reconfigure(errors="backslashreplace")
+
+
+def _is_of_network(error: OSError) -> bool:
+    import socket
+
+    return isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
 
 
 def _options(arguments: Sequence[str]) -> Callable[[str], str]:

@@ -20,9 +20,10 @@ from fsspec.utils import infer_compression
 
 from metacurate.errors import UserError, first_line
 from metacurate.runtime.inputs import open_input
-from metacurate.runtime.storage import CONNECTIONS, is_local, local_path, resolve
+from metacurate.runtime.storage import CONNECTIONS, is_local, local_path, resolve, storage_failure
 
 LIST = "@"
+MISSING = (404, 410)
 HIDDEN = (".", "__MACOSX")
 """How names begin that are the system's business: ``.DS_Store``, ``._x.jpg``."""
 
@@ -145,7 +146,7 @@ def files_below(folder: str, hidden: tuple[str, ...] = HIDDEN) -> dict[str, File
         filesystem, path = resolve(folder)
         start = len(path.rstrip("/")) + 1
         found = {}
-        for place, entry in filesystem.find(path, detail=True).items():
+        for place, entry in _with_sizes(filesystem, filesystem.find(path, detail=True)).items():
             name = place[start:]
             if name and not any(part.startswith(hidden) for part in name.split("/")):
                 found[name] = _remote_file(filesystem.unstrip_protocol(place), entry)
@@ -194,9 +195,16 @@ def _candidates(given: str, hidden: tuple[str, ...]) -> tuple[list[File], bool]:
     if not is_local(given):
         try:
             entry = filesystem.info(inner)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # fsspec calls a server that does not answer, or refuses, a file that is not there.
+            cause = error.__cause__
+            said = storage_failure(cause) if cause is not None else None
+            if said is not None and getattr(cause, "status", None) not in MISSING:
+                raise UserError(f"{given} cannot be read: {said}; check the address") from None
             entry = None
-        if entry is not None and ("::" in given or entry["type"] != "directory"):
+        # A web server calls everything a file; the address of its list of files ends in a slash.
+        is_folder = entry is not None and (entry["type"] == "directory" or given.endswith("/"))
+        if entry is not None and ("::" in given or not is_folder):
             return [_remote_file(given, entry)], True
         if entry is not None:
             return list(files_below(given, hidden).values()), False
@@ -204,6 +212,7 @@ def _candidates(given: str, hidden: tuple[str, ...]) -> tuple[list[File], bool]:
         raise UserError(f"there is no file or folder {given}")
     matches = filesystem.glob(inner, detail=True)
     matches = {n: e for n, e in matches.items() if not n.rsplit("/", 1)[-1].startswith(hidden)}
+    matches = matches if is_local(given) else _with_sizes(filesystem, matches)
     if not matches:
         raise UserError(f"no file or folder matches {given}")
     named: list[File] = []
@@ -214,6 +223,14 @@ def _candidates(given: str, hidden: tuple[str, ...]) -> tuple[list[File], bool]:
         else:
             named.append(_local_file(address) if is_local(given) else _remote_file(address, entry))
     return named, False
+
+
+def _with_sizes(filesystem: Any, entries: dict[str, Any]) -> dict[str, Any]:
+    """Listed files with the sizes that the list does not tell: a web server's is one of names."""
+    unknown = [name for name, entry in entries.items() if entry.get("size") is None]
+    unknown = [name for name in unknown if entries[name]["type"] != "directory"]
+    with ThreadPoolExecutor(CONNECTIONS) as threads:
+        return entries | dict(zip(unknown, threads.map(filesystem.info, unknown), strict=True))
 
 
 def _spelled(path: str, given: str) -> str:

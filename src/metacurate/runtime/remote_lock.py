@@ -221,15 +221,20 @@ def _abort_uploads(folder: Folder) -> None:
     filesystem, _ = resolve(folder.url)
     bucket, _, prefix = rest.strip("/").partition("/")
     prefix = f"{prefix}/" if prefix else ""
+    listed: dict[str, Any] = {"IsTruncated": True}
+    after: dict[str, str] = {}
     # Stores that do not list uploads have none to give up.
     with suppress(OSError):
-        listed: dict[str, Any] = filesystem.call_s3(
-            "list_multipart_uploads", Bucket=bucket, Prefix=prefix
-        )
-        for upload in listed.get("Uploads", ()):
-            filesystem.call_s3(
-                "abort_multipart_upload",
-                Bucket=bucket,
-                Key=upload["Key"],
-                UploadId=upload["UploadId"],
+        while listed.get("IsTruncated"):  # a list has 1,000 at most
+            listed = filesystem.call_s3(
+                "list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after
             )
+            marks = ("KeyMarker", "UploadIdMarker")
+            after = {mark: listed[f"Next{mark}"] for mark in marks if f"Next{mark}" in listed}
+            for upload in listed.get("Uploads", ()):
+                filesystem.call_s3(
+                    "abort_multipart_upload",
+                    Bucket=bucket,
+                    Key=upload["Key"],
+                    UploadId=upload["UploadId"],
+                )

@@ -37,6 +37,8 @@ from metacurate.runtime.storage import (
 
 # Held by the process that runs in a local folder; the other file says which process that is.
 HOLDER = ".lock-holder"
+READ_ONLY = ("http://", "https://", "hf://")
+"""Stores that are read only: web servers, and Hugging Face's, where each file would be a commit."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ def open_run(
         raise ArgumentError(
             "{out} {value} is not UTF-8; choose another", value=folder.url
         ) from None
+    if folder.url.startswith(READ_ONLY):
+        raise ArgumentError(
+            "{out} {value} cannot be written to; choose a folder or an object store",
+            value=folder.url,
+        )
     if existing:
         require(folder)
     for given in expand_lists([as_address(given, "inputs") for given in inputs]):

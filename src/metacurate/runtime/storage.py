@@ -23,6 +23,7 @@ from typing import IO, Any, TypedDict, TypeVar
 import fsspec
 import orjson
 import xxhash
+from fsspec.registry import known_implementations
 
 from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError
@@ -91,8 +92,17 @@ def resolve(address: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(address, **options)
     except (ImportError, ValueError) as error:  # a package not installed, a protocol unknown
-        extra = "; pip install 'metacurate[s3]'" if address.startswith("s3://") else ""
-        raise UserError(f"{address}: {' '.join(str(error).split())}{extra}") from None
+        advice = _package_of(address) if isinstance(error, ImportError) else ""
+        raise UserError(f"{address}: {' '.join(str(error).split())}{advice}") from None
+
+
+def _package_of(address: str) -> str:
+    """What to install for an address, as the end of a message."""
+    protocol = address.rsplit("::", maxsplit=1)[-1].partition("://")[0]
+    if protocol in ("s3", "s3a"):
+        return "; pip install 'metacurate[s3]'"
+    module = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
+    return f"; pip install {module}" if module not in ("", "fsspec") else ""
 
 
 def open_file(address: Address) -> IO[bytes]:
@@ -105,14 +115,28 @@ def open_file(address: Address) -> IO[bytes]:
 
 
 def storage_failure(error: BaseException) -> str | None:
-    """What an object store said if it caused this error (no access, no answer); else None."""
+    """What an object store said if it caused this error (no access, no answer); else None.
+
+    Also if its client raised it: an address that it does not take is a ValueError.
+    """
     cause: BaseException | None = error
     while cause is not None:
         homes = {kind.__module__.partition(".")[0] for kind in type(cause).__mro__}
+        if isinstance(cause, ValueError):
+            homes.add(_raised_in(cause))
         if homes & STORAGE_PACKAGES:
             return " ".join(str(error).split())
         cause = cause.__cause__
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    place, name = error.__traceback__, ""
+    while place is not None:
+        name = place.tb_frame.f_globals.get("__name__", "")
+        place = place.tb_next
+    return name.partition(".")[0]
 
 
 # Clients of object stores; their errors are most often about addresses, credentials or the network.
