@@ -26,12 +26,17 @@ import pyarrow.parquet as pq
 from data import ROWS_PER_FILE, entries, texts
 from measure import run_metacurate
 from metacurate.curation.balance import balance
-from metacurate.curation.count import SHARDS_PER_PARTIAL, count
+from metacurate.curation.count import (
+    MOST_PARTIALS,
+    PARTIALS_PER_SUM,
+    SHARDS_PER_PARTIAL,
+    count,
+)
 from metacurate.curation.datacard import write_datacard
 from metacurate.curation.match import match
 from metacurate.curation.settings import Balance
 from metacurate.metadata.store import load_metadata
-from metacurate.pool.open import OPEN_FILES, open_pool
+from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
@@ -51,7 +56,6 @@ ROWS_PER_SHARD = 500_000
 # An object store, as assumed (not measured): to answer a request, and to stream to one process.
 REQUEST_SECONDS = 0.05
 STREAM_BYTES_PER_SECOND = 100e6
-REQUESTS_PER_FILE = 22  # size, footer and the samples of the fingerprint
 REQUESTS_PER_TASK = 10
 
 
@@ -63,7 +67,6 @@ class Measured:
     size_pass: float  # core-seconds a pair: one pass of --target-size
     passes: int
     bytes: dict[str, float]  # a pair of the pool (curated: a kept pair)
-    manifest_bytes: float  # a shard
     add_partial: float  # seconds
     peak_mib: float
 
@@ -154,7 +157,6 @@ def measure(rows: int, folder: Path) -> Measured:
             "index": size(out / "index") / rows,
             "curated": size(folder / "measured" / "curated") / kept,
         },
-        manifest_bytes=len(json.dumps(manifest)) / max(1, math.ceil(rows / ROWS_PER_SHARD)),
         add_partial=add_partial,
         peak_mib=peak,
     )
@@ -261,6 +263,13 @@ def simulated_row(
     ]
 
 
+def left_for_one(partials: int) -> int:
+    """How many arrays one process adds up."""
+    while partials > MOST_PARTIALS:
+        partials = math.ceil(partials / PARTIALS_PER_SUM)
+    return partials
+
+
 def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
@@ -333,28 +342,11 @@ def main() -> None:
                 f"{group}" + (" (as it is)" if group == SHARDS_PER_PARTIAL else ""),
                 f"{partials:,}",
                 _bytes(partials * counts_bytes),
-                _time(partials * read),
+                f"{left_for_one(partials):,}",
+                _time(left_for_one(partials) * read),
                 _time(count_task),
             ]
         )
-    driver_rows = [
-        [
-            "looking at the pool's files",
-            f"{REQUESTS_PER_FILE} requests a file, {OPEN_FILES} files at a time",
-            _time(shards * REQUESTS_PER_FILE * REQUEST_SECONDS / OPEN_FILES),
-        ],
-        ["adding up partial counts, twice", "one after the other", reduce_rows[2][3] + " each"],
-        [
-            "manifest",
-            f"{_bytes(measured.manifest_bytes * shards)}, written twice a stage",
-            _time(8 * measured.manifest_bytes * shards / STREAM_BYTES_PER_SECOND),
-        ],
-        [
-            "--target-size instead of --t or --p",
-            f"{measured.passes} passes over the index",
-            f"{measured.passes * measured.size_pass * PAIRS / 3600:,.0f} core-hours",
-        ],
-    ]
     schedule_rows = []
     for cores in (64, 1000, 5000):
         for stage, tasks, rows in (
@@ -377,10 +369,11 @@ def main() -> None:
         f"worker: {measured.peak_mib:,.0f} MiB. Of the object store {store} are assumed.",
         table(CORE_HEADER, cores_rows),
         table(["what", "bytes a pair", "storage"], storage_rows),
-        f"**The reduce.** Partial counts of {_bytes(counts_bytes)}, added up by one process.",
+        f"**The reduce.** Partial counts of {_bytes(counts_bytes)}. Of more than {MOST_PARTIALS}, "
+        f"tasks add up {PARTIALS_PER_SUM} at a time, until one process adds up the rest.",
         table(REDUCE_HEADER, reduce_rows),
-        "**What one process does alone.**",
-        table(["what", "how", "time"], driver_rows),
+        f"`--target-size` instead of `--t` or `--p` takes {measured.passes} passes over the index: "
+        f"{measured.passes * measured.size_pass * PAIRS / 3600:,.0f} core-hours.",
         f"**Skew and stragglers**, simulated {arguments.runs} times with seed {arguments.seed}. "
         f"Sizes of shards: lognormal, sigma {world.size_sigma}; speeds of cores: lognormal, sigma "
         f"{world.speed_sigma}; {world.straggler_share:.1%} of the tasks take "
@@ -399,7 +392,14 @@ CORE_HEADER = [
     "bytes moved",
     "core-hours with the store",
 ]
-REDUCE_HEADER = ["shards a partial", "partials", "bytes", "added up in", "a count task takes"]
+REDUCE_HEADER = [
+    "shards a partial",
+    "partials",
+    "bytes",
+    "left for one process",
+    "added up by it in",
+    "a count task takes",
+]
 SCHEDULE_HEADER = [
     "stage",
     "cores",

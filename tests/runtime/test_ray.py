@@ -306,6 +306,19 @@ def test_errors_of_tasks_are_one_line(
         assert len(run.stderr.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("kind", ["LocalRayletDiedError", "RaySystemError", "RpcError"])
+def test_a_cluster_that_is_gone_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        error = getattr(ray.exceptions, kind)
+        raise error("nobody answers") if kind != "LocalRayletDiedError" else error
+
+    with make_engine("ray") as engine:
+        monkeypatch.setattr(ray, "wait", gone)
+        with pytest.raises(UserError, match=rf"cluster failed \({kind}: .*it resumes"):
+            list(engine.map_shards(abs, [1, 2]))
+
+
 def measure_load(task: tuple[str, int]) -> int:
     """How many tasks were handed over when this one ran."""
     folder, position = task

@@ -14,7 +14,7 @@ from typing import Any, Generic
 
 import pyarrow as pa
 
-from metacurate.errors import ArgumentError, UserError
+from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.runtime.engine import (
     MAX_DEATHS_PER_TASK,
     Result,
@@ -241,9 +241,16 @@ class RayEngine:
             if isinstance(error.cause, UserError | OSError):
                 raise error.cause from None
             raise
+        except ray.exceptions.RayError as error:
+            # Not a task's: the head, or the node on which this process runs, is gone.
+            raise UserError(
+                f"the Ray cluster failed ({type(error).__name__}: {first_line(error)}); run the "
+                "same command again once it is there: it resumes"
+            ) from None
         finally:
-            for reference in under_way:
-                ray.cancel(reference, force=True)
+            with suppress(ray.exceptions.RayError):
+                for reference in under_way:
+                    ray.cancel(reference, force=True)
 
     def _most_under_way(self) -> int:
         if self._workers is not None:
