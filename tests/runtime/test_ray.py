@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import signal
 import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,34 +74,6 @@ def test_same_bytes_as_local(
         run = metacurate(*step, "--engine", "ray", "--workers", 1)
         assert run.returncode == 0, run.stderr
     assert digests(tmp_path / "steps") == digests(tmp_path / "local")
-
-
-@pytest.mark.usefixtures("cluster")
-def test_other_commands_write_the_same_bytes(
-    metacurate: Command, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dedup shuffles between its stages; ingest reads tars; uids merges what its tasks left."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tars").mkdir()
-    for number in range(3):
-        with tarfile.open(tmp_path / "tars" / f"{number:05d}.tar", "w") as tar:
-            for name, data in ((f"{number}.jpg", b"picture"), (f"{number}.txt", b"a cat")):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    dedup = ("pool", "dedup", "pool", "--text-col", "alt", "--shard-rows", 700,
-             "--rows-per-unit", 340, "--dedup-texts", 30)  # fmt: skip
-    for name, command in (
-        ("dedup", dedup),
-        ("ingest", ("pool", "ingest", "tars")),
-        ("uids.npy", ("pool", "uids", "pool")),
-    ):
-        for engine in ("local", "ray"):
-            (tmp_path / engine).mkdir(exist_ok=True)
-            out = f"{engine}/{name}"
-            run = metacurate(*command, "--engine", engine, "--out", out)
-            assert run.returncode == 0, run.stderr
-    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
 
 
 # A download: its tasks agree while they run -----------------------------------------------------

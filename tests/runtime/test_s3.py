@@ -119,24 +119,6 @@ def test_same_bytes_as_on_a_disk(
     assert {s["state"] for s in json.loads(status.stdout)["stages"].values()} == {"done"}
 
 
-def test_ray_writes_the_same_bytes(
-    metacurate: Command,
-    pool: Path,
-    entries_file: Path,
-    tmp_path: Path,
-    bucket: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
-    source = str(Path(__file__).parents[2] / "src")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]))
-    common = ("curate", pool, "-m", entries_file, "--p", 0.2, *OPTIONS, "--workers", 2)
-    assert metacurate(*common, "--out", tmp_path / "out").returncode == 0
-    run = metacurate(*common, "--engine", "ray", "--out", f"s3://{BUCKET}/out")
-    assert run.returncode == 0, run.stderr
-    assert hashed(contents(bucket, "out")) == without_local_files(digests(tmp_path / "out"))
-
-
 def test_stages_and_overwrite_in_one_process(
     metacurate: Command,
     pool: Path,
