@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from metacurate.beside import own_process
 from metacurate.cli import (  # noqa: F401  (commands register themselves)
     analysis,
     commoncrawl,
@@ -50,6 +51,8 @@ MACHINE_ERRORS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
+    if arguments is None:
+        own_process()
     _show_what_cannot_be_shown()
     try:
         app(arguments)

@@ -36,6 +36,7 @@ from metacurate.pool.columns import WrittenColumns
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
+from metacurate.pool.write import repetitive_columns
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import Statistics, add_statistics, digest
 from metacurate.runtime.progress import note
@@ -189,13 +190,12 @@ def balance_shard(task: BalanceTask) -> Statistics:
     schema = pa.schema(
         [*own, *CURATED_FIELDS], WrittenColumns(columns.url, columns.texts).metadata()
     )
+    repetitive = repetitive_columns(schema, ("uid", "keep_prob", columns.key, columns.url))
     skipped: Counter[str] = Counter()
     with (
         open_made(task.folder, index_file_name(task.position)) as index_file,
         task.folder.create(curated_file_name(task.position)) as file,
-        pq.ParquetWriter(
-            file, schema, compression="zstd", use_dictionary=_repetitive(schema, task.unit)
-        ) as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repetitive) as writer,
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
@@ -220,18 +220,8 @@ def balance_shard(task: BalanceTask) -> Statistics:
     return {**totals, "pairs_expected": math.fsum(expected), "values_lost": lost}
 
 
-def _repetitive(schema: pa.Schema, unit: Unit) -> list[str]:
-    """The Parquet columns whose values repeat much; a dictionary of the others is waste."""
-    unique = {"uid", "keep_prob", unit.columns.key, unit.columns.url}
-    empty = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), empty)
-    leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
-    paths = [leaves.column(i).path for i in range(len(leaves))]
-    return [path for path in paths if path not in unique]
-
-
 KEPT_SCHEMA = pa.schema([pa.field("row", pa.uint32(), nullable=False), *CURATED_FIELDS])
-NOTHING_KEPT = pa.record_batch([pa.array([], f.type) for f in KEPT_SCHEMA], schema=KEPT_SCHEMA)
+NOTHING_KEPT = pa.record_batch([pa.nulls(0, f.type) for f in KEPT_SCHEMA], schema=KEPT_SCHEMA)
 
 
 def _kept_batches(

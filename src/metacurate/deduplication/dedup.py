@@ -38,7 +38,12 @@ from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
-from metacurate.pool.write import CANONICAL, canonical_batch, canonical_schema
+from metacurate.pool.write import (
+    CANONICAL,
+    canonical_batch,
+    canonical_schema,
+    repetitive_columns,
+)
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
@@ -61,6 +66,7 @@ SCRATCH = ("runs", "merged", "limits")
 
 SHARD_BYTES = 256 << 20
 ROW_GROUP_ROWS = 65_536
+UNIQUE = ("uid", "url", "texts.list.element.text")
 NO_BLOCKLIST = Blocklist()
 
 
@@ -335,7 +341,7 @@ def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Tabl
 
     table, left = select_texts(pa.Table.from_batches([rows]), kept)
     _take_out(kept_rows, [(DroppedRow.NO_TEXT, left == 0)], drops.dropped)
-    return table.filter(pa.array(kept_rows))
+    return table if kept_rows.all() else table.filter(pa.array(kept_rows))
 
 
 def _apply_rules(texts: pa.Array, kept: np.ndarray, rules: TextRules, counts: Counter[str]) -> None:
@@ -384,7 +390,10 @@ def _size(table: pa.Table) -> Statistics:
 
 def _write_shard(folder: Folder, position: int, table: pa.Table) -> None:
     with folder.create(f"pool/{shard_name(position)}.parquet") as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(
+            table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS,
+            use_dictionary=repetitive_columns(table.schema, UNIQUE),
+        )  # fmt: skip
 
 
 def _repeats(task: _RepeatsTask) -> Statistics:

@@ -89,6 +89,8 @@ def select_texts(table: pa.Table, keep: np.ndarray) -> tuple[pa.Table, np.ndarra
     batch = as_one_batch(table)
     lists = batch.column("texts")
     offsets = lists.offsets.to_numpy()
+    if keep.all():
+        return table, np.diff(offsets)
     before = offsets_of(keep)
     counts = np.diff(before[offsets - offsets[0]])
     kept = lists.values.take(pa.array(np.flatnonzero(keep) + offsets[0]))
@@ -111,15 +113,33 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
 def _first_of_each(values: pa.StructArray, positions: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Mask over ``positions``: whether its text is the first with these bytes in its group."""
     keep = np.ones(len(positions), dtype=bool)
-    sizes = np.bincount(group) if len(group) else np.zeros(0, dtype=np.int64)
-    several = np.flatnonzero(sizes[group] > 1) if len(group) else group
-    if not len(several):
+    if not len(group):
         return keep
+    several = np.flatnonzero(np.bincount(group)[group] > 1)
     # struct_field, not .field(): it respects the struct array's own offset.
-    text = pc.struct_field(values, "text").take(pa.array(positions[several]))
-    codes = text.dictionary_encode().indices.to_numpy()
-    keys = group[several].astype(np.uint64) << np.uint64(32) | codes.astype(np.uint64)
+    text = pc.struct_field(values, "text")
+    # Texts of different lengths are different: most of a group's need no closer look.
+    sizes = np.asarray(pc.binary_length(text))[positions[several]]
+    several = several[_occur_again(_pairs(group[several], sizes))]
+    codes = np.asarray(text.take(pa.array(positions[several])).dictionary_encode().indices)
+    keys = _pairs(group[several], codes)
     _, first = np.unique(keys, return_index=True)
     keep[several] = False
     keep[several[first]] = True
     return keep
+
+
+def _pairs(group: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Groups with a number each (both below 2**32) as one number, uint64."""
+    return group.astype(np.uint64) << np.uint64(32) | numbers.astype(np.uint64)
+
+
+def _occur_again(keys: np.ndarray) -> np.ndarray:
+    """Which of the keys are not the only ones of their value (bool[n])."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    equal = ordered[1:] == ordered[:-1]
+    found = np.zeros(len(keys), dtype=bool)
+    found[order[1:]] = equal
+    found[order[:-1]] |= equal
+    return found

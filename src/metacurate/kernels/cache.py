@@ -25,6 +25,7 @@ import numpy as np
 from numba.core import caching
 from numba.core.registry import cpu_target
 
+from metacurate.beside import import_without
 from metacurate.errors import UserError
 
 KEPT_FOLDERS = 8
@@ -41,6 +42,8 @@ if numba.config.DISABLE_JIT:
         "NUMBA_DISABLE_JIT is set, but metacurate's kernels are written for Numba's compiler; "
         "unset it"
     )
+
+import_without()
 
 
 def _origin() -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from metacurate.formats.types import is_list
@@ -52,6 +55,18 @@ def canonical_batch(
     texts = pa.ListArray.from_arrays(pa.array(text_offsets, pa.int32()), values, type=TEXTS_TYPE)
     others = [rows.column(name) for name in schema.names[len(CANONICAL) :]]
     return pa.RecordBatch.from_arrays([batch.uids, urls, texts, *others], schema=schema)
+
+
+def repetitive_columns(schema: pa.Schema, unique: Collection[str | None]) -> list[str]:
+    """The Parquet columns (paths of leaves) that may repeat much: all but those in ``unique``.
+
+    A dictionary of the others is waste: it is tried for each row group, then given up.
+    """
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
+    paths = [leaves.column(i).path for i in range(len(leaves))]
+    return [path for path in paths if path not in unique]
 
 
 def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
@@ -24,6 +26,12 @@ from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_to
 # jemalloc) mind forks. A worker forked from this process would inherit locks held by Arrow's and
 # Numba's threads. On macOS system libraries do not survive a fork.
 START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+
+
+# Of glibc's malloc.h; arrays over the first size (the largest that it takes) go back at once.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_ARRAY_BYTES, KEPT_BYTES = 32 << 20, 64 << 20
+OWN = "metacurate.runtime.engines.own"
 
 
 def available_cores() -> int:
@@ -50,7 +58,7 @@ class LocalEngine:
     def __enter__(self) -> LocalEngine:
         if self.workers > 1 and START_METHOD == "forkserver":
             # Already now: the server's imports overlap with what comes before the first tasks.
-            self._context.set_forkserver_preload([self._preload] if self._preload else [])
+            self._context.set_forkserver_preload([OWN, *([self._preload] if self._preload else [])])
             multiprocessing.forkserver.ensure_running()
         return self
 
@@ -149,7 +157,20 @@ def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     pa.set_cpu_count(arrow_threads)
+    _keep_freed_memory()
     Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of large arrays for the next ones instead of returning it.
+
+    NumPy frees several such arrays for each batch; each time the kernel takes the pages away and
+    clears others: a tenth of the processor's time.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_ARRAY_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _end_with_parent() -> None:
