@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ import psutil
 
 SAMPLE_SECONDS = 0.2
 SHOWN_ERRORS = 200  # characters
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl.h
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ def run_metacurate(*arguments: object) -> Measured:
 
 def run_command(command: list[str]) -> Measured:
     """Run a command that prints JSON; RuntimeError with the end of its errors if it fails."""
+    # The server that workers are forked from outlives the command: it becomes this process's child,
+    # so that its time, and that of its workers, is counted.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     start = time.perf_counter()
     before = os.times()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     peak, parent, worker = 0, 0, 0
+    seen: set[int] = set()
     done = threading.Event()
 
     def sample() -> None:
@@ -60,9 +67,9 @@ def run_command(command: list[str]) -> Measured:
         root = psutil.Process(process.pid)
         while not done.wait(SAMPLE_SECONDS):
             try:
-                first, *others = [
-                    proportional_bytes(one.pid) for one in [root, *root.children(recursive=True)]
-                ]
+                pids = [one.pid for one in [root, *root.children(recursive=True)]]
+                seen.update(pids)
+                first, *others = map(proportional_bytes, pids)
             except (psutil.Error, OSError):
                 continue
             peak = max(peak, first + sum(others))
@@ -77,6 +84,9 @@ def run_command(command: list[str]) -> Measured:
     if process.returncode:
         said = errors.decode(errors="replace").strip()[-SHOWN_ERRORS:]
         raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}: {said}")
+    for pid in seen:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
     after = os.times()
     taken = sum(after[2:4]) - sum(before[2:4])  # of children that have ended, and of theirs
     mib = (number / 2**20 for number in (parent, worker))

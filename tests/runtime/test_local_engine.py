@@ -89,11 +89,12 @@ def test_a_task_that_kills_its_workers_ends_the_run() -> None:
 
 
 WORK = """
+import os
 import time
 
 
 def work(seconds):
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # a line is one write: two workers share the pipe
     time.sleep(seconds)
     return seconds
 """

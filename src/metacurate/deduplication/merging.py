@@ -59,7 +59,7 @@ def merge_rows(table: pa.Table, max_texts: int) -> Merged:
         positions, text_group = positions[within], text_group[within]
     texts = pa.ListArray.from_arrays(
         list_offsets(np.bincount(text_group, minlength=groups)),
-        lists.values.take(pa.array(positions)),
+        _take_structs(lists.values, pa.array(positions)),
         type=lists.type,
     )
     rows = pa.array(order[is_first])
@@ -108,6 +108,16 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
     starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
     lengths = np.diff(np.append(starts, len(group)))
     return np.arange(len(group)) - np.repeat(starts, lengths)
+
+
+def _take_structs(values: pa.StructArray, positions: pa.Array) -> pa.StructArray:
+    """``values.take(positions)`` of structs that are not null themselves; few have a language."""
+    children = []
+    for place, field in enumerate(values.type):
+        child = pc.struct_field(values, place)
+        empty = child.null_count == len(child)
+        children.append(pa.nulls(len(positions), field.type) if empty else child.take(positions))
+    return pa.StructArray.from_arrays(children, fields=list(values.type))
 
 
 def _first_of_each(values: pa.StructArray, positions: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -31,7 +31,15 @@ from metacurate.arguments import listed
 from metacurate.errors import UserError
 from metacurate.metadata import wordnet
 from metacurate.runtime.inputs import open_input
-from metacurate.runtime.storage import Folder, as_address, create_file, open_file, resolve
+from metacurate.runtime.storage import (
+    Folder,
+    as_address,
+    create_file,
+    is_local,
+    local_path,
+    open_file,
+    resolve,
+)
 from metacurate.texts.languages import OTHER
 from metacurate.wikipedia.wikis import group_of
 
@@ -374,8 +382,10 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
 
 def is_folder(source: str) -> bool:
     """Whether an address is that of a folder."""
-    filesystem, path = resolve(source)
     try:
+        if is_local(source):
+            return local_path(source).is_dir()
+        filesystem, path = resolve(source)
         return bool(filesystem.isdir(path))
     except (OSError, ValueError, ImportError):
         return False  # reading it as a file says what is wrong

@@ -33,7 +33,6 @@ from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.reporting import charts
 from metacurate.reporting.page import PLOTS, PageData, render_page
 from metacurate.reporting.scan import Scan, add_up, scan_shards, scan_tasks
-from metacurate.reporting.thumbnails import find_thumbnails
 from metacurate.runtime.made import load_array
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import Run
@@ -125,7 +124,11 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
 
     def page(parts: list[Statistics]) -> ReportTotals:
         found = add_up(parts, chosen.sampled, config.samples)
-        thumbnails = find_thumbnails(config.tars, found.samples) if config.tars else {}
+        thumbnails: dict[str, str] = {}
+        if config.tars:
+            from metacurate.reporting.thumbnails import find_thumbnails  # with the image decoders
+
+            thumbnails = find_thumbnails(config.tars, found.samples)
         figures = draw_charts(counts[reference], kept[reference], t, config.thresholds, found)
         card = folder.read_json(DATACARD_FILE)
         html = render_page(

@@ -15,9 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fsspec.compression import compr
-from fsspec.utils import infer_compression
-
 from metacurate.errors import UserError, first_line
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import CONNECTIONS, is_local, local_path, resolve, storage_failure
@@ -118,6 +115,9 @@ def expand_lists(inputs: Sequence[str]) -> Iterator[str]:
         if not given.startswith(LIST):
             yield given
             continue
+        from fsspec.compression import compr
+        from fsspec.utils import infer_compression
+
         address = given.removeprefix(LIST)
         try:
             with open_input(address, "list of inputs") as stored:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypedDict, TypeVar
 
-import fsspec
 import orjson
 import xxhash
 from fsspec.registry import known_implementations
@@ -84,6 +83,8 @@ def local_path(url: str) -> Path:
 
 def resolve(address: str) -> tuple[Any, str]:
     """The fsspec filesystem of an address and the path there; UserError if it cannot be used."""
+    import fsspec  # takes a tenth of a second, and is not needed for files of this machine
+
     address = as_address(address)
     # No listings from a cache: other processes write to the same folders.
     options: dict[str, Any] = {"use_listings_cache": False}
