@@ -163,7 +163,7 @@ def test_agrees_with_a_dict(
         assert totals["texts"] == sum(len(texts) for _, _, texts, _ in expected)
         assert totals["texts_read"] == totals["texts"] + sum(totals["texts_dropped"].values())
         left = {path.name for path in (folder / "out").iterdir()}
-        assert left == {"pool", "state", "manifest.json", ".lock"}
+        assert left == {"pool", "state", "manifest", "manifest.json", ".lock"}
 
 
 def random_files(files: int, rows: int, urls: int, seed: int = 0) -> list[list[Row]]:
