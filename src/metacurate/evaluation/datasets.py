@@ -4,7 +4,8 @@ An image folder has a folder a class (``CLASS/any/name.jpg``); the classes are n
 of their folders' names, as numbers if all of them are whole numbers (ImageNetV2's ``0`` to
 ``999``). Hidden folders and files (``.name``) and ``__MACOSX`` are ignored. A WebDataset folder has
 tars, in itself or in ``test/``, with ``KEY.cls`` (the class's number) or, for retrieval,
-``KEY.txt`` (a caption a line) beside each image.
+``KEY.txt`` (a caption a line) beside each image. ``KEY.npy`` may hold whole numbers about an image
+(its region, its camera), as in DataComp's sets.
 
 Either may hold ``zeroshot_classification_templates.txt`` (a template a line; ``{c}`` or ``{}``
 stands for the class's name) and the classes' names: ``classnames.txt`` (a class a line, in the
@@ -15,10 +16,13 @@ names and templates come with open_clip. Folders may be local or on an object st
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.evaluation.reasons import SkippedExample
@@ -38,23 +42,30 @@ TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 IMAGENET = "imagenet"
 IMAGENET_SIMPLE = "imagenet-simple"
 PLAIN_TEMPLATES = ("a photo of a {c}.",)
+MAX_FIELDS_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image (encoded) with its class's number or its captions."""
+    """An image (encoded) with its class's number or its captions, and what ``KEY.npy`` says of it."""
 
     image: bytes
     label: int | None
     captions: tuple[str, ...]
+    fields: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClassificationText:
-    """What zero-shot classifiers are made of: each class's names and the templates for them."""
+    """What zero-shot classifiers are made of: each class's names and the templates for them.
+
+    ``numbers``: the data set's number of each class, where it is not its place (a language that has
+    names of some classes only); images of other classes are left out.
+    """
 
     classes: tuple[tuple[str, ...], ...]
     templates: tuple[str, ...]
+    numbers: tuple[int, ...] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -75,14 +86,10 @@ def class_texts(
     UserError if there are no names, or not as many as the data set has class folders.
     """
     _require(data)
-    folders = [] if _tars_of(data) else class_folders(data)
-    classes: tuple[tuple[str, ...], ...]
-    if class_names == IMAGENET:
-        classes = tuple((name,) for name in open_clip().IMAGENET_CLASSNAMES)
-    elif (file := _given_or_beside(data, class_names, *CLASS_NAMES_FILES)) is not None:
-        classes = _read_classes(file)
-    else:
-        classes = tuple((_name(place).replace("_", " "),) for place in folders)
+    folders = plain_class_folders(data)
+    classes = read_class_names(data, class_names)
+    if classes is None:
+        classes = tuple((name_of(place).replace("_", " "),) for place in folders)
         if not classes:
             raise ArgumentError(
                 "{data_set} has neither {file} nor a folder a class; give the names with "
@@ -98,22 +105,38 @@ def class_texts(
             folders=len(folders),
             names=len(classes),
         )
-    if templates in (IMAGENET, IMAGENET_SIMPLE):
+    return ClassificationText(classes, read_templates(data, templates) or PLAIN_TEMPLATES)
+
+
+def read_class_names(data: str, given: str | None = None) -> tuple[tuple[str, ...], ...] | None:
+    """Each class's names: of the file given, of "imagenet", or of the file beside the data.
+
+    None if nothing is given and there is no such file.
+    """
+    if given == IMAGENET:
+        return tuple((name,) for name in open_clip().IMAGENET_CLASSNAMES)
+    file = _given_or_beside(data, given, *CLASS_NAMES_FILES)
+    return None if file is None else _read_classes(file)
+
+
+def read_templates(data: str, given: str | None = None) -> tuple[str, ...] | None:
+    """The templates: as ``read_class_names``, with "imagenet-simple" too."""
+    if given in (IMAGENET, IMAGENET_SIMPLE):
         clip = open_clip()
         chosen = (
             clip.OPENAI_IMAGENET_TEMPLATES
-            if templates == IMAGENET
+            if given == IMAGENET
             else clip.SIMPLE_IMAGENET_TEMPLATES
         )
-        found = tuple(make("{c}") for make in chosen)
-    elif (file := _given_or_beside(data, templates, TEMPLATES_FILE)) is not None:
-        found = tuple(line for line in _lines(file) if line)
-    else:
-        found = PLAIN_TEMPLATES
+        return tuple(make("{c}") for make in chosen)
+    file = _given_or_beside(data, given, TEMPLATES_FILE)
+    if file is None:
+        return None
+    found = tuple(line for line in _lines(file) if line)
     for template in found:
         if "{c}" not in template and "{}" not in template:
             raise UserError(f"the template {template!r} has no {{c}} for the class's name")
-    return ClassificationText(classes, found)
+    return found
 
 
 def fill(template: str, name: str) -> str:
@@ -156,23 +179,28 @@ def _read_classes(address: str) -> tuple[tuple[str, ...], ...]:
 
 def class_folders(data: str) -> list[str]:
     """An image folder's classes in the order of their numbers."""
-    folders = [folder for folder in _contents(data)[0] if not _tars(folder)]
-    if all(_name(folder).isdecimal() for folder in folders):
-        folders.sort(key=lambda folder: int(_name(folder)))
+    folders = [folder for folder in contents(data)[0] if not _tars(folder)]
+    if all(name_of(folder).isdecimal() for folder in folders):
+        folders.sort(key=lambda folder: int(name_of(folder)))
     return folders
+
+
+def plain_class_folders(data: str) -> list[str]:
+    """The same, none if the data are in tars."""
+    return [] if tars_of(data) else class_folders(data)
+
+
+def tars_of(data: str) -> list[str]:
+    """The tars of a WebDataset folder in order: those in it, else those in ``test/``."""
+    return _tars(data) or _tars(Folder(data).address("test"))
 
 
 def _tars(data: str) -> list[str]:
     def order(address: str) -> tuple[int, str]:
-        stem = stem_of(_name(address))
-        return (int(stem) if stem.isdecimal() else 2**63, _name(address))
+        stem = stem_of(name_of(address))
+        return (int(stem) if stem.isdecimal() else 2**63, name_of(address))
 
-    return sorted((f for f in _contents(data)[1] if SUFFIX.search(f)), key=order)
-
-
-def _tars_of(data: str) -> list[str]:
-    """The tars of a WebDataset folder: those in it, else those in ``test/``."""
-    return _tars(data) or _tars(Folder(data).address("test"))
+    return sorted((f for f in contents(data)[1] if SUFFIX.search(f)), key=order)
 
 
 def _parent(folder: str) -> str:
@@ -181,11 +209,12 @@ def _parent(folder: str) -> str:
     return folder.rstrip("/").rpartition("/")[0]
 
 
-def _name(address: str) -> str:
+def name_of(address: str) -> str:
+    """The last part of an address."""
     return address.rstrip("/").rpartition("/")[2]
 
 
-def _contents(data: str) -> tuple[list[str], list[str]]:
+def contents(data: str) -> tuple[list[str], list[str]]:
     """The folders and files directly in a folder, each by name; none if there is no folder.
 
     Hidden ones are left out.
@@ -204,13 +233,13 @@ def _contents(data: str) -> tuple[list[str], list[str]]:
     for entry in entries:
         name = entry["name"].rstrip("/")
         own = name == inner.rstrip("/")  # some stores list a folder in itself
-        if not (own or _name(name).startswith(HIDDEN)) and entry["type"] in kinds:
+        if not (own or name_of(name).startswith(HIDDEN)) and entry["type"] in kinds:
             kinds[entry["type"]].append(filesystem.unstrip_protocol(name))
     return sorted(kinds["directory"]), sorted(kinds["file"])
 
 
 def _require(data: str) -> None:
-    if not any(_contents(data)):
+    if not any(contents(data)):
         raise UserError(f"there is no folder {data} with evaluation data")
 
 
@@ -220,7 +249,7 @@ def examples(data: str, skipped: Counter[str]) -> Iterator[Example]:
     Raises UserError if the folder has neither tars nor a folder a class.
     """
     _require(data)
-    if tars := _tars_of(data):
+    if tars := tars_of(data):
         for tar in tars:
             yield from _tar_examples(tar, skipped)
         return
@@ -253,4 +282,19 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
             texts = sample_texts(sample.record(skipped), text, skipped)
             # A line a caption, in the retrieval sets of CLIP_benchmark.
             lines = [line.strip() for found in texts for line in (found.text or "").splitlines()]
-            yield Example(sample.image, label, tuple(line for line in lines if line))
+            fields = _fields(sample.files["npy"], skipped) if "npy" in sample.files else ()
+            yield Example(sample.image, label, tuple(line for line in lines if line), fields)
+
+
+def _fields(content: bytes, skipped: Counter[str]) -> tuple[int, ...]:
+    """The whole numbers of a ``KEY.npy``; none, and counted, if it holds anything else."""
+    try:
+        if len(content) > MAX_FIELDS_BYTES:
+            raise ValueError
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+        if values.ndim > 1 or values.dtype.kind not in "biuf" or (values != np.floor(values)).any():
+            raise ValueError
+        return tuple(int(value) for value in np.atleast_1d(values))
+    except Exception:  # NumPy raises many kinds for a file that is none of its own
+        skipped[SkippedExample.BROKEN_FIELDS] += 1
+        return ()

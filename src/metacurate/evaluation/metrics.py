@@ -68,6 +68,59 @@ def class_mean_estimate(hits: Hits, labels: Labels, *, seed: int = 0) -> Estimat
     return bootstrap(statistic, hits.size, seed=seed)
 
 
+def macro_f1_estimate(predicted: Labels, labels: Labels, *, seed: int = 0) -> Estimate:
+    """The mean over classes of F1 (WILDS's ``F1-macro_all``); images are resampled.
+
+    Classes are those of ``labels``, in a resample those that it has. A class's F1 is twice its
+    right images over those that are of it plus those taken for it.
+    """
+    _, places = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+    own, taken = places[: labels.size], places[labels.size :]
+    kinds = int(places.max()) + 1 if places.size else 0
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        sizes = np.bincount(own, weights, kinds)
+        right = np.bincount(own, weights * (own == taken), kinds)
+        both = sizes + np.bincount(taken, weights, kinds)
+        return float((2 * right[sizes > 0] / both[sizes > 0]).mean())
+
+    return bootstrap(statistic, labels.size, seed=seed)
+
+
+def worst_group_estimate(hits: Hits, groups: Labels, *, seed: int = 0) -> Estimate:
+    """The smallest of the groups' shares of hits (WILDS's worst group); images are resampled.
+
+    In a resample it is the smallest of the groups that it has, so that the interval of many small
+    groups lies rather low.
+    """
+    kinds, groups = np.unique(groups, return_inverse=True)
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        sizes = np.bincount(groups, weights, kinds.size)
+        right = np.bincount(groups, weights * hits, kinds.size)
+        return float((right[sizes > 0] / sizes[sizes > 0]).min())
+
+    return bootstrap(statistic, hits.size, seed=seed)
+
+
+def mean_recall_estimate(
+    image_hits: Hits, text_hits: Hits, owners: Labels, *, seed: int = 0
+) -> Estimate:
+    """The mean of two recalls: of images, and of their texts; images are resampled.
+
+    ``owners``: each text's image, a place in ``image_hits``; every image has a text.
+    """
+    images = image_hits.size
+    sizes = np.bincount(owners, minlength=images)
+    sums = np.bincount(owners, text_hits, images)
+
+    def statistic(weights: npt.NDArray[np.int64]) -> float:
+        of_images = (weights * image_hits).sum() / weights.sum()
+        return float((of_images + (weights * sums).sum() / (weights * sizes).sum()) / 2)
+
+    return bootstrap(statistic, images, seed=seed)
+
+
 def roc_auc_estimate(scores: npt.NDArray[np.float64], positive: Hits, *, seed: int = 0) -> Estimate:
     """The area under the ROC curve: how often a positive image's score is above a negative one's.
 

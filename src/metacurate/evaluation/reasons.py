@@ -15,4 +15,7 @@ class SkippedExample(StrEnum):
     MISSING_IMAGE = "missing_image"
     BROKEN_LABEL = "broken_label"
     LABEL_OUT_OF_RANGE = "label_out_of_range"
+    CLASS_WITHOUT_NAME = "class_without_name"
     NO_CAPTION = "no_caption"
+    BROKEN_FIELDS = "broken_fields"
+    NO_GROUP = "no_group"

@@ -183,24 +183,30 @@ class GroupResult(Accuracies):
 
 class ClassificationResult(GroupResult):
     """``chance``: one in ``classes``; ``repeated_class_names``: all but the first class of such a
-    name are never right; ``roc_auc`` only with two classes; ``skipped``: by reason (``reasons``).
+    name are never right; ``roc_auc`` only with two classes; ``f1_macro`` and ``worst_group_*`` only
+    if asked for; ``skipped``: by reason (``reasons``).
     """
 
     classes: int
     repeated_class_names: list[str]
     chance: float
     roc_auc: NotRequired[metrics.PlainEstimate]
+    f1_macro: NotRequired[metrics.PlainEstimate]
+    worst_group_top1: NotRequired[metrics.PlainEstimate]
+    worst_group_top5: NotRequired[metrics.PlainEstimate]
     skipped: dict[str, int]
     groups: NotRequired[dict[str, GroupResult]]
 
 
 class RetrievalResult(TypedDict):
-    """Recalls (``recall_at_1``, ...) both ways; ``skipped``: by reason (``reasons``)."""
+    """Recalls (``recall_at_1``, ...) both ways; ``mean_recall_at_1``: the mean of both;
+    ``skipped``: by reason (``reasons``)."""
 
     images: int
     captions: int
     image_to_text: dict[str, metrics.PlainEstimate]
     text_to_image: dict[str, metrics.PlainEstimate]
+    mean_recall_at_1: metrics.PlainEstimate
     skipped: dict[str, int]
 
 
@@ -211,6 +217,8 @@ def classify(
     texts: ClassificationText,
     *,
     groups: dict[str, str] | None = None,
+    macro_f1: bool = False,
+    group_field: int | None = None,
     progress: Meter | None = None,
 ) -> ClassificationResult:
     """Zero-shot classification: top-1, top-5 and mean per class, with intervals.
@@ -220,30 +228,43 @@ def classify(
     clip-benchmark: of two classes with the same name (ImageNet's list has two) images of the first
     can be right. With two classes there is the area under the ROC curve too, of the second class's
     score less the first's. ``groups`` maps class names to groups that are reported apart too; in
-    each, an image is still told from all classes.
+    each, an image is still told from all classes. ``macro_f1``: the mean over classes of F1 too.
+    ``group_field``: the place in an image's ``fields`` of the group that it belongs to; the share
+    of the worst of them is reported too.
     """
     names = texts.class_names
+    place_of = {number: i for i, number in enumerate(texts.numbers or range(len(names)))}
+    stranger = (
+        SkippedExample.LABEL_OUT_OF_RANGE
+        if texts.numbers is None
+        else SkippedExample.CLASS_WITHOUT_NAME
+    )
     vectors, places = _class_vectors(loaded, texts)
     skipped: Counter[str] = Counter()
     labels: list[int] = []
     ranks: list[npt.NDArray[np.int64]] = []
     leads: list[npt.NDArray[np.float64]] = []
+    taken: list[npt.NDArray[np.int64]] = []
+    fields: list[tuple[int, ...]] = []
     for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
-        usable = [
-            i
-            for i, e in enumerate(encoded.examples)
-            if e.label is not None and 0 <= e.label < len(names)
+        own_places = [
+            -1 if example.label is None else place_of.get(example.label, -1)
+            for example in encoded.examples
         ]
-        skipped[SkippedExample.LABEL_OUT_OF_RANGE] += len(encoded.examples) - len(usable)
+        usable = [i for i, place in enumerate(own_places) if place >= 0]
+        skipped[stranger] += len(encoded.examples) - len(usable)
         if not usable:
             continue
-        own = torch.tensor([encoded.examples[i].label for i in usable], device=loaded.device)
+        own = torch.tensor([own_places[i] for i in usable], device=loaded.device)
         # Equal texts have one vector, so that their scores are equal to the last bit.
         features = encoded.features[torch.tensor(usable, device=loaded.device)]
         logits = (features @ vectors.T)[:, places]
         ranks.append(_ranks(logits, own).cpu().numpy())
         if len(names) == 2:
             leads.append((logits[:, 1] - logits[:, 0]).double().cpu().numpy())
+        if macro_f1:
+            taken.append(logits.argmax(dim=1).cpu().numpy())
+        fields += [encoded.examples[i].fields for i in usable]
         labels += own.tolist()
     if not labels:
         raise UserError(f"{data} has no usable image with a label ({in_words(skipped)})")
@@ -255,8 +276,12 @@ def classify(
         "chance": 1 / len(names),
         **_accuracies(rank, label, len(names)),
         **_areas(np.concatenate(leads or [np.empty(0)]), label),
-        "skipped": counted(skipped),
     }
+    if macro_f1:
+        found["f1_macro"] = metrics.macro_f1_estimate(np.concatenate(taken), label).as_json()
+    if group_field is not None:
+        found |= _worst_groups(rank, fields, group_field, len(names), skipped)
+    found["skipped"] = counted(skipped)
     result = cast(ClassificationResult, found)
     if groups:
         group = np.array([groups.get(name, "") for name in names])[label]
@@ -294,6 +319,26 @@ def _accuracies(
         halves = (rank < 1).astype(np.float64) + (rank < TOP)
         found["mean_of_top1_and_top5"] = metrics.mean_estimate(halves / 2)
     return cast(Accuracies, {name: estimate.as_json() for name, estimate in found.items()})
+
+
+def _worst_groups(
+    rank: npt.NDArray[np.int64],
+    fields: Sequence[tuple[int, ...]],
+    place: int,
+    classes: int,
+    skipped: Counter[str],
+) -> dict[str, metrics.PlainEstimate]:
+    """The worst group's top-1, and top-5 of five classes or more, over the images with a group."""
+    known = np.array([len(of_image) > place for of_image in fields])
+    skipped[SkippedExample.NO_GROUP] += int((~known).sum())
+    if not known.any():
+        return {}
+    group = np.array([of_image[place] for of_image in fields if len(of_image) > place])
+    of_rank = {1: "worst_group_top1", **({TOP: "worst_group_top5"} if classes >= TOP else {})}
+    return {
+        name: metrics.worst_group_estimate(rank[known] < k, group).as_json()
+        for k, name in of_rank.items()
+    }
 
 
 class _Areas(TypedDict, total=False):
@@ -360,6 +405,9 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
             f"recall_at_{k}": metrics.clustered_mean_estimate(text_ranks < k, groups).as_json()
             for k in RECALL_AT
         },
+        "mean_recall_at_1": metrics.mean_recall_estimate(
+            image_ranks < 1, text_ranks < 1, groups
+        ).as_json(),
         "skipped": counted(skipped),
     }
 
