@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metacurate.cli.options import AsJson, show
 from metacurate.cli.root import app
 from metacurate.cli.training import Threads
+from metacurate.errors import ArgumentError
 from metacurate.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from metacurate.evaluation.zero_shot import LoadedModel
 
 
 @app.command("eval")
@@ -21,14 +28,32 @@ def eval_command(
         ),
     ],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--data",
             "-d",
             metavar="DIR",
             help="Folder with a folder a class, or WebDataset as clip-benchmark; repeatable.",
         ),
-    ],
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="slip26|datacomp38|vtab",
+            help="Evaluate on the data sets of a suite that lie below --root, each by its metric.",
+        ),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder with the suite's data sets, a folder each."),
+    ] = None,
+    names_lang: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LANG",
+            help="With --suite: ImageNet's class names in a language (de, babel-it, cn).",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="open_clip's name of the architecture, for files and tags.")
     ] = None,
@@ -55,7 +80,13 @@ def eval_command(
         typer.Option(help="JSON file {class name: group}; groups are also reported separately."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the JSON here.")
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Also write the JSON here; a suite goes on from what it holds.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     threads: Threads = None,
@@ -68,7 +99,20 @@ def eval_command(
 
     Example, published weights: [bold]metacurate eval metaclip_400m --model ViT-B-32-quickgelu
     --data cars/[/bold]
+
+    Example, a suite: [bold]metacurate eval model/ --suite slip26 --root data/ --out
+    slip26.json[/bold]
     """
+    if suite is not None:
+        _suite_alone(
+            data=data, task=task, class_names=class_names, templates=templates, groups=groups
+        )
+        if root is None:
+            raise ArgumentError("give {root} DIR with {suite}: the folder with its data sets")
+    elif not data:
+        raise ArgumentError("give {data} DIR, or {suite} NAME with {root} DIR")
+    elif root is not None or names_lang is not None:
+        raise ArgumentError("{root} and {names_lang} go with {suite}")
     from metacurate.training.openclip import open_clip
 
     open_clip()
@@ -83,7 +127,16 @@ def eval_command(
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(checkpoint, model, batch_size=batch_size)
+    if suite is not None and root is not None:
+        report = _evaluate_suite(loaded, suite, root, names_lang, out)
+        show(
+            {"checkpoint": checkpoint, "model": model, **report},
+            suite_tables(report),
+            as_json=as_json,
+        )
+        return
     results = []
+    data = data or []
     with meter("eval", len(data), "images", parts="data sets") as progress:
         for place in data:
             result = evaluate(
@@ -106,3 +159,65 @@ def eval_command(
         folder, slash, name = out.rpartition("/")
         Folder(folder or slash or ".").write_json(name, report)
     show(report, table, as_json=as_json)
+
+
+def _suite_alone(**options: Any) -> None:
+    given = next((name for name, value in options.items() if value), None)
+    if given is not None:
+        raise ArgumentError("{" + given + "} does not go with {suite}, which knows its data sets")
+
+
+def _evaluate_suite(
+    loaded: LoadedModel, suite: str, root: str, names_lang: str | None, out: str | None
+) -> dict[str, Any]:
+    from metacurate.evaluation.suite import evaluate_suite
+    from metacurate.evaluation.suites import SUITES
+    from metacurate.runtime.progress import meter
+
+    with meter("eval", len(SUITES.get(suite, ())), "images", parts="data sets") as progress:
+        return evaluate_suite(
+            loaded, suite, root, names_lang=names_lang, out=out, progress=progress
+        )
+
+
+def suite_tables(report: Mapping[str, Any]) -> Group:
+    """What a suite's report says, for the terminal: values, their mean, what is missing, others."""
+    from rich.console import Group
+
+    from metacurate.cli.tables import Grid
+
+    def interval(value: Mapping[str, float]) -> tuple[str, str]:
+        return (
+            f"{100 * value['value']:.1f}",
+            f"{100 * value['low']:.1f} to {100 * value['high']:.1f}",
+        )
+
+    results, missing, mean = report["results"], report["missing"], report["mean"]
+    values = Grid(report["suite"], "data set", "metric", ">%", ">95% interval", ">n", "texts of")
+    for result in results.values():
+        metric = result["metric"].replace("_", " ")
+        value = result["value"]
+        values.add_row(
+            result["title"], metric, *interval(value), f"{value['n']:,}", result["texts"]
+        )
+    if mean is not None:
+        which = f"mean of {mean['n']} of {report['of']}"
+        values.add_row(which, "", *interval(mean), "", "")
+    tables = [values]
+    if missing:
+        absent = Grid(f"missing: {len(missing)} of {report['of']}", "data set", "why")
+        for name, reason in missing.items():
+            absent.add_row(name, printable(reason, 300))
+        tables.append(absent)
+    models = report["published"]["models"]
+    others = Grid(
+        "published (" + "; ".join(report["published"]["sources"]) + ")",
+        "model", "architecture", ">ImageNet %", ">mean of DataComp's 38 %",
+    )  # fmt: skip
+    for other in models:
+        average = other["datacomp38"]
+        others.add_row(
+            other["model"], other["architecture"], f"{other['imagenet']:.1f}",
+            "" if average is None else f"{average:.1f}",
+        )  # fmt: skip
+    return Group(*[part for table in (*tables, others) for part in (table, "")][:-1])

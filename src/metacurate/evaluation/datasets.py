@@ -47,7 +47,7 @@ MAX_FIELDS_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Example:
-    """An image (encoded) with its class's number or its captions, and what ``KEY.npy`` says of it."""
+    """An image (encoded) with its class's number or its captions, and ``KEY.npy``'s numbers."""
 
     image: bytes
     label: int | None
@@ -124,9 +124,7 @@ def read_templates(data: str, given: str | None = None) -> tuple[str, ...] | Non
     if given in (IMAGENET, IMAGENET_SIMPLE):
         clip = open_clip()
         chosen = (
-            clip.OPENAI_IMAGENET_TEMPLATES
-            if given == IMAGENET
-            else clip.SIMPLE_IMAGENET_TEMPLATES
+            clip.OPENAI_IMAGENET_TEMPLATES if given == IMAGENET else clip.SIMPLE_IMAGENET_TEMPLATES
         )
         return tuple(make("{c}") for make in chosen)
     file = _given_or_beside(data, given, TEMPLATES_FILE)
