@@ -28,9 +28,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 PAGES = {
     "commoncrawl": (commoncrawl, urls, rules),
     "dedup": (dedup,),
+    "evaluation": (evaluation,),
     "images": (images,),
     "metadata": (wikipedia,),
-    "training": (training, evaluation),
+    "training": (training,),
     "webdataset": (webdataset,),
 }
 ENUMERATIONS = [
