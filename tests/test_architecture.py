@@ -148,7 +148,7 @@ def test_circles() -> None:
 
 
 # Options of other programs, commands to give as they stand, and the variables of a style sheet.
-OPTIONS_SPELT_OUT = ("torchrun --", "--chart-", " --verify'")
+OPTIONS_SPELT_OUT = ("torchrun --", "--chart-", "pip install --no-deps ", " --verify'")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from metacurate.counts import in_words
 from metacurate.errors import UserError
 from metacurate.evaluation import datasets
+from metacurate.evaluation.multilingual import cvqa, xm3600
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
 from metacurate.plugins import load_plugin
 from metacurate.runtime.inputs import read_text
@@ -17,7 +18,9 @@ from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder
 
 Task = Callable[..., Mapping[str, Any]]
-TASKS: dict[str, Task] = {"classification": classify, "retrieval": retrieve}
+TASKS: dict[str, Task] = {
+    "classification": classify, "retrieval": retrieve, "xm3600": xm3600, "cvqa": cvqa,
+}  # fmt: skip
 CLASSIFICATION = "classification"
 TYPE_FILE = "dataset_type.txt"
 
@@ -34,10 +37,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a model on a data set (see :mod:`metacurate.evaluation.datasets`).
 
-    ``task`` is "classification", "retrieval" or a task of one's own (``metacurate.plugins``), a
-    callable of ``loaded``, ``data`` and ``progress`` that gives a dictionary; if not given,
-    clip-benchmark's ``dataset_type.txt`` tells, and without that file it is classification.
-    ``groups``: a JSON file {class name: group}. ``progress`` is told of the images. Raises
+    ``task`` is "classification", "retrieval", "xm3600", "cvqa" or a task of one's own
+    (``metacurate.plugins``), a callable of ``loaded``, ``data`` and ``progress`` that gives a
+    dictionary; if not given, clip-benchmark's ``dataset_type.txt`` tells, and without that
+    file it is classification. ``groups``: a JSON file {class name: group}. ``progress`` is told of the images. Raises
     UserError for data or options that do not fit.
     """
     if task is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
@@ -103,22 +104,22 @@ def worst_group_estimate(hits: Hits, groups: Labels, *, seed: int = 0) -> Estima
     return bootstrap(statistic, hits.size, seed=seed)
 
 
-def mean_recall_estimate(
-    image_hits: Hits, text_hits: Hits, owners: Labels, *, seed: int = 0
+def mean_of_shares_estimate(
+    right: npt.NDArray[np.float64], of: npt.NDArray[np.float64], *, seed: int = 0
 ) -> Estimate:
-    """The mean of two recalls: of images, and of their texts; images are resampled.
+    """The mean of several shares of the same images (both recalls, those of languages).
 
-    ``owners``: each text's image, a place in ``image_hits``; every image has a text.
+    ``right`` and ``of``, float64[shares, images]: how many items of an image (itself, its captions)
+    a share counts as right, and has; ``of`` is positive somewhere in each row. Images are
+    resampled; a share that a resample has nothing of is left out of its mean.
     """
-    images = image_hits.size
-    sizes = np.bincount(owners, minlength=images)
-    sums = np.bincount(owners, text_hits, images)
 
     def statistic(weights: npt.NDArray[np.int64]) -> float:
-        of_images = (weights * image_hits).sum() / weights.sum()
-        return float((of_images + (weights * sums).sum() / (weights * sizes).sum()) / 2)
+        sizes = of @ weights
+        held = sizes > 0
+        return float(((right @ weights)[held] / sizes[held]).mean()) if held.any() else math.nan
 
-    return bootstrap(statistic, images, seed=seed)
+    return bootstrap(statistic, right.shape[1], seed=seed)
 
 
 def roc_auc_estimate(scores: npt.NDArray[np.float64], positive: Hits, *, seed: int = 0) -> Estimate:

@@ -19,3 +19,4 @@ class SkippedExample(StrEnum):
     NO_CAPTION = "no_caption"
     BROKEN_FIELDS = "broken_fields"
     NO_GROUP = "no_group"
+    BROKEN_QUESTION = "broken_question"

@@ -121,19 +121,19 @@ def _trained(folder: Path) -> tuple[ModelConfig, Path]:
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
     """Examples of a batch that could be decoded, with their images' features."""
 
     examples: list[Example]
     features: torch.Tensor
 
 
-def _encode(
+def encode(
     loaded: LoadedModel,
     stream: Iterator[Example],
     skipped: Counter[str],
     progress: Meter | None,
-) -> Iterator[_Encoded]:
+) -> Iterator[Encoded]:
     """Features a batch at a time, in order; decoding runs in threads meanwhile (Pillow and torch
     release the interpreter's lock), one batch ahead of the model."""
 
@@ -161,7 +161,7 @@ def _encode(
                     kept.append(example)
                     images.append(image)
             if images:
-                yield _Encoded(kept, loaded.image_features(images))
+                yield Encoded(kept, loaded.image_features(images))
             if progress is not None:
                 progress.advance(len(batch), shards=0)
 
@@ -246,7 +246,7 @@ def classify(
     leads: list[npt.NDArray[np.float64]] = []
     taken: list[npt.NDArray[np.int64]] = []
     fields: list[tuple[int, ...]] = []
-    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
+    for encoded in encode(loaded, datasets.examples(data, skipped), skipped, progress):
         own_places = [
             -1 if example.label is None else place_of.get(example.label, -1)
             for example in encoded.examples
@@ -380,7 +380,7 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
     captions: list[str] = []
     owners: list[int] = []
     images = 0
-    for encoded in _encode(loaded, datasets.examples(data, skipped), skipped, progress):
+    for encoded in encode(loaded, datasets.examples(data, skipped), skipped, progress):
         usable = [i for i, e in enumerate(encoded.examples) if e.captions]
         skipped[SkippedExample.NO_CAPTION] += len(encoded.examples) - len(usable)
         parts.append(encoded.features[torch.tensor(usable, dtype=torch.long, device=loaded.device)])
@@ -390,11 +390,10 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
             images += 1
     if not captions:
         raise UserError(f"{data} has no image with a caption ({in_words(skipped)})")
-    pictures, texts = torch.cat(parts), loaded.text_features(captions)
-    owner = torch.tensor(owners, device=loaded.device)
-    image_ranks = _best_ranks(pictures, texts, owner, loaded.batch_size)
-    text_ranks = _own_ranks(texts, pictures, owner, loaded.batch_size)
+    image_ranks, text_ranks = retrieval_ranks(loaded, torch.cat(parts), captions, owners)
     groups = np.array(owners, dtype=np.int64)
+    both = [(image_ranks < 1).astype(float), np.bincount(groups, text_ranks < 1)]
+    sizes = [np.ones(images), np.bincount(groups).astype(float)]
     return {
         "images": images,
         "captions": len(captions),
@@ -405,11 +404,27 @@ def retrieve(loaded: LoadedModel, data: str, *, progress: Meter | None = None) -
             f"recall_at_{k}": metrics.clustered_mean_estimate(text_ranks < k, groups).as_json()
             for k in RECALL_AT
         },
-        "mean_recall_at_1": metrics.mean_recall_estimate(
-            image_ranks < 1, text_ranks < 1, groups
+        "mean_recall_at_1": metrics.mean_of_shares_estimate(
+            np.stack(both), np.stack(sizes)
         ).as_json(),
         "skipped": counted(skipped),
     }
+
+
+def retrieval_ranks(
+    loaded: LoadedModel, pictures: torch.Tensor, captions: Sequence[str], owners: Sequence[int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each image, how many captions of others are not behind its nearest own, and for each
+    caption, how many other images are not behind its own: int64[images], int64[captions].
+
+    ``pictures``: the images' features; ``owners``: each caption's image; every image has one.
+    """
+    texts = loaded.text_features(captions)
+    owner = torch.tensor(owners, device=loaded.device)
+    return (
+        _best_ranks(pictures, texts, owner, loaded.batch_size),
+        _own_ranks(texts, pictures, owner, loaded.batch_size),
+    )
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
