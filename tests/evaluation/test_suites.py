@@ -454,7 +454,7 @@ def test_the_command_shows_values_the_missing_and_the_published(root, monkeypatc
     assert re.search(r"CIFAR-10 top1 75\.0 [\d.]+ to 100\.0 4 the folder", text)
     assert "mean of 4 of 26 " in text
     assert "missing: 22 of 26" in text
-    assert "food101 there is no folder of it" in text
+    assert "there is no folder of it food101, cifar100, cub," in text
     assert "MetaCLIP 400M ViT-B/16 70.8 57.9" in text
     report = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert report["published"] == published.as_json()

@@ -60,7 +60,7 @@ def eval_command(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification, retrieval, or your own (MODULE:FUNCTION); found by "
+            help="classification, retrieval, xm3600, cvqa, or your own (MODULE:FUNCTION); found by "
             "dataset_type.txt."
         ),
     ] = None,
@@ -205,9 +205,10 @@ def suite_tables(report: Mapping[str, Any]) -> Group:
         values.add_row(which, "", *interval(mean), "", "")
     tables = [values]
     if missing:
-        absent = Grid(f"missing: {len(missing)} of {report['of']}", "data set", "why")
-        for name, reason in missing.items():
-            absent.add_row(name, printable(reason, 300))
+        absent = Grid(f"missing: {len(missing)} of {report['of']}", "why", "data sets")
+        for reason in dict.fromkeys(missing.values()):
+            alike = [name for name in missing if missing[name] == reason]
+            absent.add_row(printable(reason, 300), ", ".join(alike))
         tables.append(absent)
     models = report["published"]["models"]
     others = Grid(

@@ -39,9 +39,9 @@ def evaluate(
 
     ``task`` is "classification", "retrieval", "xm3600", "cvqa" or a task of one's own
     (``metacurate.plugins``), a callable of ``loaded``, ``data`` and ``progress`` that gives a
-    dictionary; if not given, clip-benchmark's ``dataset_type.txt`` tells, and without that
-    file it is classification. ``groups``: a JSON file {class name: group}. ``progress`` is told of the images. Raises
-    UserError for data or options that do not fit.
+    dictionary; if not given, clip-benchmark's ``dataset_type.txt`` tells, and without that file it
+    is classification. ``groups``: a JSON file {class name: group}. ``progress`` is told of the
+    images. Raises UserError for data or options that do not fit.
     """
     if task is None:
         file = Folder(data).address(TYPE_FILE)
