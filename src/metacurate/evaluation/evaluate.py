@@ -47,7 +47,7 @@ def evaluate(
         file = Folder(data).address(TYPE_FILE)
         task = read_text(file).strip().lower() if Folder(file).is_file() else CLASSIFICATION
         if task not in TASKS:
-            known = " and ".join(TASKS)
+            known = ", ".join(TASKS)
             raise UserError(f"{file} names the task {task!r}; only {known} are known")
     if task != CLASSIFICATION:
         run = load_plugin("evaluation task", task, TASKS)
