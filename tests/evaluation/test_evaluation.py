@@ -389,7 +389,8 @@ def test_other_tasks_are_refused(tmp_path, kind):
     with pytest.raises(UserError, match=rf"dataset_type\.txt names the task '{kind}'"):
         evaluate(COLOUR_MODEL, str(folder))
     with pytest.raises(
-        UserError, match="there is no evaluation task 'x'; known are classification, cvqa, retrieval"
+        UserError,
+        match="there is no evaluation task 'x'; known are classification, cvqa, retrieval",
     ):
         evaluate(COLOUR_MODEL, str(folder), task="x")
     (folder / "dataset_type.txt").write_text("Classification")

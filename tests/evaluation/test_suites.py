@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -217,6 +218,21 @@ def test_each_data_set_by_its_own_metric(root, tmp_path):
     assert report["missing"]["food101"] == "there is no folder of it"
     assert "stl10" in report["missing"]
     assert report["results"]["cifar10"]["texts"] == "the folder"
+
+
+def test_data_and_report_on_an_object_store(root):
+    store = fsspec.filesystem("memory")
+    store.put(str(root), "/suites/data", recursive=True)
+    out = "memory://suites/out.json"
+    remote = suite.evaluate_suite(model(), "slip26", "memory://suites/data", out=out)
+    local = suite.evaluate_suite(model(), "slip26", str(root))
+    for name, result in remote["results"].items():
+        assert result["data"].startswith("memory://")
+        assert result["result"] == local["results"][name]["result"]
+    assert remote["mean"] == local["mean"]
+    assert remote["missing"].keys() == local["missing"].keys()
+    again = suite.evaluate_suite(model(), "slip26", "memory://suites/data", out=out)
+    assert again == remote == json.loads(store.cat("/suites/out.json"))
 
 
 def test_what_a_file_holds_of_the_same_weights_is_not_done_again(root, tmp_path, monkeypatch):
