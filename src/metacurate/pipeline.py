@@ -27,6 +27,7 @@ from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import as_address, as_addresses
+from metacurate.sharing.card import renew_card
 from metacurate.texts.languages import LanguageMap, load_language_map
 
 
@@ -51,7 +52,7 @@ def curate(
     report: bool = True,
     **options: Unpack[RunOptions],
 ) -> DataCard:
-    """Curate a pool: match, count, balance, data card and report; resumes what is there.
+    """Curate a pool: match, count, balance, data card, report and dataset card; it resumes.
 
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
     ``target_size``. The same input, settings and seed give the same files, whatever the number of
@@ -179,4 +180,5 @@ def curate_run(
     card = do_again(run, [MATCH], stages)
     if report and finished(run.folder, REPORT) is None:
         write_report(run)
+    renew_card(run)
     return card

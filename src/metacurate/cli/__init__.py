@@ -22,6 +22,7 @@ from metacurate.cli import (  # noqa: F401  (commands register themselves)
     images,
     metadata,
     report,
+    sharing,
     texts,
     training,
     webdataset,

@@ -52,6 +52,7 @@ def report_command(
     from metacurate.curation.layout import BALANCE, REPORT_FILE, finished_section
     from metacurate.reporting.build import PLOT_FOLDER, ReportConfig, write_report
     from metacurate.runtime.storage import Folder, is_local, local_path
+    from metacurate.sharing.card import renew_card
 
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)
@@ -60,6 +61,7 @@ def report_command(
     ) as run:
         finished_section(folder, BALANCE)
         totals = write_report(run, config)
+        renew_card(run)
     page = folder.address(REPORT_FILE)
     rows = [
         ("pool", f"{totals['pairs']:,} pairs"),

@@ -2,7 +2,8 @@
 
 ``DIR/index/`` (matches), ``DIR/counts.npy`` (entry counts), ``DIR/curated/`` (the balanced subset),
 ``DIR/datacard.json``, ``DIR/metadata.parquet`` (the entries used), ``DIR/report.html`` with its
-plots in ``DIR/report/``, and ``DIR/manifest.json``.
+plots in ``DIR/report/``, ``DIR/README.md`` and ``DIR/croissant.json`` (how it is shared), and
+``DIR/manifest.json``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,19 @@ KEPT_COUNTS_FILE = "kept_counts.npy"
 THRESHOLD_FILE = "threshold.json"
 DATACARD_FILE = "datacard.json"
 REPORT_FILE = "report.html"
+README_FILE = "README.md"
+CROISSANT_FILE = "croissant.json"
+DISTRIBUTION_FOLDER = "distribution"
 # Starting workers takes longer than a light pass over fewer matched pairs than this.
 PAIRS_WORTH_WORKERS = 5_000_000
 REPORT = Stage("report", (REPORT_FILE, "report"))
-CARD = Stage("card", (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE), (REPORT,))
+README = Stage("readme", (README_FILE, CROISSANT_FILE))
+DISTRIBUTION = Stage("distribution", (DISTRIBUTION_FOLDER,))
+CARD = Stage(
+    "card",
+    (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE),
+    (REPORT, README, DISTRIBUTION),
+)
 BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
 COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
 MATCH = Stage("match", ("index", METADATA_FILE, MATCHERS), (COUNT,))

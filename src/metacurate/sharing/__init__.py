@@ -1,0 +1,1 @@
+"""Publishing a run: its dataset card, its Croissant description, its distribution alone."""
