@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metacurate.pipeline import curate
     from metacurate.pool.schema import PoolConfig
     from metacurate.pool.uid import key_uid, url_uid
+    from metacurate.sharing.card import write_card
 
 __all__ = [
     "Matcher",
@@ -43,6 +44,7 @@ __all__ = [
     "solve_threshold_for_size",
     "tail_proportion",
     "url_uid",
+    "write_card",
 ]
 _HOMES = {
     "Matcher": "metacurate.curation.matching.matcher",
@@ -62,6 +64,7 @@ _HOMES = {
     "solve_threshold_for_size": "metacurate.curation.balancing",
     "tail_proportion": "metacurate.curation.balancing",
     "url_uid": "metacurate.pool.uid",
+    "write_card": "metacurate.sharing.card",
 }
 
 

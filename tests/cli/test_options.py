@@ -113,7 +113,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[
 # They look at little, or train, which has ways of its own to use several machines.
 ON_ONE_MACHINE = {
     "status", "diff", "inspect text", "pool survival", "metadata merge", "metadata info",
-    "train", "eval", "experiment",
+    "train", "eval", "experiment", "card",
 }  # fmt: skip
 COMMANDS = dict(commands(get_command(app)))
 

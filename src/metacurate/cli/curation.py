@@ -191,7 +191,7 @@ def curate_command(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Curate a pool: match, count, balance, write the subset, its data card and report.
+    """Curate a pool: match, count, balance, write the subset, its data card, report and README.md.
 
     A run that was stopped resumes when the same command is run again.
 
@@ -297,7 +297,7 @@ def balance_command(
     options: Options,
     as_json: AsJson = False,
 ) -> None:
-    """Balance a matched and counted pool; writes DIR/curated and the data card.
+    """Balance a matched and counted pool; writes DIR/curated, the data card and README.md.
 
     Example: [bold]metacurate balance run/ --target-size 1000000[/bold]
     """
@@ -305,6 +305,7 @@ def balance_command(
     from metacurate.curation.datacard import write_datacard
     from metacurate.curation.layout import BALANCE
     from metacurate.runtime.stage import do_again
+    from metacurate.sharing.card import renew_card
 
     settings = _balance_settings(
         t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
@@ -324,6 +325,7 @@ def balance_command(
             return write_datacard(run)
 
         card = do_again(run, [BALANCE], work)
+        renew_card(run)
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
 
 

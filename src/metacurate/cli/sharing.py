@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from metacurate.cli.options import AsJson, open_run, show, summary_table
+from metacurate.cli.options import AsJson, show, summary_table
 from metacurate.cli.root import app
 
 
@@ -18,10 +18,9 @@ def card_command(
         str | None,
         typer.Option(help="The data set's name.", show_default="Curated image-text pairs"),
     ] = None,
-    license_: Annotated[
+    license: Annotated[
         str | None,
         typer.Option(
-            "--license",
             metavar="ID",
             help="Its licence, as the hub names it (cc-by-4.0, other), or a web address.",
         ),
@@ -57,15 +56,21 @@ def card_command(
 
     Example: [bold]metacurate card run/ --name "My pairs" --license cc-by-4.0[/bold]
     """
+    from metacurate.runtime.storage import Folder
     from metacurate.sharing.card import write_card
-    from metacurate.sharing.config import DEFAULT_NAME, CardConfig
+    from metacurate.sharing.config import DEFAULT_NAME
 
-    config = CardConfig(name or DEFAULT_NAME, license_, tuple(languages or ()), repo)
-    with open_run(
-        run_folder, existing=True, workers=1, overwrite=overwrite, show_progress=True
-    ) as run:
-        totals = write_card(run, config, distribution_only=distribution_only)
-        written = {key: run.folder.address(str(totals[key])) for key in ("readme", "croissant")}
+    totals = write_card(
+        run_folder,
+        name=DEFAULT_NAME if name is None else name,
+        license=license,
+        languages=languages or (),
+        repo=repo,
+        distribution_only=distribution_only,
+        overwrite=overwrite,
+    )
+    folder = Folder(run_folder)
+    written = {key: folder.address(str(totals[key])) for key in ("readme", "croissant")}
     place = f"{run_folder.rstrip('/')}/distribution" if distribution_only else run_folder
     upload = ["hf", "upload", repo or "USER/NAME", place, ".", "--repo-type", "dataset"]
     for pattern in () if distribution_only else SHARED:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from metacurate.arguments import listed
 from metacurate.curation.balancing import keep_probabilities
 from metacurate.curation.layout import (
     CROISSANT_FILE,
@@ -36,11 +38,11 @@ from metacurate.runtime.manifest import (
     reopen,
 )
 from metacurate.runtime.progress import note
-from metacurate.runtime.run import Run
+from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.storage import Folder, recorded, unrecorded
 from metacurate.sharing import croissant, readme
 from metacurate.sharing.columns import hub_features
-from metacurate.sharing.config import CardConfig
+from metacurate.sharing.config import DEFAULT_NAME, CardConfig
 from metacurate.sharing.facts import plot_files, read_facts
 
 COUNTS_PARQUET = "distribution.parquet"
@@ -59,24 +61,44 @@ class CardTotals(TypedDict):
 
 
 def write_card(
-    run: Run, config: CardConfig | None = None, *, distribution_only: bool = False
+    folder: str | PathLike[str],
+    *,
+    name: str = DEFAULT_NAME,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+    repo: str | None = None,
+    distribution_only: bool = False,
+    overwrite: bool = False,
 ) -> CardTotals:
-    """Write the dataset card and the Croissant description of a finished run.
+    """Write the dataset card and the Croissant description of a finished run into its folder.
 
-    ``README.md`` and ``croissant.json`` in the run's folder describe the kept pairs, so that
+    ``README.md`` and ``croissant.json`` describe the kept pairs, so that
     ``datasets.load_dataset(folder)`` reads them. With ``distribution_only`` they lie in
-    ``distribution/``, with the counts of the entries and the plots, and nothing of the pairs: a
-    folder to publish by itself.
+    ``folder/distribution``, with the counts of the entries and the plots, and nothing of the pairs:
+    a folder to publish by itself. Nothing is sent anywhere.
 
     Args:
-        run: The run; the caller holds its folder (:func:`metacurate.runtime.run.open_run`).
-        config: What the run does not know; as it was said before, if None.
+        folder: The output folder of ``curate``.
+        name: The data set's name in words.
+        license: An identifier of the hub (``cc-by-4.0``, ``other``, ...), or a web address.
+        languages: ISO 639 codes; those of the metadata if they have several and none is given.
+        repo: Where it will be published on Hugging Face's hub, as ``USER/NAME``.
         distribution_only: See above.
+        overwrite: Whether a card that was changed by hand is replaced.
 
     Raises:
-        UserError: The run is not finished, or ``README.md`` has been changed by hand (with
-            ``overwrite`` it is replaced).
+        UserError: The run is not finished or in use, what is given cannot be, or ``README.md`` was
+            not written by this function, or changed since.
     """
+    config = CardConfig(name, license, tuple(listed("languages", languages)), repo)
+    with open_run(folder, existing=True, workers=1, overwrite=overwrite) as run:
+        return write_card_of(run, config, distribution_only=distribution_only)
+
+
+def write_card_of(
+    run: Run, config: CardConfig | None = None, *, distribution_only: bool = False
+) -> CardTotals:
+    """``write_card`` of a run that the caller holds; ``config``: as it was said before, if None."""
     stage = DISTRIBUTION if distribution_only else README
     prefix = f"{DISTRIBUTION_FOLDER}/" if distribution_only else ""
     folder, name = run.folder, prefix + README_FILE
@@ -105,7 +127,7 @@ def renew_card(run: Run) -> None:
         if run.show_progress:
             note(f"{run.folder.address(foreign)} is not this program's, or was changed: it stays")
         return
-    write_card(run)
+    write_card_of(run)
 
 
 def _once(

@@ -11,7 +11,6 @@ from typing import Any
 from metacurate.printable import printable
 
 MAX_SHOWN = 80  # characters of a name in a card
-_PLAIN_KEY = re.compile(r"[a-z_]+")
 # Within a line a hyphen, a comma and a point between digits are nothing else either.
 _MARKUP = re.compile(
     rf"(?!(?<=\d)\.\d)[{re.escape(string.punctuation.translate({45: None, 44: None}))}]"
@@ -23,6 +22,7 @@ _CODE = re.compile(r"[^\W_](?:[\w.:,()<>\[\]-]| (?! ))*(?<! )")
 def yaml(value: Any) -> str:
     """Nested mappings, lists and plain values as a YAML document, keys in the given order.
 
+    Keys are this program's own words.
     Strings are written in double quotes, as JSON has them: they are valid YAML, and nothing in them
     can end the scalar or the front matter.
     """
@@ -33,8 +33,10 @@ def _lines(value: Any) -> list[str]:
     lines: list[str] = []
     if isinstance(value, Mapping):
         for key, item in value.items():
-            name = key if _PLAIN_KEY.fullmatch(key) else scalar(key)
-            lines += _nested(f"{name}:", item, "  ")
+            if _is_nested(item):
+                lines += [f"{key}:", *(f"  {line}" for line in _lines(item))]
+            else:
+                lines.append(f"{key}: {scalar(item)}")
         return lines
     for item in value:
         nested = _lines(item) if _is_nested(item) else [scalar(item)]
@@ -42,18 +44,12 @@ def _lines(value: Any) -> list[str]:
     return lines
 
 
-def _nested(start: str, value: Any, indent: str) -> list[str]:
-    if _is_nested(value):
-        return [start, *(indent + line for line in _lines(value))]
-    return [f"{start} {'[]' if isinstance(value, list) else scalar(value)}"]
-
-
 def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping | Sequence) and not isinstance(value, str) and bool(value)
+    return isinstance(value, Mapping | list) and bool(value)
 
 
 def scalar(value: Any) -> str:
-    """A string, number or truth value as a YAML scalar."""
+    """A string, number, truth value or an empty list as a YAML scalar."""
     if not isinstance(value, str):
         return json.dumps(value)
     quoted = json.dumps(value, ensure_ascii=False)
