@@ -172,6 +172,10 @@ def report(folder: Path) -> None:
     test_output_formats.write_tars(folder / "images", lambda shard, sample: b"no image", shards=1)
 
 
+def sharing(folder: Path) -> None:
+    curated(folder / "run")
+
+
 def training(folder: Path) -> None:
     pytest.importorskip("torch", reason="needs the extra metacurate[train]")
     import training_pools
@@ -208,6 +212,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "docs/metadata.md": metadata,
     "docs/pools.md": pools,
     "docs/report.md": report,
+    "docs/sharing.md": sharing,
     "docs/training.md": training,
     "docs/using-the-output.md": using_the_output,
     "docs/webdataset.md": webdataset,

@@ -251,3 +251,8 @@ def test_what_a_card_cannot_say(
 def test_a_run_that_is_not_finished(metacurate: Command, tmp_path: Path) -> None:
     fails(metacurate("card", tmp_path), "no finished match stage")
     fails(metacurate("card", tmp_path / "none"), "there is no folder")
+
+
+def test_a_run_cannot_write_to_the_hub(pool: Path, metacurate: Command) -> None:
+    run = metacurate("curate", pool, "--t", 1, "--out", "hf://datasets/me/pairs/run")
+    fails(run, "--out hf://datasets/me/pairs/run cannot be written to", "'metacurate card'")

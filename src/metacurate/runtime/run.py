@@ -37,7 +37,8 @@ from metacurate.runtime.storage import (
 
 # Held by the process that runs in a local folder; the other file says which process that is.
 HOLDER = ".lock-holder"
-READ_ONLY = ("http://", "https://", "hf://")
+HUB = "hf://"
+READ_ONLY = ("http://", "https://", HUB)
 """Stores that are read only: web servers, and Hugging Face's, where each file would be a commit."""
 
 
@@ -112,9 +113,11 @@ def open_run(
             "{out} {value} is not UTF-8; choose another", value=folder.url
         ) from None
     if folder.url.startswith(READ_ONLY):
+        publish = ", and publish what 'metacurate card' names" * folder.url.startswith(HUB)
         raise ArgumentError(
-            "{out} {value} cannot be written to; choose a folder or an object store",
+            "{out} {value} cannot be written to; choose a folder or an object store{publish}",
             value=folder.url,
+            publish=publish,
         )
     if existing:
         require(folder)
