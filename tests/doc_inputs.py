@@ -173,7 +173,8 @@ def report(folder: Path) -> None:
 
 
 def sharing(folder: Path) -> None:
-    curated(folder / "run")
+    write_table(folder / "pool/part.parquet", ROWS)
+    metacurate.curate(folder / "pool", WORDS, folder / "run", t=2, report=False, workers=1)
 
 
 def training(folder: Path) -> None:
