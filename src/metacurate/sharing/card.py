@@ -181,6 +181,8 @@ def _write_readme(folder: Folder, name: str, text: str) -> None:
 
 
 def _write_pairs(folder: Folder, config: CardConfig) -> int:
+    # The data card is left out: it names the pool's files, and its checksum would depend on where
+    # they are.
     facts = read_facts(folder, METADATA_FILE)
     with open_made(folder, METADATA_FILE) as file:
         entries = pq.read_schema(file)
@@ -192,7 +194,6 @@ def _write_pairs(folder: Folder, config: CardConfig) -> int:
         distribution=[
             croissant.file_set("curated", readme.PAIRS_FILES, "The kept pairs"),
             croissant.file_object(folder, METADATA_FILE, croissant.FORMAT, "The entries"),
-            croissant.file_object(folder, DATACARD_FILE, JSON_FORMAT, "The figures of the run"),
         ],
         records=[
             croissant.record_set("pairs", "A row for each kept pair", facts.schema,
