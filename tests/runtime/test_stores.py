@@ -214,7 +214,7 @@ def test_outputs_that_cannot_be_are_refused(
 PACKAGES = {
     "s3://a/b": ("s3", "s3fs", "pip install 'metacurate[s3]'"),
     "gs://a/b": ("gs", "gcsfs", "pip install gcsfs"),
-    "hf://datasets/a/b/c": ("hf", "huggingface_hub", "pip install huggingface_hub"),
+    "hf://datasets/a/b/c": ("hf", "huggingface_hub", "pip install 'metacurate[hf]'"),
     "abfs://a/b": ("abfs", "adlfs", "pip install adlfs"),
     "zip://x.parquet::gs://a/b.zip": ("gs", "gcsfs", "pip install gcsfs"),
 }

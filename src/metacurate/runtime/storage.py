@@ -97,11 +97,15 @@ def resolve(address: str) -> tuple[Any, str]:
         raise UserError(f"{address}: {' '.join(str(error).split())}{advice}") from None
 
 
+EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hf"}
+"""The extras that bring an address's package, by the address's protocol."""
+
+
 def _package_of(address: str) -> str:
     """What to install for an address, as the end of a message."""
     protocol = address.rsplit("::", maxsplit=1)[-1].partition("://")[0]
-    if protocol in ("s3", "s3a"):
-        return "; pip install 'metacurate[s3]'"
+    if (extra := EXTRAS.get(protocol)) is not None:
+        return f"; pip install 'metacurate[{extra}]'"
     module = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
     return f"; pip install {module}" if module not in ("", "fsspec") else ""
 
