@@ -21,7 +21,7 @@ WORDNET_FOLDER = Path("/usr/share/wordnet")
 # The files that take longest: they come first, so that none is left to run alone at the end.
 LONGEST = (
     "test_docs.py", "training/test_training.py", "runtime/test_reliability.py",
-    "runtime/test_ray.py", "test_chain.py", "runtime/test_s3.py", "dedup/test_dedup.py",
+    "runtime/test_ray.py", "test_chain.py", "runtime/test_s3.py", "deduplication/test_dedup.py",
     "images/test_download.py",
 )  # fmt: skip
 

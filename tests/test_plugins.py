@@ -40,7 +40,10 @@ def test_found(what: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("other", "there is no .* 'other'; known are broken, here, mine, own, MODULE:NAME"),
+        (
+            "other",
+            "there is no .* 'other'; known are broken, (clip-score, )?here, mine, own, MODULE:NAME",
+        ),
         ("added:", "there is no .* 'added:'"),
         (":dogs", "there is no .* ':dogs'"),
         ("broken", "'broken' cannot be loaded: .*nothing"),
