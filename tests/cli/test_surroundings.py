@@ -103,7 +103,6 @@ def test_an_entry_that_is_no_text_is_none(metacurate: Command, folder: Path) -> 
 @pytest.mark.parametrize(
     "command",
     ["curate hf://datasets/a/b -m META --t 1 --out OUT",
-     "curate POOL -m META --t 1 --out hf://datasets/a/b/c",
      "pool download hf://datasets/a/b --out OUT", "pool ingest hf://datasets/a/b --out OUT",
      "pool uids hf://datasets/a/b.parquet --out OUT.npy", "status hf://datasets/a/b"],
 )  # fmt: skip
@@ -113,7 +112,7 @@ def test_a_hub_that_does_not_answer(
     hub = pytest.importorskip("huggingface_hub", reason="the package of hf:// addresses")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     hub.HfFileSystem.clear_instance_cache()
-    places = {"META": folder / "meta.json", "OUT": tmp_path / "out", "POOL": folder / "pool.jsonl",
+    places = {"META": folder / "meta.json", "OUT": tmp_path / "out",
               "OUT.npy": tmp_path / "out.npy"}  # fmt: skip
     run = metacurate(*(places.get(word, word) for word in command.split()))
     hub.HfFileSystem.clear_instance_cache()
