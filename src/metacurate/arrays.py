@@ -1,6 +1,8 @@
-"""Uids and lists as arrays."""
+"""Uids, lists and other libraries' columns as arrays."""
 
 from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +10,33 @@ import pyarrow as pa
 
 # The two 64-bit halves (high, low) of uids, each uint64[rows]: their order is the uids' byte order.
 Halves = tuple[np.ndarray, np.ndarray]
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """What Arrow, pandas, Polars, DuckDB and others export their tables as."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A stream of Arrow arrays (the Arrow PyCapsule interface)."""
+        ...
+
+
+@runtime_checkable
+class ArrowArray(Protocol):
+    """What Arrow and others export single arrays and batches as."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """An Arrow array and its schema (the Arrow PyCapsule interface)."""
+        ...
+
+
+def exported(values: Any) -> Any:
+    """What a library exports by Arrow's interface, as an Arrow array; other values as they are."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    if isinstance(values, ArrowStream):
+        return pa.chunked_array(values)
+    return pa.array(values) if isinstance(values, ArrowArray) else values
 
 
 def uid_halves(uids: pa.FixedSizeBinaryArray) -> Halves:

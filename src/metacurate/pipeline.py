@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Unpack
 
+import pyarrow as pa
+
 from metacurate.analysis.read_counts import read_counts
+from metacurate.arrays import ArrowArray, ArrowStream
+from metacurate.counts import in_words
 from metacurate.curation import balancing
 from metacurate.curation.balance import balance
 from metacurate.curation.balancing import Counts
 from metacurate.curation.count import count
+from metacurate.curation.curated import Curated, Subset, read_curated
 from metacurate.curation.datacard import DataCard, write_datacard
-from metacurate.curation.layout import MATCH, REPORT
+from metacurate.curation.layout import DATACARD_FILE, MATCH, REPORT
 from metacurate.curation.match import match, needs_of
 from metacurate.curation.matching.matcher import is_compiled
 from metacurate.curation.matching.spacing import check_rule
 from metacurate.curation.settings import ANY, REFERENCE, Balance
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, load_metadata, make_metadata
+from metacurate.pool.memory import InMemory, batches_of, write_batches
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.reporting.build import write_report
 from metacurate.runtime.manifest import Statistics, finished
-from metacurate.runtime.progress import note
+from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again
-from metacurate.runtime.storage import as_address, as_addresses
+from metacurate.runtime.storage import as_address, as_addresses, checksum
 from metacurate.sharing.card import renew_card
 from metacurate.texts.languages import LanguageMap, load_language_map
 
+POOL_FILE = "pool.parquet"
+"""Where a pool in memory is written."""
+
 
 def curate(
-    pool: str | PathLike[str] | Sequence[str | PathLike[str]],
-    metadata: str | PathLike[str] | Metadata | Sequence[str],
-    out: str | PathLike[str],
+    pool: str | PathLike[str] | Sequence[str | PathLike[str]] | InMemory,
+    metadata: str | PathLike[str] | Metadata | Sequence[str] | ArrowArray | ArrowStream,
+    out: str | PathLike[str] | None = None,
     *,
     t: float | None = None,
     p: float | None = None,
@@ -51,7 +64,7 @@ def curate(
     pool_config: PoolConfig | None = None,
     report: bool = True,
     **options: Unpack[RunOptions],
-) -> DataCard:
+) -> Curated:
     """Curate a pool: match, count, balance, data card, report and dataset card; it resumes.
 
     Source: MetaCLIP (arXiv 2309.16671), algorithm 1. Give exactly one of ``t``, ``p`` and
@@ -63,10 +76,14 @@ def curate(
 
     Args:
         pool: Files, folders, patterns or ``@LIST``s, as local paths or fsspec addresses
-            (docs/pools.md).
+            (docs/pools.md); or a table in memory: anything that exports Arrow (``pyarrow``, pandas,
+            Polars, DuckDB), a data set of Hugging Face's ``datasets``, or an iterable of tables or
+            batches, which is run through once. Its columns are found as those of a file are.
         metadata: ``"wordnet"``, a JSON or Parquet file of entries, a folder with one for each
             language, a list of entries, or loaded ``Metadata``.
-        out: The output folder; the subset is ``out/curated/*.parquet``.
+        out: The output folder; the subset is ``out/curated/*.parquet``. A table in memory is
+            written to ``out/pool.parquet``, which the stages read. None: the work is done in a
+            temporary folder that is deleted, and the subset is in memory (``Curated.to_arrow``).
         t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair. With several
             languages that of the reference language, from which those of the others follow.
         p: The tail proportion, in [0, 1], that the threshold (of each language) is solved from.
@@ -92,10 +109,10 @@ def curate(
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
         report: Whether to write the page ``out/report.html`` too.
         options: How it runs (``RunOptions``): ``engine``, ``address``, ``workers``, ``overwrite``,
-            ``show_progress``.
+            ``show_progress``, ``progress``.
 
     Returns:
-        The data card without its entry counts (``out/datacard.json`` has them).
+        The data card, its parts as attributes, and the subset (``Curated``).
 
     Raises:
         UserError: What the caller can fix: settings, the pool, the metadata, an output folder that
@@ -110,23 +127,65 @@ def curate(
         check_rule(rule)
     if not isinstance(language_map, LanguageMap):
         language_map = load_language_map(language_map)
-    inputs = as_addresses(pool, "pool")
+    batches = batches_of(pool)
+    inputs = as_addresses(pool, "pool") if batches is None else []
     if isinstance(metadata, str | PathLike):
         metadata = load_metadata(metadata)
     elif not isinstance(metadata, Metadata):
         metadata = make_metadata(metadata)
-    with open_run(as_address(out, "out"), inputs=inputs, preload=__name__, **options) as run:
-        return curate_run(
-            run,
-            inputs,
-            metadata,
-            pool_config or PoolConfig(),
-            settings,
-            rule=rule,
-            language_map=language_map,
-            counts=given_counts(counts, metadata),
-            report=report,
-        )
+    with ExitStack() as stack:
+        if out is None:
+            place = stack.enter_context(TemporaryDirectory(prefix="metacurate-"))
+            report = False
+        else:
+            place = as_address(out, "out")
+        with open_run(place, inputs=inputs, preload=__name__, **options) as run:
+            if batches is not None:
+                inputs = [_written(run, batches)]
+            card = curate_run(
+                run,
+                inputs,
+                metadata,
+                pool_config or PoolConfig(),
+                settings,
+                rule=rule,
+                language_map=language_map,
+                counts=given_counts(counts, metadata),
+                report=report,
+            )
+        if out is not None:
+            return Curated(card, place)
+        full = run.folder.read_json(DATACARD_FILE)
+        if batches is not None:  # the name of a file that is gone says nothing
+            for each in (card, full):
+                (fingerprint,) = each["pool"]["fingerprints"].values()
+                each["pool"]["fingerprints"] = {POOL_FILE: fingerprint}
+        return Curated(card, None, Subset(read_curated(run.folder), full))
+
+
+def _written(run: Run, batches: Iterator[pa.RecordBatch]) -> str:
+    """Write a pool in memory into the run's folder; the address of its file.
+
+    UserError if the folder has a run of another pool in memory.
+    """
+    address = run.folder.address(POOL_FILE)
+    with TemporaryDirectory(prefix="metacurate-") as scratch:
+        file = Path(scratch, POOL_FILE)
+        if lost := write_batches(batches, file):
+            note(f"values of the pool that have no place in Parquet: {in_words(lost)}")
+        if run.folder.is_file(POOL_FILE):
+            with file.open("rb") as new, run.folder.open(POOL_FILE) as old:
+                if checksum(new) == checksum(old):
+                    return address
+            if not run.overwrite:
+                raise ArgumentError(
+                    "{out} {folder} has the results of another pool: choose another folder, or "
+                    "{overwrite}",
+                    folder=run.folder.url,
+                )
+        with file.open("rb") as source, run.folder.create(POOL_FILE) as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+    return address
 
 
 def given_counts(counts: str | PathLike[str] | Counts | None, metadata: Metadata) -> Counts | None:
@@ -162,7 +221,7 @@ def curate_run(
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
     pool = open_pool(inputs, pool_config, needs_of(metadata), engine=run.engine)
-    if run.show_progress:
+    if is_noting():
         note(pool.describe())
         if not is_compiled():
             note("compiling the kernels: once after an installation, some 20 seconds of work")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from metacurate.errors import UserError
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.mainless import without_main
 
 
 def square(task: int) -> int:
@@ -137,7 +139,26 @@ print(card["kept"]["pairs"])
 """
 
 
-@pytest.mark.parametrize("how", ["file", "standard input", "pool worker"])
+def test_threads_that_start_processes_at_once_leave_the_main_module() -> None:
+    main = sys.modules["__main__"]
+    first_leaves, second_is_in = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with without_main():
+            second_is_in.set()
+            first_leaves.wait(10)
+
+    with without_main():
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not second_is_in.wait(0.2)
+    first_leaves.set()
+    thread.join()
+    assert second_is_in.is_set()
+    assert sys.modules["__main__"] is main
+
+
+@pytest.mark.parametrize("how", ["file", "standard input", "pool worker", "forked"])
 def test_scripts_need_no_main_guard(how: str, tmp_path: Path) -> None:
     """A worker that imported the caller's main module would run the script within itself."""
     rows = [{"url": f"https://x.example/{n}", "text": "a cat"} for n in range(30)]
@@ -153,6 +174,13 @@ def test_scripts_need_no_main_guard(how: str, tmp_path: Path) -> None:
         code = (
             "import multiprocessing\nfrom task import run\n"
             f"with multiprocessing.get_context('fork').Pool(1) as p:\n    p.map(run, [{code!r}])\n"
+        )
+    if how == "forked":  # the child inherits a server that is not its own
+        code = (
+            "import os\nfrom metacurate.runtime.engines.local import LocalEngine\n"
+            "with LocalEngine(2) as engine:\n    list(engine.map_shards(abs, [1, 2]))\n"
+            "if child := os.fork():\n"
+            "    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n" + code
         )
     script = tmp_path / "script.py"
     script.write_text(code)

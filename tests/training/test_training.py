@@ -416,12 +416,14 @@ def test_shards_that_cannot_be_had_are_named(run, tmp_path, shards):
 
 def test_training_is_quiet_and_says_steps_and_loss(run, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(progress, "LOG_INTERVAL_SECONDS", 0.0)
+    caplog.set_level("INFO")
     train(config(run), str(tmp_path / "model"), show_progress=True)
-    lines = capsys.readouterr().err.splitlines()
+    assert {record.name for record in caplog.records} == {"metacurate"}
+    lines = caplog.messages
     assert len(lines) == 1 + 12
     assert lines[-1].startswith("train: 12/12 steps, ")
     assert "pairs/s, loss " in lines[-1]
-    assert not caplog.records
+    assert not capsys.readouterr().err
     assert main_code(["train", "-c", str(tmp_path / "no.toml"), "-o", str(tmp_path / "x")]) == 2
     file = toml(run, tmp_path / "train.toml")
     assert main_code(["train", "-c", str(file), "-o", str(file)]) == 2  # a file, not a folder

@@ -386,52 +386,10 @@ def status_command(
 SHOWN_LANGUAGES = 12
 
 
-def _language_rows(card: DataCard) -> list[tuple[str, str]]:
-    """The languages with most matches, and what they keep."""
-    facts = sorted(card["languages"].items(), key=lambda item: -item[1]["match_counts"])
-    matched = [(name, own) for name, own in facts if own["match_counts"]]
-    rows = [("languages", f"{len(matched):,} with matches, of {len(facts):,} with metadata")]
-    for name, own in matched[:SHOWN_LANGUAGES]:
-        t = own["t"] if isinstance(own["t"], str) else f"{own['t']:,.6g}"
-        rows.append((
-            f"language {name}",
-            f"t {t}, p {own['tail_proportion']:.2%}, keeps {own['kept_texts']:,} of "
-            f"{own['texts']:,} texts",
-        ))  # fmt: skip
-    if len(matched) > SHOWN_LANGUAGES:
-        rows.append(("", f"and {len(matched) - SHOWN_LANGUAGES:,} more in the data card"))
-    return rows
-
-
 def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: bool) -> None:
-    pool, matched, kept = card["pool"], card["matched"], card["kept"]
-    balancing, entries = card["balancing"], card["metadata"]
+    from metacurate.curation.curated import facts
 
-    def share(part: int, whole: int) -> str:
-        return f"{part:,}" + (f"  ({part / whole:.1%})" if whole else "")
-
-    t = balancing["t"]
-    rows = [
-        ("pool", f"{pool['pairs']:,} pairs, {pool['texts']:,} texts"),
-        ("matched pairs", share(matched["pairs"], pool["pairs"])),
-        ("kept pairs", share(kept["pairs"], pool["pairs"])),
-        ("expected", f"{kept['pairs_expected']:,.1f} pairs"),
-        ("matches", f"{matched['match_counts']:,} before, {kept['match_counts']:,} after"),
-        ("entries matched", share(entries["matched_entries"], entries["entries"])),
-        ("threshold t", t if isinstance(t, str) else f"{t:,.6g}"),
-        ("tail proportion p", f"{balancing['tail_proportion']:.2%}"),
-        ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
-        ("seed", str(balancing["seed"])),
-    ]
-    if "languages" in card:
-        rows += _language_rows(card)
-    if matched["rule"] != "v1":
-        rows.append(("matching rule", matched["rule"]))
-    told = card.get("not_in_own_language", {})
-    rows += [(f"texts of {reason.replace('_', ' ')}", f"{n:,}") for reason, n in told.items()]
-    rows += [(f"skipped: {reason}", f"{n:,}") for reason, n in pool["skipped"].items()]
-    rows += [(f"values lost: {reason}", f"{n:,}") for reason, n in kept["values_lost"].items()]
-    rows += [(f"bad file: {address}", reason) for address, reason in pool["bad_files"].items()]
+    rows = facts(card)
     rows += [
         ("time", f"{seconds:.1f} s"),
         ("subset", f"{out}/curated/"),

@@ -147,10 +147,7 @@ def _solve(
         ]
         sizes = dict(run.engine.map_shards(expected_shard_size, tasks))
         size = math.fsum(sizes.values())
-        if run.show_progress:
-            note(
-                f"solve: pass {passes}, t = {thresholds.of_reference:,.1f} keeps {size:,.0f} pairs"
-            )
+        note(f"solve: pass {passes}, t = {thresholds.of_reference:,.1f} keeps {size:,.0f} pairs")
         return size
 
     return solve_thresholds(settings, counts, blocks, expected_size)

@@ -31,7 +31,7 @@ from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolBatch, PoolConfig
 from metacurate.runtime.manifest import Statistics, add_statistics
-from metacurate.runtime.progress import note
+from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path
@@ -91,7 +91,7 @@ def match(
         languages = Languages(metadata.blocks, language_map or load_language_map())
         config["metadata"]["languages"] = [[b.language, len(b)] for b in metadata.blocks]
         config["language_map"] = languages.table.fingerprint
-        if run.show_progress and (unreached := languages.unreached):
+        if is_noting() and (unreached := languages.unreached):
             shown = ", ".join(unreached[:5]) + (", ..." if len(unreached) > 5 else "")
             note(f"no label of a text leads to the metadata of {len(unreached)} languages: {shown}")
 

@@ -52,7 +52,7 @@ from metacurate.runtime.manifest import (
     finished,
     shard_name,
 )
-from metacurate.runtime.progress import note
+from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, read_ahead
@@ -175,7 +175,7 @@ def dedup(
             reserved=(*RESERVED, *CANONICAL),
             engine=run.engine,
         )
-        if run.show_progress:
+        if is_noting():
             note(pool.describe())
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)
         job = _Job(run.folder, config, canonical_schema(pool), len(pool.units), batch_rows)

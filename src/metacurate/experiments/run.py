@@ -29,7 +29,7 @@ from metacurate.experiments.scoring import ScoreTask, pool_config, score_pool, w
 from metacurate.metadata.store import load_metadata
 from metacurate.pipeline import curate
 from metacurate.runtime.manifest import Stage, Statistics, finished
-from metacurate.runtime.progress import meter
+from metacurate.runtime.progress import meter, quiet
 from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder
@@ -241,15 +241,16 @@ def _curate(
         paths = list(of.paths or pool.paths)
         if of.kind == "scored":
             paths = [folder.address(_subset(of, seed))]
-        return curate(
-            paths, of.metadata or pool.metadata,
-            _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
-            p_rule=None if math.isinf(t) else of.p_rule,
-            reference=REFERENCE if math.isinf(t) else of.reference,
-            choose_text=ANY if math.isinf(t) else of.choose_text,
-            pool_config=pool_config(pool),
-            report=False, workers=workers, show_progress=False,
-        )  # fmt: skip
+        with quiet():
+            return curate(
+                paths, of.metadata or pool.metadata,
+                _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
+                p_rule=None if math.isinf(t) else of.p_rule,
+                reference=REFERENCE if math.isinf(t) else of.reference,
+                choose_text=ANY if math.isinf(t) else of.choose_text,
+                pool_config=pool_config(pool),
+                report=False, workers=workers, show_progress=False,
+            ).card  # fmt: skip
 
     def choose(arm: Arm, seed: int) -> int:
         """Write the pairs of a scored arm; how many are trained on."""

@@ -28,8 +28,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from metacurate.arguments import listed
+from metacurate.arrays import ArrowArray, ArrowStream, exported
 from metacurate.errors import UserError
+from metacurate.formats.types import is_string, storage
 from metacurate.metadata import wordnet
+from metacurate.pool.convert import stored
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import (
     Folder,
@@ -139,7 +142,7 @@ def _buffers(array: pa.LargeStringArray) -> tuple[np.ndarray, memoryview]:
 
 
 def make_metadata(
-    entries: Sequence[str] | pa.Array | pa.ChunkedArray,
+    entries: Sequence[str] | ArrowArray | ArrowStream,
     *,
     source: Any = None,
     score: Any = None,
@@ -149,7 +152,8 @@ def make_metadata(
     """Check entries and make them metadata.
 
     Args:
-        entries: 1 to 2**32 - 1 strings, or an Arrow string array.
+        entries: 1 to 2**32 - 1 strings, or an array or column of strings of Arrow, pandas, Polars
+            or any library that exports Arrow.
         source: As many strings or None, in a sequence or an Arrow array.
         score: As many numbers or None, in a sequence or an Arrow array.
         lang: As many strings or None, in a sequence or an Arrow array. With two languages or more
@@ -162,12 +166,12 @@ def make_metadata(
             named with their positions, from 0), or a further column does not fit; or the entries
             are a single string, or a set, which has no order.
     """
-    entries = listed("entries", entries)
+    given = listed("entries", exported(entries))
     problems = _Problems()
-    if isinstance(entries, pa.Array | pa.ChunkedArray):
-        array = _from_arrow(entries, origin, problems)
+    if isinstance(given, pa.Array | pa.ChunkedArray):
+        array = _from_arrow(given, origin, problems)
     else:
-        array = _from_sequence(entries, problems)
+        array = _from_sequence(given, problems)
     _find_empty(array, problems)
     lang = _optional("lang", lang, len(array), origin)
     lang, blocks, order = _by_language(lang, origin)
@@ -270,12 +274,11 @@ def _from_arrow(
     values: pa.Array | pa.ChunkedArray, origin: str, problems: _Problems
 ) -> pa.LargeStringArray:
     """Any Arrow strings to one large_string array; nulls and invalid UTF-8 are noted."""
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+    if not is_string(storage(values.type)):
         raise UserError(f"{origin}: the entries must be strings, but are of type {values.type}")
-    array = values.cast(pa.large_string())
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    empty = pa.array([], pa.large_string())
+    array = pa.concat_arrays([empty, *(stored(c).cast(pa.large_string()) for c in chunks)])
     problems.note("no string", _positions(array.is_null()), lambda p: "null")
     try:
         array.validate(full=True)

@@ -25,7 +25,7 @@ from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
 from metacurate.pool.write import CANONICAL, canonical_batch, canonical_schema
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
-from metacurate.runtime.progress import note
+from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
@@ -115,7 +115,7 @@ def identify_languages(
             reserved=(*RESERVED, *CANONICAL),
             engine=run.engine,
         )
-        if run.show_progress:
+        if is_noting():
             note(pool.describe())
         settings = {
             "inputs": list(inputs),

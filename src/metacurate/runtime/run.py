@@ -22,7 +22,7 @@ from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
 from metacurate.runtime.find import expand_lists
 from metacurate.runtime.manifest import MANIFEST
-from metacurate.runtime.progress import note
+from metacurate.runtime.progress import Listener, is_noting, note, reporting
 from metacurate.runtime.remote_lock import LOCK, hold_remotely, is_conditional, is_held_remotely
 from metacurate.runtime.storage import (
     SCRATCH,
@@ -50,7 +50,7 @@ class Run:
         folder: The output folder; this process holds it (``open_run``).
         engine: Runs shard functions.
         overwrite: Whether results with other settings are removed; else they are a UserError.
-        show_progress: Whether progress goes to standard error.
+        show_progress: Whether progress is shown on standard error or in a notebook.
     """
 
     folder: Folder
@@ -65,7 +65,10 @@ class RunOptions(TypedDict, total=False):
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
     cluster; ``workers``: processes, all cores if not given; ``overwrite``: redo what the output
     folder holds, finished or with other settings, instead of taking it or refusing;
-    ``show_progress``: report progress on standard error.
+    ``show_progress``: show notes and progress on standard error or in a notebook, as the command
+    does; where logging is set up they go to the logger ``metacurate`` alone, but for the bar of a
+    terminal or notebook; ``progress``: a function that is called with a ``Progress`` after each
+    shard, in the thread of the call.
     """
 
     engine: str | Engine
@@ -73,6 +76,7 @@ class RunOptions(TypedDict, total=False):
     workers: int | None
     overwrite: bool
     show_progress: bool
+    progress: Listener | None
 
 
 @contextmanager
@@ -85,6 +89,7 @@ def open_run(
     workers: int | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
+    progress: Listener | None = None,
     preload: str | None = None,
     existing: bool = False,
 ) -> Iterator[Run]:
@@ -99,6 +104,7 @@ def open_run(
         workers: Processes; all cores if None.
         overwrite: See ``Run``.
         show_progress: See ``Run``.
+        progress: See ``RunOptions``.
         preload: A module that local workers import before they start.
         existing: Whether the folder must be there already: this goes on with another's run.
 
@@ -123,12 +129,13 @@ def open_run(
         require(folder)
     for given in expand_lists([as_address(given, "inputs") for given in inputs]):
         refuse_overlap(folder.url, as_address(given))
-    if show_progress and not is_local(folder.url) and not is_conditional(folder):
-        note(
-            f"{folder.url}: this store cannot refuse a second lock in one step: see to it that no "
-            "two runs start in one folder at the same moment"
-        )
     with ExitStack() as stack:
+        stack.enter_context(reporting(show_progress, progress))
+        if is_noting() and not is_local(folder.url) and not is_conditional(folder):
+            note(
+                f"{folder.url}: this store cannot refuse a second lock in one step: see to it that "
+                "no two runs start in one folder at the same moment"
+            )
         stack.enter_context(unrecorded())
         stack.enter_context(hold(folder))
         if isinstance(engine, str):
@@ -147,11 +154,13 @@ def read_run(
     address: str | None = None,
     workers: int | None = None,
     show_progress: bool = False,
+    progress: Listener | None = None,
 ) -> Iterator[Run]:
     """A run that is only read: it is not held, and nothing may be written. Else as ``open_run``."""
     opened = Folder(as_address(folder))
     require(opened)
     with ExitStack() as stack:
+        stack.enter_context(reporting(show_progress, progress))
         if isinstance(engine, str):
             engine = stack.enter_context(make_engine(engine, workers=workers, address=address))
         yield Run(opened, engine, show_progress=show_progress)

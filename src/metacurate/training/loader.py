@@ -14,6 +14,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing.util import Finalize
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated
+from metacurate.runtime.mainless import without_main
 from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
     FRUITLESS_EPOCHS,
@@ -298,16 +300,18 @@ class PairLoader:
             yield from self._batches(iter(dataset))
             return
         # "spawn": a forked child would inherit locks held by Arrow's and Numba's threads.
-        chunks: Iterator[_Chunk] = iter(
-            DataLoader(
-                dataset,
-                batch_size=None,
-                num_workers=self._workers,
-                prefetch_factor=self._prefetch,
-                pin_memory=self.device.type == "cuda",
-                multiprocessing_context="spawn",
-            )
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=self._workers,
+            prefetch_factor=self._prefetch,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context="spawn",
         )
+        # A tokenizer of the caller's main module needs it in the workers.
+        of_main = getattr(self._tokenizer, "__module__", "") == "__main__"
+        with nullcontext() if of_main else without_main():
+            chunks: Iterator[_Chunk] = iter(loader)
         # At the process's end, too, and then before multiprocessing waits for its children.
         end = Finalize(None, _end_workers, (chunks,), exitpriority=100)
         try:

@@ -79,8 +79,11 @@ def train(
         if here.first:
             try:
                 run = stack.enter_context(
-                    open_run(out, inputs=config.data.shards, workers=1, overwrite=overwrite)
-                )
+                    open_run(
+                        out, inputs=config.data.shards, workers=1,
+                        overwrite=overwrite, show_progress=show_progress,
+                    )
+                )  # fmt: skip
                 settings = {"train": config.as_json()}
                 # Before the first checkpoint there is nothing to lose: settings may be corrected.
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))

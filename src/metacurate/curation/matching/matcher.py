@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.arguments import listed, whole
+from metacurate.arrays import ArrowArray, ArrowStream, exported
 from metacurate.curation.matching.spacing import V1, check_rule, is_wide
 from metacurate.kernels import matching as kernel
 from metacurate.kernels import matching_wide as wide_kernel
 from metacurate.kernels.cache import is_stored
+from metacurate.pool.convert import stored
 
-Texts: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
+Texts: TypeAlias = Sequence[str | None] | ArrowArray | ArrowStream
+"""Strings, or an array or column of Arrow, pandas, Polars or any library that exports Arrow."""
 Tables: TypeAlias = tuple[npt.NDArray[np.uint64], ...]
 
 _TABLE_NAMES = ("vocabulary", "edges", "filter", "blob", "starts")
@@ -49,7 +52,7 @@ class Matcher:
 
     def __init__(
         self,
-        entries: Sequence[str] | pa.Array | pa.ChunkedArray,
+        entries: Texts,
         *,
         rule: str = V1,
         _hash_mask: np.uint64 = kernel.NO_HASH_MASK,
@@ -58,14 +61,14 @@ class Matcher:
         """Build the tables.
 
         Args:
-            entries: Strings or an Arrow string array (``Metadata.entries``); an entry's position is
-                its id, a uint32.
+            entries: Strings, or an array or column of strings (``Metadata.entries``); an entry's
+                position is its id, a uint32.
 
         Raises:
             ValueError: An entry is null, empty, no string, no valid Unicode or there twice; or the
                 entries are a single string, or a set, which has no order.
         """
-        array = as_large_string(listed("entries", entries), "entry")
+        array = as_large_string(listed("entries", exported(entries)), "entry")
         if array.null_count:
             raise ValueError(f"entry {array.is_null().index(True).as_py()} is null")
         offsets, _, data = _parts(array)
@@ -87,6 +90,10 @@ class Matcher:
         self._max_depth = _max_depth(array)
         # Tests weaken the hash with a mask to force collisions.
         self._hash_mask = _hash_mask
+
+    def __repr__(self) -> str:
+        """The number of entries and the rule."""
+        return f"Matcher({self._entries:,} entries, rule={self._rule!r})"
 
     def __len__(self) -> int:
         """The number of entries."""
@@ -142,8 +149,9 @@ class Matcher:
         The ids of text ``i`` are ``entry_ids[offsets[i]:offsets[i + 1]]``, sorted and unique.
 
         Args:
-            texts: n strings or None, or an Arrow string array (read in place, without a Python
-                object per text). None and null match nothing.
+            texts: n strings or None, or an array or column of strings of Arrow, pandas, Polars or
+                any library that exports Arrow (read without a Python object per text; Arrow's in
+                place). None and null match nothing.
             threads: Over how many threads large inputs are split; the kernel holds no GIL. The
                 result is the same for any number.
 
@@ -154,7 +162,7 @@ class Matcher:
             ValueError: A text is no string or no valid Unicode (a lone surrogate); or the texts are
                 a single string (give a list of one), or a set, which has no order.
         """
-        array = as_large_string(listed("texts", texts), "text")
+        array = as_large_string(listed("texts", exported(texts)), "text")
         threads = whole("threads", threads, 1)
         offsets, valid, data = _parts(array)
         address, size = data.ctypes.data, data.size
@@ -194,7 +202,7 @@ def is_compiled() -> bool:
     return is_stored(kernel.match_texts)
 
 
-def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
+def as_large_string(strings: Any, what: str) -> pa.LargeStringArray:
     """Strings as one Arrow array; the bytes are not copied if they are Arrow's already.
 
     ``what`` names the strings in the message of the ValueError that is raised for what is no string
@@ -215,9 +223,8 @@ def as_large_string(strings: Texts, what: str) -> pa.LargeStringArray:
                 if string is not None and not string.isascii() and _has_surrogate(string):
                     raise ValueError(f"{what} {position} is no valid Unicode") from None
             raise ValueError(f"{what}s: {error}") from None
-    if pa.types.is_dictionary(strings.type):
-        strings = strings.dictionary_decode()
-    if pa.types.is_string(strings.type) or pa.types.is_string_view(strings.type):
+    strings = stored(strings)
+    if pa.types.is_string(strings.type) or pa.types.is_null(strings.type):
         strings = strings.cast(pa.large_string())
     if not pa.types.is_large_string(strings.type):
         raise ValueError(f"{what}s must be strings, not {strings.type}")

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
 
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
+from metacurate.runtime.mainless import without_main
 
 # Workers are forked from a server process that has done nothing but import a module: they start in
 # milliseconds and share its memory. It starts no Python thread; those of libraries (OpenBLAS,
@@ -32,6 +32,18 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_ARRAY_BYTES, KEPT_BYTES = 32 << 20, 64 << 20
 OWN = "metacurate.runtime.engines.own"
+
+
+def _forget_server() -> None:
+    """In a forked child: the server that this process inherited is its parent's, not its own."""
+    server: Any = multiprocessing.forkserver._forkserver
+    if (alive := server._forkserver_alive_fd) is not None:
+        os.close(alive)  # else the server would live as long as this process
+        server.__init__()
+
+
+if START_METHOD == "forkserver":
+    os.register_at_fork(after_in_child=_forget_server)
 
 
 def available_cores() -> int:
@@ -127,21 +139,12 @@ _Base: Any = type(multiprocessing.get_context(START_METHOD))
 
 
 class _Process(_Base.Process):  # type: ignore[misc]
-    """A worker that does not import the caller's main module.
-
-    Shard functions are importable by name: the main module is of no use to a worker, and running it
-    again (a script without a main guard, standard input, a notebook's kernel) would start the run
-    within the run, or fail.
-    """
+    """A worker that does not import the caller's main module."""
 
     @staticmethod
     def _Popen(process: Any) -> Any:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
+        with without_main():
             return _Base.Process._Popen(process)
-        finally:
-            sys.modules["__main__"] = main
 
 
 class _Context(_Base):  # type: ignore[misc]

@@ -1,0 +1,159 @@
+"""Pools in memory: tables, data frames, data sets and batches, written as a Parquet file to read.
+
+Every stage reads files, from several processes and more than once: a table is written for them
+once, piece by piece. What is read from the file is what the table holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metacurate.arguments import shown
+from metacurate.arrays import ArrowArray, ArrowStream
+from metacurate.errors import ArgumentError
+from metacurate.formats.types import carried_type
+from metacurate.pool.convert import converted
+
+GROUP_ROWS = 65_536
+GROUP_BYTES = 256 << 20
+PIECE_ROWS = 1024
+"""Row groups end at whole pieces, so that they do not depend on how the rows arrive."""
+
+
+InMemory: TypeAlias = ArrowStream | ArrowArray | Iterable[ArrowStream | ArrowArray]
+
+
+def batches_of(pool: Any) -> Iterator[pa.RecordBatch] | None:
+    """The batches of a pool in memory; None for paths.
+
+    ``pool`` may be a table of any library that exports Arrow (``pa.Table``, ``RecordBatchReader``,
+    pandas, Polars, DuckDB), a data set of Hugging Face's ``datasets``, or any iterable of tables or
+    batches, which is run through once. ArgumentError for a mapping of columns.
+    """
+    if isinstance(pool, str | bytes | os.PathLike):
+        return None
+    if isinstance(pool, ArrowStream | ArrowArray):
+        return _batches(pool)
+    if callable(formatted := getattr(pool, "with_format", None)) and hasattr(pool, "iter"):
+        return _each(formatted("arrow").iter(batch_size=PIECE_ROWS))
+    if isinstance(pool, Mapping):
+        raise ArgumentError(
+            "{pool} must be paths or a table, not {value}; make a table of a mapping with "
+            "pyarrow.table",
+            value=shown(pool),
+        )
+    if not isinstance(pool, Iterable):
+        return None
+    if isinstance(pool, Iterator):
+        return _each(pool)
+    first = next(iter(pool), None)
+    return _each(pool) if isinstance(first, ArrowStream | ArrowArray) else None
+
+
+def _each(items: Iterable[Any]) -> Iterator[pa.RecordBatch]:
+    for number, item in enumerate(items):
+        if not isinstance(item, ArrowStream | ArrowArray):
+            raise ArgumentError(
+                "item {number} of {pool} must be a table or a batch of Arrow, not {value}",
+                number=number,
+                value=shown(item),
+            )
+        yield from _batches(item)
+
+
+def _batches(table: ArrowStream | ArrowArray) -> Iterator[pa.RecordBatch]:
+    try:
+        if isinstance(table, ArrowStream):
+            reader = pa.RecordBatchReader.from_stream(table)
+            yield _empty(reader.schema)  # without a row it still has columns
+            yield from reader
+        else:
+            yield pa.record_batch(table)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+        raise ArgumentError("{pool} is no table: {said}", said=_line(error)) from None
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)
+
+
+def write_batches(batches: Iterator[pa.RecordBatch], path: Path) -> Counter[str]:
+    """Write batches into one Parquet file; memory: a row group.
+
+    The same rows give the same file, however they are cut into batches. Columns of types that
+    Parquet lacks are written in those in which pools carry them on. Returns how many values were
+    lost by that, by reason. ArgumentError if there is no batch, or one has other columns than the
+    first.
+    """
+    first = next(batches, None)
+    if first is None:
+        raise ArgumentError("{pool} is empty: it gives no batch")
+    lost: Counter[str] = Counter()
+    # Metadata of a library's own (pandas' index) and of curated shards stay with the columns.
+    schema = pa.schema(
+        [f.with_type(carried_type(f.type)).remove_metadata() for f in first.schema],
+        first.schema.metadata,
+    )
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for rows in _groups(_pieces(first, batches, schema, lost)):
+            writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+    return lost
+
+
+def _plain(rows: pa.RecordBatch, schema: pa.Schema, lost: Counter[str]) -> pa.Table:
+    """The rows in types that Parquet has."""
+    columns = [
+        column if column.type.equals(field.type) else converted(column, field.type, lost)
+        for column, field in zip(rows.columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _pieces(
+    first: pa.RecordBatch, others: Iterator[pa.RecordBatch], schema: pa.Schema, lost: Counter[str]
+) -> Iterator[pa.Table]:
+    """All rows, ``PIECE_ROWS`` at a time."""
+    given = first.schema
+    waiting = _plain(first, schema, lost)
+    number = 0
+    while True:
+        while waiting.num_rows >= PIECE_ROWS:
+            yield waiting.slice(0, PIECE_ROWS)
+            waiting = waiting.slice(PIECE_ROWS)
+        batch = next(others, None)
+        if batch is None:
+            break
+        number += 1
+        if not batch.schema.equals(given):
+            raise ArgumentError(
+                "batch {number} of {pool} has other columns than the first: {found}",
+                number=number,
+                found=_line(batch.schema.to_string(show_schema_metadata=False)),
+            )
+        waiting = pa.concat_tables([waiting, _plain(batch, schema, lost)])
+    if waiting.num_rows:
+        yield waiting
+
+
+def _groups(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    rows = size = 0
+    for piece in pieces:
+        held.append(piece)
+        rows, size = rows + piece.num_rows, size + piece.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+            yield pa.concat_tables(held).combine_chunks()
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _line(said: object) -> str:
+    return " ".join(str(said).split())[:300]
