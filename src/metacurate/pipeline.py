@@ -27,7 +27,7 @@ from metacurate.curation.matching.matcher import is_compiled
 from metacurate.curation.matching.spacing import check_rule
 from metacurate.curation.settings import ANY, REFERENCE, Balance
 from metacurate.errors import ArgumentError, UserError
-from metacurate.metadata.store import Metadata, load_metadata, make_metadata
+from metacurate.metadata.store import Metadata, as_metadata
 from metacurate.pool.memory import InMemory, batches_of, write_batches
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
@@ -129,10 +129,7 @@ def curate(
         language_map = load_language_map(language_map)
     batches = batches_of(pool)
     inputs = as_addresses(pool, "pool") if batches is None else []
-    if isinstance(metadata, str | PathLike):
-        metadata = load_metadata(metadata)
-    elif not isinstance(metadata, Metadata):
-        metadata = make_metadata(metadata)
+    metadata = as_metadata(metadata)
     with ExitStack() as stack:
         if out is None:
             place = stack.enter_context(TemporaryDirectory(prefix="metacurate-"))

@@ -10,10 +10,9 @@ from rich.text import Text
 
 from metacurate.cli.curation import ChooseText, PRule, Reference, ThresholdOf, named_amounts
 from metacurate.cli.numbers import amount, whole_amount
-from metacurate.cli.options import AsJson, Options, read_run, reads, show, summary_table
+from metacurate.cli.options import AsJson, ReadOptions, reads, show, summary_table
 from metacurate.cli.root import app
 from metacurate.cli.tables import Grid
-from metacurate.errors import UserError
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
@@ -70,27 +69,9 @@ def inspect_text_command(
 
     Example: [bold]metacurate inspect text "a photo of a red panda" --run run/[/bold]
     """
-    from metacurate.analysis.inspect import Distribution, inspect_text, run_distribution
-    from metacurate.analysis.read_counts import read_counts
-    from metacurate.curation.match import rule_for
-    from metacurate.curation.settings import Balance
-    from metacurate.curation.thresholds import given_thresholds
-    from metacurate.metadata.store import load_metadata
-    from metacurate.runtime.storage import Folder
+    from metacurate.library import inspect_text
 
-    if run is not None and metadata is None and counts is None and t is None and rule is None:
-        distribution = run_distribution(Folder(run))
-    elif run is None and metadata is not None and counts is not None and t is not None:
-        settings = Balance(t)
-        entries = load_metadata(metadata)
-        numbers = read_counts(counts, entries)
-        thresholds = given_thresholds(settings, numbers, entries.blocks)
-        distribution = Distribution(entries, numbers, thresholds, rule_for(entries, rule))
-    else:
-        raise UserError(
-            "give either --run alone, or all of --metadata, --counts and --t (and --rule)"
-        )
-    found = inspect_text(text, distribution, lang)
+    found = inspect_text(text, run, metadata=metadata, counts=counts, t=t, rule=rule, lang=lang)
     table = Grid("", "entry", ">count", ">p", "part")
     for match in found["matches"]:
         table.add_row(
@@ -113,17 +94,16 @@ def inspect_entry_command(
     samples: Annotated[int, typer.Option(min=0, help="How many sample pairs.")] = 5,
     lang: Lang = None,
     *,
-    options: Options,
+    options: ReadOptions,
     as_json: AsJson = False,
 ) -> None:
     """Show an entry's counts before and after balancing, its p, and some of its kept pairs.
 
     Example: [bold]metacurate inspect entry "red panda" --run run/[/bold]
     """
-    from metacurate.analysis.inspect import inspect_entry
+    from metacurate.library import inspect_entry
 
-    with read_run(run, options) as opened:
-        found = inspect_entry(opened, name, samples, lang)
+    found = inspect_entry(name, run, samples=samples, lang=lang, **options)
     rows: list[tuple[str, str | Text]] = [
         ("entry", _foreign(name)),
         ("id", f"{found['id']:,}"),
@@ -152,17 +132,16 @@ def inspect_uid_command(
     uid: Annotated[str, typer.Argument(metavar="HEX", help="The pair's uid: 32 hex digits.")],
     run: RunOption,
     *,
-    options: Options,
+    options: ReadOptions,
     as_json: AsJson = False,
 ) -> None:
     """Show a matched pair's texts, matches and draws, and whether it is kept.
 
     Example: [bold]metacurate inspect uid 00f1c2d3e4a5968778695a4b3c2d1e0f --run run/[/bold]
     """
-    from metacurate.analysis.inspect import inspect_uid
+    from metacurate.library import inspect_uid
 
-    with read_run(run, options) as opened:
-        found = inspect_uid(opened, uid)
+    found = inspect_uid(uid, run, **options)
     parts: list[Any] = []
     for pair in found["pairs"]:
         rows: list[tuple[str, str | Text]] = [
@@ -204,10 +183,9 @@ def diff_command(
 
     Example: [bold]metacurate diff run-1/ run-2/datacard.json[/bold]
     """
-    from metacurate.analysis.diff import compare
-    from metacurate.analysis.read_counts import read_card
+    from metacurate.library import diff
 
-    found = compare(read_card(first), read_card(second), top)
+    found = diff(first, second, top=top)
     parts: list[Any] = []
     totals = Grid("Distributions", "", ">A", ">B")
     totals.add_row("threshold t", *(_number(t) for t in found["t"]))
@@ -288,7 +266,7 @@ def plan_command(
     t_of: ThresholdOf = None,
     choose_text: ChooseText = "any",
     *,
-    options: Options,
+    options: ReadOptions,
     as_json: AsJson = False,
 ) -> None:
     """Show what balancing would keep for a sweep of thresholds, without reading the pool.
@@ -299,23 +277,18 @@ def plan_command(
     Example: [bold]metacurate plan run/ --t 10000 --t 20000 --t 35000 --target-size 1000000[/bold]
     """
     from metacurate.analysis import plan as planning
-    from metacurate.analysis.read_counts import read_counted
+    from metacurate.library import plan as plan_sizes
 
     sweep = planning.Sweep(
         tuple(t or ()), tuple(p or ()), tuple(target_size or ()),
         p_rule, reference, named_amounts(t_of), choose_text,
     )  # fmt: skip
-    if (run is None) == (counts is None):
-        raise UserError("give either a run's folder or --counts")
-    if run is not None:
-        with read_run(run, options) as opened:
-            plans = planning.plan_run(opened, sweep)
-        sizes = (">pairs expected", ">texts expected")
-    else:
-        assert counts is not None
-        numbers, blocks = read_counted(counts)
-        plans = planning.plan_counts(numbers, sweep, blocks)
-        sizes = (">pairs, at most", ">texts expected between")
+    plans = plan_sizes(run, sweep, counts=counts, **options)
+    sizes = (
+        (">pairs expected", ">texts expected")
+        if run is not None
+        else (">pairs, at most", ">texts expected between")
+    )
     asked = ["asked"] * any(plan.asked for plan in plans)
     table = Grid("Plan", ">t", *asked, ">p", ">head entries", ">tail entries", ">draws", *sizes)
     for plan in plans:

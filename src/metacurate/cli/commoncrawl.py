@@ -88,7 +88,8 @@ def extract_command(
 
     Example: [bold]metacurate pool extract crawl/*.wat.gz --lang en --out pool/[/bold]
     """
-    from metacurate.commoncrawl.extract import ExtractConfig, extract_pool, report_bad_files
+    from metacurate.commoncrawl.extract import ExtractConfig
+    from metacurate.library import extract
     from metacurate.texts.rules import TextRules
 
     settings = ExtractConfig(
@@ -102,6 +103,5 @@ def extract_command(
         entities=entities,
         official_key=official_key,
     )
-    totals = extract_pool(sources, out, settings, **options)
-    report_bad_files(totals)
+    totals = extract(sources, out, settings, **options)
     show(totals, summary_table("pool extract", totals_rows(totals)), as_json=as_json)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -237,23 +236,12 @@ def match_command(
 
     Example: [bold]metacurate match pool/ --metadata wordnet --out run/[/bold]
     """
-    from metacurate.curation.matching.spacing import check_rule
+    from metacurate.library import match
 
-    if rule is not None:
-        check_rule(rule)
-    with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
-        from metacurate.curation.layout import MATCH
-        from metacurate.curation.match import match, needs_of
-        from metacurate.metadata.store import load_metadata
-        from metacurate.pool.open import open_pool
-        from metacurate.runtime.stage import do_again
-        from metacurate.texts.languages import load_language_map
-
-        entries, table = load_metadata(metadata), load_language_map(language_map)
-        opened = open_pool(pool, pool_config, needs_of(entries), engine=run.engine)
-        totals = do_again(
-            run, [MATCH], lambda: match(run, opened, pool_config, entries, rule, table)
-        )
+    totals = match(
+        pool, metadata, out,
+        rule=rule, language_map=language_map, pool_config=pool_config, **options,
+    )  # fmt: skip
     show(totals, summary_table("match", totals_rows(totals)), as_json=as_json)
 
 
@@ -269,13 +257,9 @@ def count_command(
 
     Example: [bold]metacurate count run/[/bold]
     """
-    from metacurate.curation.count import count
-    from metacurate.curation.layout import COUNT, finished_section
-    from metacurate.runtime.stage import do_again
+    from metacurate.library import count
 
-    with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
-        do_again(run, [COUNT], lambda: count(run))
-        totals = finished_section(run.folder, COUNT)["totals"]
+    totals = count(run_folder, **options)
     show(totals, summary_table("count", totals_rows(totals)), as_json=as_json)
 
 
@@ -301,31 +285,15 @@ def balance_command(
 
     Example: [bold]metacurate balance run/ --target-size 1000000[/bold]
     """
-    from metacurate.curation.balance import balance
-    from metacurate.curation.datacard import write_datacard
-    from metacurate.curation.layout import BALANCE
-    from metacurate.runtime.stage import do_again
-    from metacurate.sharing.card import renew_card
+    from metacurate.library import balance_run
 
-    settings = _balance_settings(
-        t, p, target_size, seed, expect_survival, p_rule, reference, t_of, choose_text
-    )
     start = time.monotonic()
-    with open_run(run_folder, existing=True, preload=PIPELINE, **options) as run:
-        if counts is not None:
-            from metacurate.curation.count import count
-            from metacurate.curation.layout import METADATA_FILE
-            from metacurate.metadata.store import load_metadata
-            from metacurate.pipeline import given_counts
-
-            count(run, given_counts(counts, load_metadata(run.folder.address(METADATA_FILE))))
-
-        def work() -> DataCard:
-            balance(run, settings)
-            return write_datacard(run)
-
-        card = do_again(run, [BALANCE], work)
-        renew_card(run)
+    aim = only_given({"t": t, "p": p, "target_size": target_size})
+    card = balance_run(
+        run_folder, **aim, counts=counts, seed=seed, expect_survival=expect_survival,
+        p_rule=p_rule, reference=reference, t_of=dict(named_amounts(t_of)),
+        choose_text=choose_text, **options,
+    ).card  # fmt: skip
     _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
 
 
@@ -348,21 +316,15 @@ def status_command(
 
     Example: [bold]metacurate status run/ --verify[/bold]
     """
-    from metacurate.curation.layout import languages_of
-    from metacurate.runtime import manifest
-    from metacurate.runtime.run import hold, is_held
-    from metacurate.runtime.storage import Folder
+    from metacurate.library import status
 
-    folder = Folder(run_folder)
-    stages = manifest.status(folder, held=is_held(folder))
-    wrong: dict[str, str] = {}
-    if verify:
-        with hold(folder):
-            wrong = manifest.verify(folder)
+    found = status(run_folder, verify=verify)
+    wrong = found.get("damaged", {})
     rows = [
-        (name, f"{s.state}, {s.shards_done} of {s.shards} shards") for name, s in stages.items()
+        (name, f"{stage['state']}, {stage['shards_done']} of {stage['shards']} shards")
+        for name, stage in found["stages"].items()
     ]
-    languages = languages_of(folder)
+    languages = found.get("languages", {})
     for language, facts in list(languages.items())[:SHOWN_LANGUAGES]:
         told = f"{facts['texts']:,} texts, {facts['match_counts']:,} matches"
         if facts.get("t") is not None:
@@ -373,11 +335,6 @@ def status_command(
     rows += [(f"damaged: {name}", reason) for name, reason in wrong.items()]
     if verify and not wrong:
         rows.append(("files", "all as they were written"))
-    found: dict[str, Any] = {"stages": {name: asdict(s) for name, s in stages.items()}}
-    if languages:
-        found["languages"] = languages
-    if verify:
-        found["damaged"] = wrong
     show(found, summary_table(run_folder, rows), as_json=as_json)
     if wrong:
         raise typer.Exit(1)

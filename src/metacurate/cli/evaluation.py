@@ -113,48 +113,41 @@ def eval_command(
         raise ArgumentError("give {data} DIR, or {suite} NAME with {root} DIR")
     elif root is not None or names_lang is not None:
         raise ArgumentError("{root} and {names_lang} go with {suite}")
-    from metacurate.training.openclip import open_clip
+    from metacurate.library import evaluate
 
-    open_clip()
-    import torch
-
-    from metacurate.cli.tables import Grid
-    from metacurate.evaluation.evaluate import estimates, evaluate
-    from metacurate.evaluation.zero_shot import load_model
-    from metacurate.runtime.progress import meter, note
-    from metacurate.runtime.storage import Folder
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = load_model(checkpoint, model, batch_size=batch_size)
     if suite is not None and root is not None:
-        report = _evaluate_suite(loaded, suite, root, names_lang, out)
+        from metacurate.training.openclip import open_clip
+
+        open_clip()
+        import torch
+
+        from metacurate.evaluation.zero_shot import load_model
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = load_model(checkpoint, model, batch_size=batch_size)
+        found = _evaluate_suite(loaded, suite, root, names_lang, out)
         show(
-            {"checkpoint": checkpoint, "model": model, **report},
-            suite_tables(report),
+            {"checkpoint": checkpoint, "model": model, **found},
+            suite_tables(found),
             as_json=as_json,
         )
         return
-    results = []
-    data = data or []
-    with meter("eval", len(data), "images", parts="data sets") as progress:
-        for place in data:
-            result = evaluate(
-                loaded, place, task=task, class_names=class_names, templates=templates,
-                groups=groups, progress=progress,
-            )  # fmt: skip
-            if repeated := result.get("repeated_class_names"):
-                shown = printable(", ".join(repeated), 200)
-                note(f"{place}: class names given more than once (the first class counts): {shown}")
-            results.append(result)
-            progress.advance()
+    report = evaluate(
+        checkpoint, data or [], model=model, task=task, class_names=class_names,
+        templates=templates, groups=groups, batch_size=batch_size, threads=threads,
+        show_progress=True,
+    )  # fmt: skip
+    from metacurate.cli.tables import Grid
+    from metacurate.evaluation.evaluate import estimates
+    from metacurate.runtime.storage import Folder
+
     table = Grid("zero-shot evaluation", "data", "metric", ">%", ">95% interval", ">n")
-    for result in results:
+    for result in report["results"]:
         for name, e in estimates(result):
             interval = f"{100 * e['low']:.1f} to {100 * e['high']:.1f}"
             label = name.replace("_", " ")
             table.add_row(result["data"], label, f"{100 * e['value']:.1f}", interval, str(e["n"]))
-    report = {"checkpoint": checkpoint, "model": model, "results": results}
     if out is not None:
         folder, slash, name = out.rpartition("/")
         Folder(folder or slash or ".").write_json(name, report)

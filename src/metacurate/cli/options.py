@@ -129,14 +129,19 @@ RowsPerUnit = Annotated[
 ]
 
 
-class Options(TypedDict):
-    """What ``runs`` hands to a command; the words of ``runtime.run.RunOptions``."""
+class ReadOptions(TypedDict):
+    """What ``reads`` hands to a command; the words of ``runtime.run.ReadOptions``."""
 
     engine: str
     address: str | None
     workers: int | None
-    overwrite: bool
     show_progress: bool
+
+
+class Options(ReadOptions):
+    """What ``runs`` hands to a command; the words of ``runtime.run.RunOptions``."""
+
+    overwrite: bool
 
 
 _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -245,18 +250,6 @@ def open_run(
     from metacurate.runtime import run
 
     with run.open_run(out, inputs=inputs, preload=preload, existing=existing, **options) as opened:
-        yield opened
-
-
-@contextmanager
-def read_run(folder: str, options: Options) -> Iterator[Run]:
-    """``runtime.run.read_run``, imported late."""
-    from metacurate.runtime import run
-
-    with run.read_run(
-        folder, engine=options["engine"], address=options["address"], workers=options["workers"],
-        show_progress=options["show_progress"],
-    ) as opened:  # fmt: skip
         yield opened
 
 

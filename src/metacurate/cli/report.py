@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from metacurate.cli.numbers import amount
-from metacurate.cli.options import AsJson, Options, open_run, reads, show, summary_table
+from metacurate.cli.options import AsJson, ReadOptions, reads, show, summary_table
 from metacurate.cli.root import app
 
 
@@ -39,7 +39,7 @@ def report_command(
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     *,
-    options: Options,
+    options: ReadOptions,
     as_json: AsJson = False,
 ) -> None:
     """Write DIR/report.html, a page on what a run kept and why, and its plots (DIR/report).
@@ -49,19 +49,14 @@ def report_command(
 
     Example: [bold]metacurate report run/ --t 5000 --t 100000 --entry "sea otter" --open[/bold]
     """
-    from metacurate.curation.layout import BALANCE, REPORT_FILE, finished_section
-    from metacurate.reporting.build import PLOT_FOLDER, ReportConfig, write_report
+    from metacurate.curation.layout import REPORT_FILE
+    from metacurate.library import report
+    from metacurate.reporting.build import PLOT_FOLDER, ReportConfig
     from metacurate.runtime.storage import Folder, is_local, local_path
-    from metacurate.sharing.card import renew_card
 
     folder = Folder(run_folder)
     config = ReportConfig(tuple(t or ()), tuple(entry or ()), head, tail, unmatched, samples, tars)
-    with open_run(
-        run_folder, existing=True, preload="metacurate.reporting.build", **options
-    ) as run:
-        finished_section(folder, BALANCE)
-        totals = write_report(run, config)
-        renew_card(run)
+    totals = report(run_folder, config, **options)
     page = folder.address(REPORT_FILE)
     rows = [
         ("pool", f"{totals['pairs']:,} pairs"),

@@ -383,6 +383,15 @@ def load_metadata(source: str | os.PathLike[str]) -> Metadata:
     return _load_folder(source) if is_folder(source) else _load_file(source)
 
 
+def as_metadata(
+    given: str | os.PathLike[str] | Metadata | Sequence[str] | ArrowArray | ArrowStream,
+) -> Metadata:
+    """Metadata as a caller gives them: by an address, loaded already, or a list of entries."""
+    if isinstance(given, str | os.PathLike):
+        return load_metadata(given)
+    return given if isinstance(given, Metadata) else make_metadata(given)
+
+
 def is_folder(source: str) -> bool:
     """Whether an address is that of a folder."""
     try:

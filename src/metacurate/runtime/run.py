@@ -59,24 +59,31 @@ class Run:
     show_progress: bool = False
 
 
-class RunOptions(TypedDict, total=False):
-    """How any stage runs: the same words for every function and command.
+class ReadOptions(TypedDict, total=False):
+    """How what only reads a run goes: the same words for every function and command.
 
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
-    cluster; ``workers``: processes, all cores if not given; ``overwrite``: redo what the output
-    folder holds, finished or with other settings, instead of taking it or refusing;
-    ``show_progress``: show notes and progress on standard error or in a notebook, as the command
-    does; where logging is set up they go to the logger ``metacurate`` alone, but for the bar of a
-    terminal or notebook; ``progress``: a function that is called with a ``Progress`` after each
-    shard, in the thread of the call.
+    cluster; ``workers``: processes, all cores if not given; ``show_progress``: show notes and
+    progress on standard error or in a notebook, as the command does (where logging is set up, lines
+    go to the logger ``metacurate`` alone); ``progress``: a function that is called with a
+    ``Progress`` after each shard, in the thread of the call.
     """
 
     engine: str | Engine
     address: str | None
     workers: int | None
-    overwrite: bool
     show_progress: bool
     progress: Listener | None
+
+
+class RunOptions(ReadOptions, total=False):
+    """How any stage runs.
+
+    As ``ReadOptions``, and ``overwrite``: redo what the output folder holds, finished or with other
+    settings, instead of taking it or refusing.
+    """
+
+    overwrite: bool
 
 
 @contextmanager
