@@ -276,6 +276,6 @@ def test_paths_of_every_kind(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="entries must be a list of strings, not a set"):
         mc.curate(pool, {"cat"}, tmp_path / "x", t=10)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="out must be a path"):
-        mc.curate(pool, entries, None, t=10)  # type: ignore[arg-type]
+        mc.curate(pool, entries, 5, t=10)  # type: ignore[arg-type]
     with pytest.raises(mc.UserError, match=r"check text_cols and metadata"):
         mc.curate(pool, ["zebra"], tmp_path / "y", t=10, workers=1)

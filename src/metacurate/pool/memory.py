@@ -121,12 +121,16 @@ def _pieces(
 ) -> Iterator[pa.Table]:
     """All rows, ``PIECE_ROWS`` at a time."""
     given = first.schema
-    waiting = _plain(first, schema, lost)
+    waiting = [_plain(first, schema, lost)]
+    rows = first.num_rows
     number = 0
     while True:
-        while waiting.num_rows >= PIECE_ROWS:
-            yield waiting.slice(0, PIECE_ROWS)
-            waiting = waiting.slice(PIECE_ROWS)
+        if rows >= PIECE_ROWS:
+            table = pa.concat_tables(waiting)
+            whole = rows - rows % PIECE_ROWS
+            for start in range(0, whole, PIECE_ROWS):
+                yield table.slice(start, PIECE_ROWS)
+            waiting, rows = [table.slice(whole)], rows - whole
         batch = next(others, None)
         if batch is None:
             break
@@ -137,9 +141,10 @@ def _pieces(
                 number=number,
                 found=_line(batch.schema.to_string(show_schema_metadata=False)),
             )
-        waiting = pa.concat_tables([waiting, _plain(batch, schema, lost)])
-    if waiting.num_rows:
-        yield waiting
+        waiting.append(_plain(batch, schema, lost))
+        rows += batch.num_rows
+    if rows:
+        yield pa.concat_tables(waiting)
 
 
 def _groups(pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
