@@ -297,8 +297,24 @@ def test_coming_from_the_official_scripts(
     record = {"uuid": "0" * 24, "url": "https://example.org/a.jpg", "texts": texts}
     (matched / "CC-MAIN-00000.warc.gz.json").write_text(json.dumps([record], indent=1))
 
+    index = Path("data/metaclip_400m/index")
+    index.mkdir(parents=True)
+    np.save(index / "entry_count.npy", np.array([3, 1, 5, 0], np.uint64))
+    # Meta CLIP 2: a shard's texts, the metadata's folder, the counts of a group of shards.
+    for folder in ("pkg_json/0", "metadata", "index_json"):
+        Path("data", folder).mkdir(parents=True)
+    spoken = [["alt", "a plate", "en"], ["title", "一块电池", "zh"]]
+    Path("data/pkg_json/0/0.json").write_text(json.dumps({"0" * 24: spoken, "1" * 24: spoken[1:]}))
+    Path("data/metadata/en.json").write_text(json.dumps(entries))
+    Path("data/metadata/zh.json").write_text(json.dumps(["电池", "猫"]))
+    Path("data/metadata/en.pkl").write_bytes(b"not read")
+    by_language = {"en": np.array([0, 0, 1, 0], np.uint64), "zh": np.array([2, 0], np.uint64)}
+    np.savez("data/index_json/0.npz", **by_language)
+
     run_page(session, DOCS / "from-the-official-scripts.md")
 
+    assert np.load("run-v2/counts.npy").tolist() == [0, 0, 1, 0, 2, 0]
+    assert np.load("run-by-index/counts.npy").tolist() == [3, 1, 5, 0]
     counts = np.load("run/counts.npy")
     assert counts.dtype == np.uint64
     assert counts.tolist() == [1, 1, 2, 0]

@@ -542,12 +542,19 @@ def plan(
     return planning.plan_counts(check_counts(counts), wanted)
 
 
-def diff(first: Path, second: Path, *, top: int = 20) -> dict[str, Any]:
+def diff(
+    first: Path,
+    second: Path,
+    *,
+    metadata: Path | Metadata | Sequence[str] | None = None,
+    top: int = 20,
+) -> dict[str, Any]:
     """Compare two distributions over entries (``diff``).
 
     Args:
-        first: A run's folder, a data card, or a JSON object of entries and counts.
+        first: A run's folder, a data card, or a file of counts or shares (as of ``curate``).
         second: The one to compare it with.
+        metadata: The entries, as of ``curate``: what has counts without names needs them.
         top: How many entries to list of each kind.
 
     Returns:
@@ -556,9 +563,13 @@ def diff(first: Path, second: Path, *, top: int = 20) -> dict[str, Any]:
     """
     from metacurate.analysis.diff import compare
     from metacurate.analysis.read_counts import read_card
+    from metacurate.metadata.store import as_metadata
 
+    entries = None if metadata is None else as_metadata(metadata)
     return compare(
-        read_card(as_address(first, "first")), read_card(as_address(second, "second")), top
+        read_card(as_address(first, "first"), entries),
+        read_card(as_address(second, "second"), entries),
+        top,
     )
 
 

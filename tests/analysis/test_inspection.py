@@ -15,10 +15,10 @@ from hostile_pool import DANGEROUS_CHARACTERS, ENTRIES, MARKUP, OVERRIDE, make_h
 from metacurate.analysis.diff import compare, jensen_shannon_divergence
 from metacurate.analysis.inspect import inspect_entry, inspect_text, inspect_uid, run_distribution
 from metacurate.analysis.plan import Sweep, plan_counts, plan_run
-from metacurate.analysis.read_counts import Card, read_card, read_counts
+from metacurate.analysis.read_counts import Card, read_card, read_counted, read_counts
 from metacurate.curation.matching.reference import match_text
 from metacurate.errors import UserError
-from metacurate.metadata.store import load_metadata
+from metacurate.metadata.store import Metadata, load_metadata, make_metadata
 from metacurate.pipeline import curate
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.run import Run
@@ -273,6 +273,99 @@ def test_counts_in_the_metadatas_order(folder: Path, tmp_path: Path) -> None:
         read_card(str(folder / "counts.npy"))
     with pytest.raises(UserError, match=r"is a folder.*the folder of a finished run"):
         read_counts(str(tmp_path))
+
+
+# counts of the official scripts
+
+LISTS = {"en": ["cat", "dog", "gnu"], "zh": ["猫"]}
+
+
+def several() -> Metadata:
+    entries = [(entry, lang) for lang, listed in LISTS.items() for entry in listed]
+    return make_metadata([e for e, _ in entries], lang=[lang for _, lang in entries])
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "index", "signed index", "no match"])
+def test_arrays_of_the_official_scripts(tmp_path: Path, kind: str) -> None:
+    """The index has a row an entry and text; entries behind its last one match nothing."""
+    index = np.array([[1, 0], [0, 0], [1, 1], [1, 7]], np.uint32)
+    wanted = [1, 3, 0]
+    file = tmp_path / "12_inverted.npy"
+    if kind in ("folder", "file"):
+        file = tmp_path / "entry_count.npy"
+        np.save(file, np.array(wanted, np.uint64))
+        file = tmp_path if kind == "folder" else file
+    elif kind == "no match":
+        np.save(file, np.zeros((0, 2), np.uint32))
+        wanted = [0, 0, 0]
+    else:
+        np.save(file, index.astype(np.int32) if kind == "signed index" else index)
+    assert read_counts(str(file), make_metadata(LISTS["en"])).tolist() == wanted
+
+
+def test_arrays_by_language(tmp_path: Path) -> None:
+    file = str(tmp_path / "0.npz")
+    np.savez(file, zh=np.array([7], np.uint64), en=np.array([1, 2, 3], np.uint64))
+    assert read_counts(file, several()).tolist() == [1, 2, 3, 7]
+    counts, blocks = read_counted(file)
+    assert {str(b.language): counts[b.first : b.stop].tolist() for b in blocks} == {
+        "zh": [7], "en": [1, 2, 3]
+    }  # fmt: skip
+    np.savez_compressed(file, en=np.array([1, 2, 3], np.uint64))
+    assert read_counts(file, several()).tolist() == [1, 2, 3, 0]
+    card = read_card(file, several())
+    assert card.counts == {"en: cat": 1, "en: dog": 2, "en: gnu": 3}
+    assert compare(card, card)["languages"]["en"]["match_counts"] == [6, 6]
+
+
+BAD_COUNTS: dict[str, tuple[object, str]] = {
+    "too few": ({"en": np.array([1, 2], np.uint64)}, "counts 2 entries of en, but the metadata"),
+    "too many": ({"zh": np.array([1, 2], np.uint64)}, "counts 2 entries of zh, but the metadata"),
+    "language": ({"fr": np.array([1], np.uint64)}, "the languages fr, which"),
+    "floats": ({"en": np.array([0.5])}, "en holds no counts, but float64"),
+    "pickles": ({"en": np.array([{}])}, "damaged .npz"),
+    "no array": ({}, "no arrays by language"),
+    "probabilities": (np.array([0.5, 1], np.float32), "holds no counts, but float32"),
+    "entry numbers": (np.array([[2**31, 0]], np.uint32), "holds no counts, but uint32"),
+    "matrix": (np.zeros((2, 3), np.uint32), r"holds no counts, but uint32\[2, 3\]"),
+    "cut": (b"PK\x03\x04 and no more", "damaged .npz"),
+    "shares": (b'{"cat": 0.25, "dog": 0.75}', "has shares of all matches and no counts"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COUNTS)
+def test_what_are_no_counts_is_told(tmp_path: Path, case: str) -> None:
+    given, message = BAD_COUNTS[case]
+    file = tmp_path / "counts"
+    with file.open("wb") as out:
+        if isinstance(given, dict):
+            np.savez(out, **given)
+        elif isinstance(given, np.ndarray):
+            np.save(out, given)
+        else:
+            assert isinstance(given, bytes)
+            out.write(given)
+    with pytest.raises(UserError, match=message):
+        read_counts(str(file), several())
+
+
+def test_a_card_of_shares_and_an_array_are_compared(
+    folder: Path, tmp_path: Path, metacurate: Command
+) -> None:
+    card = json.loads((folder / "datacard.json").read_text(encoding="utf-8"))
+    total = sum(card["entry_counts"].values())
+    shares = {entry: count / total for entry, count in card["entry_counts"].items()}
+    (tmp_path / "shares.json").write_text(json.dumps(shares), encoding="utf-8")
+    counts = folder / "counts.npy"
+    done = metacurate("diff", tmp_path / "shares.json", counts, "-m", "wordnet", "--json")
+    before = json.loads(done.stdout)["before"]
+    assert before["jensen_shannon_divergence"] == pytest.approx(0, abs=1e-12)
+    assert before["match_counts"] == [pytest.approx(1), total]
+    assert before["entries_matched"] == [len(shares)] * 2
+    assert metacurate("diff", tmp_path / "shares.json", counts, "-m", "wordnet").returncode == 0
+    done = metacurate("diff", folder, counts)
+    assert done.returncode == 2
+    assert "or --metadata with the entries" in done.stderr
 
 
 # plan

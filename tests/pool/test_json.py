@@ -253,3 +253,68 @@ def test_json_beside_other_tables_is_about_them(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").rename(tmp_path / "a.json")
     (tmp_path / "stats.json").unlink()
     assert len(open_pool([str(tmp_path)], PoolConfig()).units) == 1
+
+
+# Objects {uuid: texts}, as Meta CLIP 2's scripts write them.
+
+
+def digest(number: int) -> str:
+    return f"{number:024x}"
+
+
+def text(source: str | None, said: str | None, lang: str | None) -> dict[str, str | None]:
+    return {"source": source, "text": said, "lang": lang}
+
+
+NAMED: dict[str, tuple[Any, list[Any]]] = {
+    "parsed": ([["alt", "a cat", "en"], ["title", "Katze"]],
+               [text("alt", "a cat", "en"), text("title", "Katze", None)]),
+    "matched": ([["a cat", "en", [3, 9]], ["nothing", "de", []]],
+                [text(None, "a cat", "en"), text(None, "nothing", "de")]),
+    "curated": (["a cat é", "en", [3]], [text(None, "a cat é", "en")]),
+    "short": ([["alt"], []], [text(None, None, None)] * 2),
+    "without texts": ([], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("case", NAMED)
+def test_an_object_of_uuids_has_a_row_a_member(
+    tmp_path: Path, case: str, indent: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, texts = NAMED[case]
+    members = {digest(n): given for n in range(500)}
+    path = tmp_path / "0.json"
+    path.write_text(json.dumps(members, indent=indent, ensure_ascii=False) + "\n")
+    expected = [{"uuid": name, "texts": texts} for name in members]
+    assert carried(path) == (expected, {})
+    monkeypatch.setattr(jsontext, "HEAD_BYTES", 101)
+    assert carried(path) == (expected, {})
+
+
+@pytest.mark.parametrize(
+    ("rest", "lost"),
+    [
+        (f', "{digest(1)}": 5, "{digest(2)}": null}}', {"malformed_row": 2}),
+        (f', "{digest(1)}": [["alt", "a', {"unreadable_rest": 1}),
+        (f', "{digest(1)}" 7}}', {"unreadable_rest": 1}),
+        (f', "{digest(1)}": {"[" * 100_000}', {"unreadable_rest": 1}),
+    ],
+    ids=["no lists", "cut", "no colon", "deep"],
+)
+def test_broken_objects_are_read_up_to_there(
+    tmp_path: Path, rest: str, lost: dict[str, int]
+) -> None:
+    path = tmp_path / "0.json"
+    path.write_text(f'{{"{digest(0)}": [["alt", "a cat"]]' + rest)
+    rows, skipped = carried(path)
+    assert rows == [{"uuid": digest(0), "texts": [text("alt", "a cat", None)]}]
+    assert skipped == lost
+
+
+def test_lines_that_begin_with_a_list_are_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"texts": ["a cat"], "url": "http://1"}\n{"texts": ["b"], "url": "http://2"}\n'
+    )
+    assert [row["url"] for row in carried(path)[0]] == ["http://1", "http://2"]

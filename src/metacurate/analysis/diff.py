@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ _LANGUAGE_FACTS = (
 )  # fmt: skip
 
 
-def _aligned(first: dict[str, int], second: dict[str, int]) -> _Aligned:
+def _aligned(first: Mapping[str, float], second: Mapping[str, float]) -> _Aligned:
     entries = sorted({*first, *second})
     return _Aligned(
         entries,
@@ -84,7 +85,9 @@ def _aligned(first: dict[str, int], second: dict[str, int]) -> _Aligned:
     )
 
 
-def _compare_counts(first: dict[str, int], second: dict[str, int], listed: int) -> dict[str, Any]:
+def _compare_counts(
+    first: Mapping[str, float], second: Mapping[str, float], listed: int
+) -> dict[str, Any]:
     both = _aligned(first, second)
     gained = np.flatnonzero((both.first == 0) & (both.second > 0))
     lost = np.flatnonzero((both.first > 0) & (both.second == 0))
@@ -92,7 +95,7 @@ def _compare_counts(first: dict[str, int], second: dict[str, int], listed: int) 
     # Ties by name: the entries are sorted.
     movers = np.argsort(-np.abs(q - p), kind="stable")[:listed]
     return {
-        "match_counts": [sum(first.values()), sum(second.values())],
+        "match_counts": [_plain(math.fsum(side.values())) for side in (first, second)],
         "entries_matched": [int(np.count_nonzero(side)) for side in (both.first, both.second)],
         "entries_gained": gained.size,
         "entries_lost": lost.size,
@@ -102,13 +105,18 @@ def _compare_counts(first: dict[str, int], second: dict[str, int], listed: int) 
         "movers": [
             {
                 "entry": both.entries[i],
-                "counts": [int(both.first[i]), int(both.second[i])],
+                "counts": [_plain(both.first[i]), _plain(both.second[i])],
                 "shares": [float(p[i]), float(q[i])],
             }
             for i in movers.tolist()
             if p[i] != q[i]
         ],
     }
+
+
+def _plain(number: float) -> float:
+    """A count as a whole number; a share as it is."""
+    return int(number) if number == int(number) else float(number)
 
 
 def _shares(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -121,9 +129,9 @@ def _largest(
     counts: npt.NDArray[np.float64],
     places: npt.NDArray[np.int64],
     listed: int,
-) -> dict[str, int]:
+) -> dict[str, float]:
     order = places[np.argsort(-counts[places], kind="stable")][:listed]
-    return {entries[i]: int(counts[i]) for i in order.tolist()}
+    return {entries[i]: _plain(counts[i]) for i in order.tolist()}
 
 
 def jensen_shannon_divergence(

@@ -1,40 +1,53 @@
-"""Entry counts from files: data cards, ``{entry: count}`` objects and ``.npy`` arrays."""
+"""Entry counts from files: data cards, ``{entry: count}`` objects, arrays, and official indexes.
+
+Of MetaCLIP's scripts: ``entry_count.npy`` (or the folder that it is in), an inverted index
+(``N_inverted.npy``: rows of entry and text), and Meta CLIP 2's ``N.npz`` with an array a language.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
-from metacurate.errors import UserError
+from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.metadata.store import Block, Metadata
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder
 
 NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK"
+MAX_NPZ_BYTES = 4 << 30  # of its arrays: 32 bits of entries have no more in all languages
+MAX_INDEXED = 1 << 28  # entries of an inverted index: more would need GiB for their counts
+OFFICIAL_COUNTS = "entry_count.npy"
 
 
 @dataclass(frozen=True)
 class Card:
     """Entry counts by name: before balancing, after it if known, and the threshold if known.
 
+    ``shares``: the numbers are shares of all matches, as published data cards have them, no counts.
     With several languages an entry's name has its language before it (``zh: 猫``), ``t`` is that of
     the reference language and ``languages`` has a card for each.
     """
 
     name: str
-    counts: dict[str, int]
-    kept: dict[str, int] | None
+    counts: Mapping[str, float]
+    kept: Mapping[str, float] | None
     t: float | None
     languages: dict[str, Card] = field(default_factory=dict)
+    shares: bool = False
 
     @property
     def threshold_of(self) -> dict[str, float]:
@@ -48,47 +61,109 @@ class Card:
         }
 
     @property
-    def balanced(self) -> dict[str, int]:
+    def balanced(self) -> Mapping[str, float]:
         """The counts after balancing, else those there are."""
         return self.counts if self.kept is None else self.kept
 
 
-def read_card(address: str) -> Card:
+@dataclass(frozen=True)
+class Numbered:
+    """Counts by the entries' numbers in some metadata: of each language, of one list under None.
+
+    ``whole``: an array has all entries of its list; else those above its end have no match.
+    """
+
+    of: dict[str | None, Counts]
+    whole: bool = True
+
+
+def read_card(address: str, metadata: Metadata | None = None) -> Card:
     """Read a data card (a file, or a run's folder), or a JSON object of entries and counts.
 
-    Raises UserError if there is no such file or it is neither.
+    ``metadata`` name the entries of counts that are an array. Raises UserError if there is no such
+    file, it is neither, or it needs the metadata and there are none.
     """
     found = read_file(address)
     if isinstance(found, Card):
         return found
-    raise UserError(
-        f"{address} has counts without the entries' names; give the run's folder or its data card"
-    )
+    if metadata is None:
+        raise ArgumentError(
+            "{file} has counts without the entries' names; give the run's folder or its data card, "
+            "or {metadata} with the entries",
+            file=address,
+        )
+    return _named(in_order(found, metadata, address), metadata, address)
 
 
-def read_file(address: str) -> Card | Counts:
-    """What a file has: counts by name, or an array of them in some metadata's order (``.npy``)."""
+def _named(counts: Counts, metadata: Metadata, address: str) -> Card:
+    """Counts in the metadata's order as a card; only of entries that match."""
+    cards: dict[str | None, Card] = {}
+    for block in metadata.blocks:
+        there = block.first + np.flatnonzero(counts[block.first : block.stop])
+        names = metadata.entries.take(there).to_pylist()
+        own = dict(zip(names, counts[there].tolist(), strict=True))
+        cards[block.language] = Card(address, own, None, None)
+    if not metadata.languages:
+        return cards[None]
+    by_name = {f"{code}: {n}": k for code, card in cards.items() for n, k in card.counts.items()}
+    return Card(address, by_name, None, None, {str(code): card for code, card in cards.items()})
+
+
+def read_file(address: str) -> Card | Numbered:
+    """What a file has: counts by name, or arrays of them in some metadata's order."""
     content, found = _read(address)
     if content[:6] == NPY_MAGIC:
-        return _array(content, found)
+        return _numbered(_load(content, found), found)
+    if content[:2] == ZIP_MAGIC:
+        return Numbered({
+            language: _numbered(array, f"{found}: {language}").of[None]
+            for language, array in _load_languages(content, found).items()
+        })  # fmt: skip
     return _card(address, _parse(content, found))
 
 
-def _array(content: bytes, found: str) -> Counts:
+def _load(content: bytes, found: str) -> npt.NDArray[Any]:
     try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        return array
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{found} is a damaged .npy file: {error}") from None
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
-        raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
-    return array.astype(np.uint64)
+
+
+def _load_languages(content: bytes, found: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an ``.npz`` file by their names, which are languages."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            if sum(member.file_size for member in members.infolist()) > MAX_NPZ_BYTES:
+                raise UserError(f"{found} has arrays of over 4 GiB: it holds no counts")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            loaded = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError,
+            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise UserError(f"{found} is a damaged .npz file: {first_line(error)}") from None
+    if not loaded or not all(isinstance(array, np.ndarray) for array in loaded.values()):
+        raise UserError(f"{found} holds no counts: it has no arrays by language")
+    return loaded
+
+
+def _numbered(array: npt.NDArray[Any], found: str) -> Numbered:
+    if array.dtype.kind in "iu" and not (array.size and array.min() < 0):
+        if array.ndim == 1:
+            return Numbered({None: array.astype(np.uint64)})
+        if array.ndim == 2 and array.shape[1] == 2 and array.dtype.itemsize <= 4:
+            # An inverted index: each row is an entry, and a text that it matches.
+            most = int(array[:, 0].max(initial=0))
+            if most < MAX_INDEXED:
+                return Numbered({None: np.bincount(array[:, 0]).astype(np.uint64)}, whole=False)
+    raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
 
 
 def _card(address: str, value: Any) -> Card:
     if not isinstance(value, dict):
         raise UserError(f"{address} is no data card and no JSON object of entries and counts")
     if "entry_counts" not in value:
-        return Card(address, _checked(value, address), None, None)
+        shares = _are_shares(value)
+        return Card(address, value if shares else _checked(value, address), None, None, {}, shares)
     kept = value.get("entry_counts_kept")
     try:
         t = float(value["balancing"]["t"])
@@ -114,7 +189,7 @@ def _by_language(address: str, counts: Any, kept: Any, languages: dict[str, Any]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{address} is no data card: its languages do not fit its counts") from None
 
-    def named(part: Callable[[Card], dict[str, int]]) -> dict[str, int]:
+    def named(part: Callable[[Card], Mapping[str, float]]) -> dict[str, float]:
         return {
             f"{language}: {entry}": number
             for language, card in cards.items()
@@ -141,14 +216,11 @@ def read_counts(address: str, metadata: Metadata | None = None) -> Counts:
     return in_order(read_file(address), metadata, address)
 
 
-def in_order(found: Card | Counts, metadata: Metadata, address: str) -> Counts:
+def in_order(found: Card | Numbered, metadata: Metadata, address: str) -> Counts:
     """Counts of a file in the metadata's order, as of ``read_counts``."""
-    if not isinstance(found, Card):
-        if found.size != len(metadata):
-            raise UserError(
-                f"{address} counts {found.size:,} entries, but the metadata has {len(metadata):,}"
-            )
-        return found
+    if isinstance(found, Numbered):
+        return _numbered_in_order(found, metadata, address)
+    _refuse_shares(found, address)
     if set(found.languages) != set(metadata.languages):
         raise UserError(
             f"{address} counts the languages {', '.join(found.languages) or '(one list)'}, but the "
@@ -166,14 +238,52 @@ def in_order(found: Card | Counts, metadata: Metadata, address: str) -> Counts:
     return counts
 
 
+def _numbered_in_order(found: Numbered, metadata: Metadata, address: str) -> Counts:
+    """Arrays one after the other; those of all languages may also be one array."""
+    if set(found.of) == {None}:
+        sizes: dict[str | None, tuple[int, int]] = {None: (0, len(metadata))}
+    else:
+        sizes = {block.language: (block.first, block.stop) for block in metadata.blocks}
+    if unknown := [str(language) for language in found.of if language not in sizes]:
+        raise UserError(
+            f"{address} counts the languages {', '.join(unknown[:5])}, which the metadata do not "
+            "have"
+        )
+    counts = np.zeros(len(metadata), np.uint64)
+    for language, own in found.of.items():
+        first, stop = sizes[language]
+        if own.size > stop - first or (found.whole and own.size < stop - first):
+            where = "" if language is None else f" of {language}"
+            raise UserError(
+                f"{address} counts {own.size:,} entries{where}, but the metadata has "
+                f"{stop - first:,}"
+            )
+        counts[first : first + own.size] = own
+    return counts
+
+
+def _refuse_shares(card: Card, address: str) -> None:
+    if card.shares:
+        raise UserError(
+            f"{address} has shares of all matches and no counts: it can be compared (metacurate "
+            "diff), but no threshold follows from it"
+        )
+
+
 def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
     """The counts that a file has, with the blocks of its languages; one block for one list.
 
     Of counts by name only entries that match are sure to be there, in no particular order.
     """
     found = read_file(address)
-    if not isinstance(found, Card):
-        return found, (Block(None, 0, found.size),)
+    if isinstance(found, Numbered):
+        stops = list(accumulate(own.size for own in found.of.values()))
+        starts = [0, *stops]
+        return np.concatenate(list(found.of.values())), tuple(
+            Block(language, first, stop)
+            for language, first, stop in zip(found.of, starts, stops, strict=False)
+        )
+    _refuse_shares(found, address)
     counts = np.array(list(found.counts.values()), np.uint64)
     if not found.languages:
         return counts, (Block(None, 0, counts.size),)
@@ -186,8 +296,10 @@ def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
 
 def _read(address: str) -> tuple[bytes, str]:
     """A file's content and its address; a run's folder stands for its data card."""
-    if Folder(address).exists(DATACARD_FILE):
-        address = Folder(address).address(DATACARD_FILE)
+    for name in (DATACARD_FILE, OFFICIAL_COUNTS):
+        if Folder(address).exists(name):
+            address = Folder(address).address(name)
+            break
     advice = f"; name a file, or the folder of a finished run ({DATACARD_FILE})"
     with open_input(address, advice=advice) as file:
         return file.read(), address
@@ -198,6 +310,12 @@ def _parse(content: bytes, address: str) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{address} is no JSON: {error}") from None
+
+
+def _are_shares(value: dict[str, Any]) -> bool:
+    """Whether these are shares of a whole: numbers from 0 to 1, not all of them whole."""
+    kinds = {type(share) for share in value.values()}
+    return float in kinds and kinds <= {int, float} and all(0 <= n <= 1 for n in value.values())
 
 
 def _checked(value: Any, address: str) -> dict[str, int]:

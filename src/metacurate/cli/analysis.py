@@ -174,18 +174,24 @@ def inspect_uid_command(
 def diff_command(
     first: Annotated[str, typer.Argument(metavar="CARD_A", help="Data card, or a run's folder.")],
     second: Annotated[str, typer.Argument(metavar="CARD_B", help="The one to compare it with.")],
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            "--metadata", "-m", metavar="M", help="The entries, for counts without names (.npy)."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many entries to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Compare two distributions over entries: gained, lost, divergence, head and tail, movers.
 
-    A card may also be a JSON object of entries and counts.
+    A card may also be a JSON object of entries and counts (or shares), or an array of counts.
 
     Example: [bold]metacurate diff run-1/ run-2/datacard.json[/bold]
     """
     from metacurate.library import diff
 
-    found = diff(first, second, top=top)
+    found = diff(first, second, metadata=metadata, top=top)
     parts: list[Any] = []
     totals = Grid("Distributions", "", ">A", ">B")
     totals.add_row("threshold t", *(_number(t) for t in found["t"]))

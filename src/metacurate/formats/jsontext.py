@@ -1,4 +1,7 @@
-"""JSON: objects on lines or in an array; lines are parsed by Arrow, or one by one by Python."""
+"""JSON: objects on lines or in an array; lines are parsed by Arrow, or one by one by Python.
+
+Besides, the files of Meta CLIP 2's scripts: one object ``{uuid: texts}`` (``_named_row``).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,10 +31,15 @@ MAX_DIGITS = 1000
 EXACT = 2**53  # integers up to here are doubles
 
 _BETWEEN = re.compile(r"[\s,]*")
+_COLON = re.compile(r"\s*:\s*")
+# The start of an object whose names are digests in hex (the official uuids have 24 digits).
+_NAMED = re.compile(rb'\s*\{\s*"[0-9a-f]{16,64}"\s*:\s*\[')
+_STRINGS = [(name, pa.string()) for name in ("source", "text", "lang")]
+NAMED_SCHEMA = pa.schema([("uuid", pa.string()), ("texts", pa.list_(pa.struct(_STRINGS)))])
 
 
 class Json:
-    """JSON lines, or one array of objects: one piece a file."""
+    """JSON lines, one array of objects, or one object of names and texts: one piece a file."""
 
     title = "JSON"
     suffixes: tuple[str, ...] = (".jsonl", ".ndjson", ".json")
@@ -44,20 +52,28 @@ class Json:
         stream = TextStream(source, compression)
         sample = stream.sample()
         array = sample.lstrip()[:1] == b"["
+        named = _NAMED.match(sample) is not None
         unseen: Counter[str] = Counter()
-        rows = next(_elements([sample], unseen), []) if array else objects(sample, unseen)
-        schema = infer_schema(rows)
+        if named:
+            schema = NAMED_SCHEMA
+        else:
+            rows = next(_elements([sample], unseen), []) if array else objects(sample, unseen)
+            schema = infer_schema(rows)
         if not schema.names:
             where = "array's" if array else "lines of its"
             raise UnusableFile(f"has no JSON object in the {where} first MiB")
-        return Look(schema, settings={"array": array})
+        return Look(schema, settings={"array": array, "named": named})
 
     def read(
         self, source: Source, compression: str | None, request: Request, skipped: Counter[str]
     ) -> Rows:
         """The rows, always with all columns: which there are must not depend on the columns."""
         stream = TextStream(source, compression)
-        parse = _parse_array if request.settings["array"] else _parse_blocks
+        parse = _parse_blocks
+        if request.settings["array"]:
+            parse = _parse_array
+        elif request.settings["named"]:
+            parse = _parse_named
         first_row = 0
         for rows in parse(stream, request, skipped):
             yield first_row, rows
@@ -152,15 +168,62 @@ def _parse_array(
         yield to_batch(rows, request.schema, skipped, request.strict)
 
 
+def _parse_named(
+    stream: TextStream, request: Request, skipped: Counter[str]
+) -> Iterator[pa.RecordBatch]:
+    pieces = iter(lambda: stream.read(HEAD_BYTES), b"")
+    for rows in _members(pieces, skipped):
+        yield to_batch(rows, request.schema, skipped, request.strict)
+
+
+Found = tuple[dict[str, Any] | None, int]
+"""A row, None if what is there is none, and where it ends."""
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
 def _elements(
     pieces: Sequence[bytes] | Iterator[bytes], skipped: Counter[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """The objects of an array that comes in pieces, some at a time.
+    """The objects of an array that comes in pieces, some at a time."""
 
-    What follows an element that is no JSON, or larger than a line may be, cannot be found again.
+    def take(text: str, at: int) -> Found | None:
+        value, end = _DECODER.raw_decode(text, at)
+        if isinstance(value, dict):
+            return value, end
+        return None if end == len(text) else (None, end)  # a number may go on
+
+    return _streamed(pieces, "[]", take, skipped)
+
+
+def _members(
+    pieces: Sequence[bytes] | Iterator[bytes], skipped: Counter[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """The members of an object that comes in pieces, as rows, some at a time."""
+
+    def take(text: str, at: int) -> Found | None:
+        name, end = _DECODER.raw_decode(text, at)
+        colon = _COLON.match(text, end)
+        if colon is None:
+            return None
+        value, end = _DECODER.raw_decode(text, colon.end())
+        if end == len(text) and not isinstance(value, list):
+            return None
+        return _named_row(name, value), end
+
+    return _streamed(pieces, "{}", take, skipped)
+
+
+def _streamed(
+    pieces: Sequence[bytes] | Iterator[bytes],
+    brackets: str,
+    take: Callable[[str, int], Found | None],
+    skipped: Counter[str],
+) -> Iterator[list[dict[str, Any]]]:
+    """What stands between two brackets, one by one; ``take`` gives None for what may go on.
+
+    What follows what is no JSON, or larger than a line may be, cannot be found again.
     """
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
-    decoder = json.JSONDecoder(parse_int=_integer)
     text, begun = "", False
     for piece in pieces:
         text += decode(piece)
@@ -169,30 +232,51 @@ def _elements(
         while True:
             between = _BETWEEN.match(text, at)
             at = between.end() if between else at
-            if not begun and text[at : at + 1] == "[":
+            if not begun and text[at : at + 1] == brackets[0]:
                 begun, at = True, at + 1
                 continue
-            if text[at : at + 1] == "]":
+            if text[at : at + 1] == brackets[1]:
                 if rows:
                     yield rows
                 return
             try:
-                row, end = decoder.raw_decode(text, at)
+                found = take(text, at)
             except (ValueError, RecursionError):
                 break
-            if end == len(text) and not isinstance(row, dict):
-                break  # a number may go on
-            at = end
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
+            if found is None:
+                break
+            row, at = found
+            if row is None:
                 skipped[reasons.MALFORMED_ROW] += 1
+            else:
+                rows.append(row)
         if rows:
             yield rows
         text = text[at:]
         if len(text) > MAX_LINE_BYTES:
             break
     skipped[reasons.UNREADABLE_REST] += 1
+
+
+def _named_row(name: Any, value: Any) -> dict[str, Any] | None:
+    """A member as a row with ``uuid`` and ``texts``, structs of source, text and language.
+
+    The scripts write ``[[source, text, lang], ...]`` before matching, ``[[text, lang, ids], ...]``
+    after it, and ``[text, lang, ids]`` for the one text that is curated.
+    """
+    if not (isinstance(name, str) and isinstance(value, list)):
+        return None
+    given = [value] if value and isinstance(value[0], str) else value
+    texts = []
+    for item in given:
+        match item:
+            case [text, lang, [*_]]:
+                texts.append({"source": None, "text": text, "lang": lang})
+            case [source, text, *rest]:
+                texts.append({"source": source, "text": text, "lang": rest[0] if rest else None})
+            case _:
+                texts.append({"source": None, "text": None, "lang": None})
+    return {"uuid": name, "texts": texts}
 
 
 # From objects to columns.

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from metacurate.analysis.read_counts import Card, in_order, read_file
+from metacurate.analysis.read_counts import Numbered, in_order, read_file
 from metacurate.curation.layout import BALANCE, finished_section, load_counts
 from metacurate.curation.settings import ANY, TEXT_CHOICES, check_choice
 from metacurate.curation.thresholds import run_thresholds
@@ -97,10 +97,12 @@ class DataSection:
             )
         assert self.counts is not None
         assert self.t is not None
-        counts = read_file(self.counts)
+        found = read_file(self.counts)
         if self.metadata is not None:
-            counts = in_order(counts, load_metadata(self.metadata), self.counts)
-        if isinstance(counts, Card):
+            counts = in_order(found, load_metadata(self.metadata), self.counts)
+        elif isinstance(found, Numbered) and found.whole and set(found.of) == {None}:
+            counts = found.of[None]
+        else:
             raise UserError(
                 f"{self.counts} has counts by name: give metadata too (the run's metadata.parquet)"
             )
