@@ -157,7 +157,7 @@ def test_a_table_lies_in_the_output_folder_and_another_one_is_refused(
     assert pair["url"].startswith("http://example.org/")
     with pytest.raises(ArgumentError, match="has the results of another pool"):
         curate(pairs.slice(1))
-    assert pq.read_metadata(tmp_path / "pool.parquet").num_rows == pairs.num_rows
+    assert pq.read_metadata(tmp_path / "given_pool.parquet").num_rows == pairs.num_rows
     assert curate(pairs.slice(1), overwrite=True).pool["pairs"] == first.pool["pairs"] - 1
 
 

@@ -197,14 +197,7 @@ def uids(curated: Paths, out: Path, **options: Unpack[RunOptions]) -> UidListTot
 
 
 def download(
-    source: Path,
-    out: Path,
-    config: DownloadConfig | None = None,
-    *,
-    workers: int | None = None,
-    overwrite: bool = False,
-    show_progress: bool = False,
-    progress: Listener | None = None,
+    source: Path, out: Path, config: DownloadConfig | None = None, **options: Unpack[RunOptions]
 ) -> DownloadTotals:
     """Download the images of a curated set into WebDataset tars (``pool download``).
 
@@ -212,22 +205,13 @@ def download(
         source: A curated folder, or a file, folder or pattern of any pool format with URLs.
         out: The folder for the tars.
         config: Columns, images, limits of requests (``DownloadConfig``).
-        workers: Decoding processes, all cores if not given.
-        overwrite: As of ``RunOptions``, with ``show_progress`` and ``progress``.
-        show_progress: See there.
-        progress: See there.
+        options: How it runs (``RunOptions``).
     """
     from metacurate.images.download import DownloadConfig
     from metacurate.images.download import download as run
-    from metacurate.runtime.engines.local import available_cores
 
     settings = _checked(config or DownloadConfig())
-    settings = replace(settings, workers=workers or available_cores())
-    with reporting(show_progress, progress):
-        return run(
-            as_address(source, "source"), as_address(out, "out"), settings,
-            overwrite=overwrite, show_progress=show_progress,
-        )  # fmt: skip
+    return run(as_address(source, "source"), as_address(out, "out"), settings, **options)
 
 
 def duplicates(

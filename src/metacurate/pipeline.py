@@ -40,7 +40,7 @@ from metacurate.runtime.storage import as_address, as_addresses, checksum
 from metacurate.sharing.card import renew_card
 from metacurate.texts.languages import LanguageMap, load_language_map
 
-POOL_FILE = "pool.parquet"
+POOL_FILE = "given_pool.parquet"
 """Where a pool in memory is written."""
 
 
@@ -82,8 +82,8 @@ def curate(
         metadata: ``"wordnet"``, a JSON or Parquet file of entries, a folder with one for each
             language, a list of entries, or loaded ``Metadata``.
         out: The output folder; the subset is ``out/curated/*.parquet``. A table in memory is
-            written to ``out/pool.parquet``, which the stages read. None: the work is done in a
-            temporary folder that is deleted, and the subset is in memory (``Curated.to_arrow``).
+            written to ``out/given_pool.parquet``, which the stages read. None: the work is done in
+            a temporary folder that is deleted, and the subset is in memory (``Curated.to_arrow``).
         t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair. With several
             languages that of the reference language, from which those of the others follow.
         p: The tail proportion, in [0, 1], that the threshold (of each language) is solved from.
