@@ -55,11 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         own_process()
     _show_what_cannot_be_shown()
-    from metacurate.runtime.progress import on_standard_error
-
     try:
-        with on_standard_error():
-            app(arguments)
+        app(arguments)
     except ArgumentError as error:
         fail(error.spelled(_options(sys.argv[1:] if arguments is None else arguments)))
     except UserError as error:

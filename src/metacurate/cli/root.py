@@ -26,6 +26,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -34,3 +35,6 @@ def _root(
     ] = False,
 ) -> None:
     """Open, fast, reproducible metadata-curated language-image data."""
+    from metacurate.runtime.progress import on_standard_error
+
+    context.with_resource(on_standard_error())
