@@ -57,7 +57,7 @@ def test_functions_are_public_and_typed(name: str) -> None:
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
         assert parameter.annotation not in ("str", "list[str]") or parameter.name in (
-            *("text", "entry", "uid", "rule", "reference", "choose_text"),
+            *("text", "entry", "uid", "rule", "reference", "choose_text", "name"),
         ), f"{parameter} takes no os.PathLike"
     assert re.search(r"Args:\n", getattr(mc, name).__doc__)
 
@@ -254,7 +254,7 @@ def test_the_stages_one_by_one_give_what_curate_gives(
     states = {
         name: stage["state"] for name, stage in mc.status(folder, verify=True)["stages"].items()
     }
-    assert states == dict.fromkeys(("match", "count", "balance", "card"), "done")
+    assert states == dict.fromkeys(("match", "count", "balance", "card", "readme"), "done")
     difference = mc.diff(folder, run.out)
     assert difference["after"]["jensen_shannon_divergence"] == 0
     (plan,) = mc.plan(folder, mc.Sweep(t=(100,)), workers=1)
