@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         download,
         duplicates,
         evaluate,
+        evaluate_suite,
         experiment,
         extract,
         filter,
@@ -139,6 +140,7 @@ __all__ = [
     "download",
     "duplicates",
     "evaluate",
+    "evaluate_suite",
     "experiment",
     "extract",
     "filter",
@@ -193,8 +195,8 @@ _NAMES = {
     "library": (
         *("Evaluation", "Status"),
         *("balance_run", "build_metadata", "count", "dedup", "describe_metadata", "diff"),
-        *("download", "duplicates", "evaluate", "experiment", "extract", "filter"),
-        *("identify_languages", "ingest", "inspect_entry", "inspect_text", "inspect_uid"),
+        *("download", "duplicates", "evaluate", "evaluate_suite", "experiment", "extract"),
+        *("filter", "identify_languages", "ingest", "inspect_entry", "inspect_text", "inspect_uid"),
         *("match", "plan", "report", "reshard", "status", "survival", "train", "uids"),
     ),
     "metadata.build": ("BuildConfig", "BuildTotals"),
@@ -231,4 +233,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The names of the API, whether they are imported yet or not."""
-    return sorted({*globals(), *_HOMES})
+    return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})

@@ -775,6 +775,59 @@ def evaluate(
     return {"checkpoint": given, "model": model, "results": results}
 
 
+def evaluate_suite(
+    checkpoint: Path,
+    suite: str,
+    root: Path,
+    *,
+    model: str | None = None,
+    names_lang: str | None = None,
+    out: Path | None = None,
+    batch_size: int = 256,
+    threads: int | None = None,
+    show_progress: bool = False,
+    progress: Listener | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on the data sets of a suite, each by its metric (``eval --suite``).
+
+    Args:
+        checkpoint: A folder of ``train``, a checkpoint file, or a tag of open_clip's weights.
+        suite: ``slip26``, ``datacomp38`` or ``vtab`` (docs/evaluation.md).
+        root: The folder with the data sets' folders; those that are not there are named.
+        model: open_clip's name of the architecture, for files and tags.
+        names_lang: The language of the class names.
+        out: A JSON file that the report is written to after each data set; what it holds of the
+            same weights, files and texts is not done again.
+        batch_size: Images at a time.
+        threads: CPU threads; torch's choice if not given.
+        show_progress: As of ``RunOptions``.
+        progress: As of ``RunOptions``.
+
+    Returns:
+        What ``metacurate.evaluation.suite.evaluate_suite`` says, with ``checkpoint`` and ``model``.
+    """
+    _need_open_clip()
+    import torch
+
+    from metacurate.evaluation.suite import evaluate_suite as run
+    from metacurate.evaluation.suites import SUITES
+    from metacurate.evaluation.zero_shot import load_model
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    given = as_address(checkpoint, "checkpoint")
+    file = None if out is None else as_address(out, "out")
+    with reporting(show_progress, progress):
+        loaded = load_model(given, model, batch_size=batch_size)
+        sets = len(SUITES.get(suite, ()))
+        with meter("eval", sets, "images", parts="data sets", show=show_progress) as bar:
+            found = run(
+                loaded, suite, as_address(root, "root"), names_lang=names_lang, out=file,
+                progress=bar,
+            )  # fmt: skip
+    return {"checkpoint": given, "model": model, **found}
+
+
 def _need_open_clip() -> None:
     """UserError with the command to install what training and evaluation need."""
     from metacurate.training.openclip import open_clip

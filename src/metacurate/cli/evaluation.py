@@ -16,8 +16,6 @@ from metacurate.printable import printable
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from metacurate.evaluation.zero_shot import LoadedModel
-
 
 @app.command("eval")
 def eval_command(
@@ -113,25 +111,14 @@ def eval_command(
         raise ArgumentError("give {data} DIR, or {suite} NAME with {root} DIR")
     elif root is not None or names_lang is not None:
         raise ArgumentError("{root} and {names_lang} go with {suite}")
-    from metacurate.library import evaluate
+    from metacurate.library import evaluate, evaluate_suite
 
     if suite is not None and root is not None:
-        from metacurate.training.openclip import open_clip
-
-        open_clip()
-        import torch
-
-        from metacurate.evaluation.zero_shot import load_model
-
-        if threads is not None:
-            torch.set_num_threads(threads)
-        loaded = load_model(checkpoint, model, batch_size=batch_size)
-        found = _evaluate_suite(loaded, suite, root, names_lang, out)
-        show(
-            {"checkpoint": checkpoint, "model": model, **found},
-            suite_tables(found),
-            as_json=as_json,
-        )
+        found = evaluate_suite(
+            checkpoint, suite, root, model=model, names_lang=names_lang, out=out,
+            batch_size=batch_size, threads=threads, show_progress=True,
+        )  # fmt: skip
+        show(found, suite_tables(found), as_json=as_json)
         return
     report = evaluate(
         checkpoint, data or [], model=model, task=task, class_names=class_names,
@@ -158,19 +145,6 @@ def _suite_alone(**options: Any) -> None:
     given = next((name for name, value in options.items() if value), None)
     if given is not None:
         raise ArgumentError("{" + given + "} does not go with {suite}, which knows its data sets")
-
-
-def _evaluate_suite(
-    loaded: LoadedModel, suite: str, root: str, names_lang: str | None, out: str | None
-) -> dict[str, Any]:
-    from metacurate.evaluation.suite import evaluate_suite
-    from metacurate.evaluation.suites import SUITES
-    from metacurate.runtime.progress import meter
-
-    with meter("eval", len(SUITES.get(suite, ())), "images", parts="data sets") as progress:
-        return evaluate_suite(
-            loaded, suite, root, names_lang=names_lang, out=out, progress=progress
-        )
 
 
 def suite_tables(report: Mapping[str, Any]) -> Group:
