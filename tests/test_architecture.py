@@ -7,12 +7,14 @@ import re
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from architecture import PAGE, SOURCE, TREE, Arrow, arrows, circles, floors, read_modules, tree
+from metacurate.needs import EXTRAS
 
 MODULES = read_modules()
 HEIGHTS = floors(PAGE.read_text(encoding="utf-8"))
@@ -71,36 +73,84 @@ def test_files_that_the_page_names_exist() -> None:
 # The checks above see what they are to see.
 
 
-def test_what_is_imported_is_a_dependency() -> None:
-    """Another package's dependency is there today, and not on the next machine."""
+def declared() -> dict[str, set[str]]:
+    """The packages of each extra, with those of the extras that it joins; of all users as ''."""
     project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *(r for name in ("ray", "s3", "safety", "train")
-                                          for r in extras[name])]  # fmt: skip
-    declared = {canonical(re.split(r"[<>=~!;\[ ]", line)[0]) for line in wanted}
-    homes = packages_distributions()
-    missing = set()
+    extras = {"": project["dependencies"], **project["optional-dependencies"]}
+
+    def packages(extra: str) -> set[str]:
+        found = set()
+        for line in extras[extra]:
+            name, *joined = re.split(r"[\[\],]", line)
+            if name == "metacurate":
+                found |= {package for other in joined if other for package in packages(other)}
+            else:
+                found.add(canonical(re.split(r"[<>=~!; ]", name)[0]))
+        return found
+
+    return {extra: packages(extra) for extra in extras}
+
+
+def imports(node: ast.AST, guard: str = "") -> Iterator[tuple[str, str]]:
+    """The modules that a file imports at run time, and the extra or packages that it needs them of.
+
+    That is what the ``needs`` or ``needs_package`` around the import says.
+    """
+    for child in ast.iter_child_nodes(node):
+        inside = guard
+        if isinstance(child, ast.With):
+            for item in child.items:
+                call = item.context_expr
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "needs":
+                    inside = ast.literal_eval(call.args[0])
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "needs_package":
+                    inside = f"package {ast.unparse(call.args[0])}"
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((name.name.partition(".")[0], guard) for name in child.names)
+        elif isinstance(child, ast.ImportFrom) and not child.level:
+            yield (child.module or "").partition(".")[0], guard
+        else:
+            yield from imports(child, inside)
+
+
+def test_what_is_imported_is_a_dependency() -> None:
+    """What curate can do without is imported where one line says which extra has it.
+
+    Another package's dependency is there today, and not on the next machine.
+    """
+    packages, homes, wrong = declared(), packages_distributions(), set()
     for path in SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module or ""]
-            for name in (name.partition(".")[0] for name in names):
-                known = {canonical(home) for home in homes.get(name, ())}
-                if name in sys.stdlib_module_names or name == "metacurate" or known & declared:
-                    continue
-                missing.add(name)
-    assert missing - {*NEWER} == {*ON_REQUEST, *PARTS}
+        for name, guard in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            known = {canonical(home) for home in homes.get(name, ())} | PARTS.get(name, set())
+            if name in sys.stdlib_module_names or name in ("metacurate", *NEWER):
+                continue
+            if guard == f"package {name!r}" or known & packages[""]:
+                continue
+            if guard not in packages or not known & packages[guard]:
+                wrong.add(f"{path.name}: {name} within needs({guard!r})")
+    assert wrong == set()
+
+
+def test_all_joins_what_users_need() -> None:
+    packages = declared()
+    assert {*packages} - {"", "all", "bench", "docs", "eval", "lint", "test"} == {*EXTRAS}
+    assert packages["all"] == {package for extra in EXTRAS for package in packages[extra]}
+    assert packages["all"] < packages["test"]
 
 
 def canonical(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-# Imported where a user asks for them by name; a message then says what to install.
-ON_REQUEST = ("nltk", "wandb", "wn")
-# What declared packages give out as their own: Numba, jinja2, open_clip, aiohttp.
-PARTS = ("llvmlite", "markupsafe", "torchvision", "yarl")
+# What declared packages give out as their own.
+PARTS = {
+    "llvmlite": {"numba"},
+    "markupsafe": {"jinja2"},
+    "torchvision": {"open-clip-torch"},
+    "yarl": {"aiohttp"},
+}
 # The standard library's from Python 3.14 on.
 NEWER = ("compression",)
 

@@ -247,7 +247,7 @@ def test_readme_first_command(session: Session) -> None:
     printed = re.search(r"```text\n(4 Parquet files.*?)```\n", text, re.S)
     assert printed is not None
     install, command = first.text.rsplit(" && ", 1)
-    assert install == "python3 -m venv .venv && .venv/bin/pip install -q -e ."
+    assert install == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[report]'"
     assert command.startswith(".venv/bin/metacurate ")
     # The very first run also says that it compiles.
     block = Block("sh", f"metacurate --version\n{command.removeprefix('.venv/bin/')}")

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/train_throughput.py --model ViT-B-32-quickgelu --batch 672 --workers 14
 
-One process, one device (a GPU if there is one). Needs the extra ``metacurate[train]`` and, for
+One process, one device (a GPU if there is one). Needs the extra ``train`` and, for
 open_clip's loader, ``webdataset<=0.2.86``, ``braceexpand`` and ``pandas``. The tars are made first:
 JPEGs of ``--image-side`` pixels (smooth random pictures, about as large in bytes as photographs of
 that size) with captions of WordNet entries. Both sides decode, crop at random, tokenize and train

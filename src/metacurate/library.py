@@ -475,11 +475,11 @@ def report(
         options: How it runs (``ReadOptions``).
     """
     from metacurate.curation.layout import BALANCE, finished_section
+    from metacurate.reporting.build import ReportConfig, write_report
 
     with open_run(
-        as_address(run, "run"), existing=True, preload="metacurate.reporting.build", **options
+        as_address(run, "run"), existing=True, preload="metacurate.reporting.scan", **options
     ) as opened:
-        from metacurate.reporting.build import ReportConfig, write_report
         from metacurate.sharing.card import renew_card
 
         finished_section(opened.folder, BALANCE)

@@ -28,10 +28,10 @@ from metacurate.curation.matching.spacing import check_rule
 from metacurate.curation.settings import ANY, REFERENCE, Balance
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, as_metadata
+from metacurate.needs import MissingPackageError
 from metacurate.pool.memory import InMemory, batches_of, write_batches
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.reporting.build import write_report
 from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
@@ -107,7 +107,8 @@ def curate(
         language_map: Which metadata language a label of a text means: a JSON file
             ``{label: language}`` that changes the shipped table, or a loaded one.
         pool_config: Which columns hold the URL, the key and the texts; found by name if not given.
-        report: Whether to write the page ``out/report.html`` too.
+        report: Whether to write the page ``out/report.html`` too (with the extra ``report``; a
+            note says so if it is not installed).
         options: How it runs (``RunOptions``): ``engine``, ``address``, ``workers``, ``overwrite``,
             ``show_progress``, ``progress``.
 
@@ -235,6 +236,16 @@ def curate_run(
 
     card = do_again(run, [MATCH], stages)
     if report and finished(run.folder, REPORT) is None:
-        write_report(run)
+        _write_report(run)
     renew_card(run)
     return card
+
+
+def _write_report(run: Run) -> None:
+    """Write the report, or say what is not installed that it needs: the subset is there anyway."""
+    try:
+        from metacurate.reporting.build import write_report
+    except MissingPackageError as missing:
+        note(f"no report was written: {missing}")
+    else:
+        write_report(run)

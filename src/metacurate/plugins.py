@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from metacurate.errors import UserError, first_line
+from metacurate.needs import MissingPackageError
 
 Made = TypeVar("Made", bound=Callable)
 
@@ -69,6 +70,8 @@ def _load(what: str, point: EntryPoint) -> Any:
         return functools.reduce(
             getattr, point.attr.split("."), importlib.import_module(point.module)
         )
+    except MissingPackageError:
+        raise
     except Exception as error:
         raise UserError(
             f"the {what} {point.name!r} cannot be loaded: {first_line(error)}"

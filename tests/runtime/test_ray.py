@@ -364,4 +364,4 @@ def test_without_ray(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     common = ("curate", pool, "-m", entries_file, "--t", 1, *OPTIONS, "--out", tmp_path / "out")
-    fails(metacurate(*common, "--engine", "ray"), "metacurate[ray]")
+    fails(metacurate(*common, "--engine", "ray"), "--engine ray", "pip install '.[ray]'")

@@ -22,6 +22,7 @@ from aiohttp import web
 from conftest import Command
 from curation_pools import fails
 from metacurate.errors import UserError
+from metacurate.needs import how_to_install
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.inputs import open_input
@@ -212,7 +213,7 @@ def test_outputs_that_cannot_be_are_refused(
 
 
 PACKAGES = {
-    "s3://a/b": ("s3", "s3fs", "pip install 'metacurate[s3]'"),
+    "s3://a/b": ("s3", "s3fs", how_to_install("s3")),
     "gs://a/b": ("gs", "gcsfs", "pip install gcsfs"),
     "hf://datasets/a/b/c": ("hf", "huggingface_hub", "pip install 'metacurate[hf]'"),
     "abfs://a/b": ("abfs", "adlfs", "pip install adlfs"),

@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         own_process()
     _show_what_cannot_be_shown()
+    if sys.platform == "win32":
+        fail("metacurate runs on Linux and macOS; on Windows, run it in WSL (wsl --install)")
     try:
         app(arguments)
     except ArgumentError as error:

@@ -182,7 +182,11 @@ def curate_command(
     choose_text: ChooseText = "any",
     language_map: LanguageMapFile = None,
     report: Annotated[
-        bool, typer.Option(help="Write DIR/report.html too (metacurate report does it later).")
+        bool,
+        typer.Option(
+            help="Write DIR/report.html too, if the extra report is installed (metacurate report "
+            "does it later)."
+        ),
     ] = True,
     *,
     pool_config: PoolConfig,
@@ -205,8 +209,10 @@ def curate_command(
     if rule is not None:
         check_rule(rule)
     with open_run(out, inputs=pool, preload=PIPELINE, **options) as run:
+        from metacurate.curation.layout import REPORT
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run, given_counts
+        from metacurate.runtime.manifest import finished
         from metacurate.texts.languages import load_language_map
 
         entries, table = load_metadata(metadata), load_language_map(language_map)
@@ -214,7 +220,8 @@ def curate_command(
             run, pool, entries, pool_config, settings,
             rule=rule, language_map=table, counts=given_counts(counts, entries), report=report,
         )  # fmt: skip
-    _show_card(card, out, time.monotonic() - start, as_json, report)
+        has_report = report and finished(run.folder, REPORT) is not None
+    _show_card(card, out, time.monotonic() - start, as_json, has_report)
 
 
 @app.command("match")
@@ -294,7 +301,7 @@ def balance_command(
         p_rule=p_rule, reference=reference, t_of=dict(named_amounts(t_of)),
         choose_text=choose_text, **options,
     ).card  # fmt: skip
-    _show_card(card, run_folder, time.monotonic() - start, as_json, report=False)
+    _show_card(card, run_folder, time.monotonic() - start, as_json, has_report=False)
 
 
 @app.command("status")
@@ -343,7 +350,7 @@ def status_command(
 SHOWN_LANGUAGES = 12
 
 
-def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: bool) -> None:
+def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, has_report: bool) -> None:
     from metacurate.curation.curated import facts
 
     rows = facts(card)
@@ -351,6 +358,6 @@ def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, report: 
         ("time", f"{seconds:.1f} s"),
         ("subset", f"{out}/curated/"),
         ("data card", f"{out}/datacard.json"),
-        ("report", f"{out}/report.html" if report else "metacurate report writes it"),
+        ("report", f"{out}/report.html" if has_report else "metacurate report writes it"),
     ]
     show({**card, "out": out}, summary_table("Curated", rows), as_json=as_json)

@@ -267,8 +267,8 @@ def filter_(
 ) -> None:
     """Score images and drop or blur some: new tar shards with the scores in JSON and Parquet.
 
-    The scorers unsafe and faces need pip install 'metacurate[safety]' and nothing at run time;
-    clip-score (the cosine of image and text by a CLIP model) needs 'metacurate[train]'.
+    The scorers unsafe and faces need the extra safety and nothing at run time; clip-score (the
+    cosine of image and text by a CLIP model) needs the extra train.
 
     Example: metacurate pool filter tars --out safe --scorer unsafe --keep 'unsafe<0.5'
     --scorer faces --blur face_boxes

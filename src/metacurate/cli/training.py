@@ -1,4 +1,4 @@
-"""Commands that use what was curated: train, eval and experiment (extra ``metacurate[train]``)."""
+"""Commands that use what was curated: train, eval and experiment (extra ``train``)."""
 
 from __future__ import annotations
 

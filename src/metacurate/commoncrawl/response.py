@@ -7,11 +7,13 @@ import zlib
 from io import BytesIO
 from typing import NamedTuple
 
-from fastwarc.stream_io import BrotliReader, ZstdReader
-
 from metacurate.commoncrawl.reasons import DroppedPage
+from metacurate.needs import needs
 from metacurate.pages.encoding import decode, decode_as
 from metacurate.pages.html import Image, has_images, read_page
+
+with needs("crawl"):
+    from fastwarc.stream_io import BrotliReader, ZstdReader
 
 SNIFFED_BYTES = 4096
 HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})

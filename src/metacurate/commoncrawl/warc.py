@@ -22,19 +22,22 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import IO, Any, NamedTuple
 
-import deflate
-import lz4.frame
 import numpy as np
-from isal import igzip_lib
 
 from metacurate.commoncrawl.reasons import DroppedRecord
 from metacurate.kernels.bytes import BLOCK
 from metacurate.kernels.wat import SPAN
+from metacurate.needs import needs
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+with needs("crawl"):
+    import deflate
+    import lz4.frame
+    from isal import igzip_lib
+
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
 
 # A gzip member: its offset in the file, and what it holds, inflated.
 Member = tuple[int, bytes | bytearray]

@@ -1,1 +1,1 @@
-"""Zero-shot evaluation of CLIP models; needs the extra ``metacurate[train]``."""
+"""Zero-shot evaluation of CLIP models; needs the extra ``train``."""

@@ -10,8 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from PIL import Image
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
+    from PIL import Image
 
 from metacurate.errors import UserError
 from metacurate.evaluation.zero_shot import LoadedModel, load_model

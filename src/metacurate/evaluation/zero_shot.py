@@ -14,8 +14,12 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
+
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
+    from torch.nn import functional
 
 from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError, first_line

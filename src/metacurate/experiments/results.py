@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from metacurate.experiments.config import ExperimentConfig
+from metacurate.needs import needs
 from metacurate.runtime.storage import Folder
 
 # Two-sided 95% points of Student's t by degrees of freedom.
@@ -173,10 +174,11 @@ def markdown(results: Results) -> str:
 
 def plot(results: Results, folder: Folder) -> None:
     """Accuracies of all arms as PNG and SVG."""
-    import matplotlib as mpl
+    with needs("report"):
+        import matplotlib as mpl
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
+        mpl.use("Agg")
+        from matplotlib import pyplot
 
     arms = results["arms"]
     metrics = [m for m in next(iter(arms.values()))["scores"] if m == "top1" or m.endswith(" top1")]

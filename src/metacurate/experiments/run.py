@@ -27,6 +27,7 @@ from metacurate.experiments.config import SCORE, Arm, ExperimentConfig
 from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
 from metacurate.experiments.scoring import ScoreTask, pool_config, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
+from metacurate.needs import needs
 from metacurate.pipeline import curate
 from metacurate.runtime.manifest import Stage, Statistics, finished
 from metacurate.runtime.progress import meter, quiet
@@ -354,10 +355,11 @@ def _train(task: RunTask) -> TrainTotals:
 
 def run_arm(task: RunTask) -> dict[str, Any]:
     """Train and evaluate one arm with one seed; goes on where an earlier try stopped."""
-    import torch
-
     from metacurate.evaluation.evaluate import evaluate
     from metacurate.evaluation.zero_shot import load_model
+
+    with needs("train"):
+        import torch
 
     out = task.folder.address(task.name)
     totals = _train(task)

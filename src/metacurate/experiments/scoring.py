@@ -12,16 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image as PilImage
 
 from metacurate.counts import counted
 from metacurate.errors import UserError
 from metacurate.experiments.config import SCORE, Arm, PoolSection
+from metacurate.needs import needs
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns, read_unit
 from metacurate.pool.schema import PoolBatch, PoolConfig
 from metacurate.runtime.manifest import shard_name
 from metacurate.runtime.storage import Folder
+
+with needs("train"):
+    from PIL import Image as PilImage
 
 BATCH_ROWS = 256
 
@@ -47,10 +50,11 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
 
     A pair whose image cannot be read, or that has no text, has no score (null).
     """
-    import torch
-
     from metacurate.evaluation.clip_score import best, open_scorer, score
     from metacurate.training.shards import ShardsConfig, image_column, image_getter
+
+    with needs("train"):
+        import torch
 
     if task.threads is not None:
         torch.set_num_threads(task.threads)

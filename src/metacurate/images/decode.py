@@ -20,11 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
-from PIL.GifImagePlugin import GifImageFile
 
 from metacurate.images.reasons import BadImage
+from metacurate.needs import needs
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS
+
+with needs("images"):
+    from PIL import Image, UnidentifiedImageError
+    from PIL.GifImagePlugin import GifImageFile
 
 FORMATS = tuple(dict.fromkeys(IMAGE_EXTENSIONS.values()))
 # What data sets for evaluation hold besides, on a user's own disk. No browser shows these, so they

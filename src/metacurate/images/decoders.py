@@ -17,12 +17,15 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from PIL import Image
 
 from metacurate.images.decode import FORMATS, UndecodableImage, decode
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected, process_image
 from metacurate.images.reasons import BadImage
+from metacurate.needs import needs
 from metacurate.runtime.isolate import Isolated, Item, Lost, Result
+
+with needs("images"):
+    from PIL import Image
 
 CPU_SECONDS_PER_IMAGE = 20.0
 MAX_MEMORY_BYTES = 4 << 30

@@ -23,15 +23,18 @@ from email.utils import parsedate_to_datetime
 from typing import Generic, Self, TypeVar
 
 import ada_url
-import aiohttp
-from aiohttp.abc import ResolveResult
-from yarl import URL
 
 from metacurate.images.addresses import is_allowed, parse_networks
 from metacurate.images.reasons import FailedDownload
+from metacurate.needs import needs
 from metacurate.pool.url import canonical_url
 from metacurate.runtime.turns import MAX_REMEMBERED_HOSTS, LocalTurns, Turn, Turns
 from metacurate.version import __version__
+
+with needs("images"):
+    import aiohttp
+    from aiohttp.abc import ResolveResult
+    from yarl import URL
 
 Consumed = TypeVar("Consumed")
 

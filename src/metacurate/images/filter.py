@@ -18,7 +18,6 @@ from typing import Any, TypedDict, Unpack, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFilter
 
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError
@@ -28,6 +27,7 @@ from metacurate.images.duplicates import DUPLICATES, KINDS, duplicates_name
 from metacurate.images.process import encode_jpeg
 from metacurate.images.reasons import Filtered
 from metacurate.images.scorers import Scorer, load_scorer
+from metacurate.needs import needs
 from metacurate.pool.convert import json_row
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
@@ -45,6 +45,9 @@ from metacurate.webdataset.shards import (
     read_samples,
     statistics_name,
 )
+
+with needs("images"):
+    from PIL import Image, ImageDraw, ImageFilter
 
 FILTER = Stage("filter", (), downstream=(DUPLICATES,), files=SHARD_FILE.pattern)
 COMPARISONS = {
@@ -300,8 +303,6 @@ def blur_boxes(image: Image.Image, boxes: Sequence[Sequence[float]]) -> Image.Im
     Boxes are widened by a quarter of their size. The region is first brought down to about 7 cells
     a side, so that no filter brings the face back.
     """
-    from PIL import ImageDraw
-
     result = image.copy()
     for left, top, width, height in boxes:
         grow_x, grow_y = BLUR_MARGIN * width, BLUR_MARGIN * height

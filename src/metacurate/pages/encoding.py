@@ -10,8 +10,12 @@ import codecs
 import re
 from typing import NamedTuple
 
-import turbohtml.detect  # also registers the codecs "whatwg-..."
-import webencodings
+from metacurate.needs import needs
+
+with needs("crawl"):
+    import turbohtml.detect  # also registers the codecs "whatwg-..."
+    import webencodings
+
 
 UTF_8 = "utf-8"
 # What of a page the standard's prescan looks at.

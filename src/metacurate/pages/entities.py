@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from html.entities import html5
 
-import turbohtml.detect  # noqa: F401 (registers the codecs)
+from metacurate.needs import needs
+
+with needs("crawl"):
+    import turbohtml.detect  # noqa: F401 (registers the codecs)
+
 
 _ENTITY = re.compile(r"&(?:#(?:[0-9]+|[xX][0-9a-fA-F]+);?|([A-Za-z][A-Za-z0-9]*;?)(=?))")
 

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
-
+from metacurate.needs import needs
 from metacurate.pages.encoding import declared_by_meta
 from metacurate.pages.image_address import addresses
+
+with needs("crawl"):
+    from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
 
 Image = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 """Addresses in order of preference, as written, and (source, text) pairs, as written."""

@@ -31,7 +31,8 @@ from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.reporting import charts
-from metacurate.reporting.page import PLOTS, PageData, render_page
+from metacurate.reporting.page import PageData, render_page
+from metacurate.reporting.plots import PLOTS
 from metacurate.reporting.scan import Scan, add_up, scan_shards, scan_tasks
 from metacurate.runtime.made import load_array
 from metacurate.runtime.manifest import Statistics

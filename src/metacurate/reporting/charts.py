@@ -9,18 +9,21 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from metacurate.curation.balancing import Counts
+from metacurate.needs import needs
 from metacurate.runtime.storage import Folder
 
-if TYPE_CHECKING:
+with needs("report"):
+    from matplotlib import style
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -71,9 +74,6 @@ _STYLE = {
 
 def draw(fill: Callable[[Axes], None]) -> Figure:
     """A figure with one chart that ``fill`` draws."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
     with style.context(["default", _STYLE]):
         figure = Figure(layout="constrained")
         fill(figure.add_subplot())
@@ -87,15 +87,11 @@ def save_plot(figure: Figure, folder: Folder, name: str) -> None:
     """Write a figure as ``NAME.svg`` (letters as outlines: the same anywhere) and ``NAME.png``."""
     with folder.create(f"{name}.svg") as file:
         file.write(_svg(figure, "path").encode())
-    from matplotlib import style
-
     with style.context(["default", _STYLE]), folder.create(f"{name}.png") as file:
         figure.savefig(file, format="png", dpi=PNG_DPI, metadata={"Software": None})
 
 
 def _svg(figure: Figure, fonttype: str) -> str:
-    from matplotlib import style
-
     buffer = io.StringIO()
     with style.context(["default", _STYLE, {"svg.fonttype": fonttype}]):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -151,8 +147,6 @@ def short_number(value: float, _position: int | None = None) -> str:
 
 
 def _log_axis(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
     axis.set_major_formatter(FuncFormatter(short_number))
     axis.set_minor_locator(NullLocator())
 
@@ -163,8 +157,6 @@ def cumulative_chart(counts: Counts, t: float, thresholds: Sequence[float]) -> F
     An entry counts ``min(count, t)``, its expected number of successful draws. ``t`` (the run's)
     is drawn strong; a vertical line divides its tail from its head.
     """
-    from matplotlib.ticker import FuncFormatter
-
     ordered = np.sort(counts[counts > 0]).astype(np.float64)
     weak = iter(("second", "third", "accent", "muted"))
     shown = sorted({*thresholds, t, math.inf}, reverse=True)
@@ -281,8 +273,6 @@ def _windowed_median(
 
 def matches_chart(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> Figure:
     """The share of texts by their number of matched entries (from 1), before and after."""
-    from matplotlib.ticker import MaxNLocator
-
     last = before.size - 1
     used = max(int(np.max(np.flatnonzero(before[1:]), initial=0)) + 1, 3)
     places = np.arange(1, used + 1)

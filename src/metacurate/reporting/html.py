@@ -10,9 +10,11 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-import jinja2
-
+from metacurate.needs import needs
 from metacurate.printable import printable
+
+with needs("report"):
+    import jinja2
 
 
 @dataclass(frozen=True)

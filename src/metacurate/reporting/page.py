@@ -13,29 +13,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 
 from metacurate.curation.balancing import Counts, keep_probabilities
 from metacurate.curation.subset import Sample, smallest_hashes
 from metacurate.metadata.store import Metadata
+from metacurate.needs import needs
 from metacurate.printable import printable
 from metacurate.reporting.charts import short_number
 from metacurate.reporting.html import Column, Table, csp_hash, marked, templates
 from metacurate.reporting.scan import OTHER, Scan
 from metacurate.version import __version__
 
+with needs("report"):
+    from markupsafe import Markup
+
 SEARCHED_TOP = 5000
 SEARCHED_SAMPLE = 2500
 TABLE_ROWS = 25
 CAPTION_CHARACTERS = 300
-
-PLOTS = {
-    "cumulative": "Cumulative counts over entries for several thresholds",
-    "ranks": "Counts by rank of the entry, before and after balancing",
-    "histogram": "Number of entries by their count, before and after balancing",
-    "matches": "Matched entries per text, before and after balancing",
-}
-"""The charts and their titles."""
 
 LANGUAGE_ROWS = 400
 SECTIONS = {

@@ -14,7 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import IO, Any, TypedDict, TypeVar
 
 import orjson
 import xxhash
-from fsspec.registry import known_implementations
 
 from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError
+from metacurate.needs import MissingPackageError, needs, needs_package
 
 Address = str | os.PathLike[str]
 """A local path or the address of any fsspec filesystem."""
@@ -91,23 +91,28 @@ def resolve(address: str) -> tuple[Any, str]:
     if address.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {"max_pool_connections": CONNECTIONS}
     try:
-        return fsspec.core.url_to_fs(address, **options)
-    except (ImportError, ValueError) as error:  # a package not installed, a protocol unknown
-        advice = _package_of(address) if isinstance(error, ImportError) else ""
-        raise UserError(f"{address}: {' '.join(str(error).split())}{advice}") from None
+        with _needed_for(address):
+            return fsspec.core.url_to_fs(address, **options)
+    except MissingPackageError:
+        raise
+    except (ImportError, ValueError) as error:  # a part of a package's own, a protocol unknown
+        raise UserError(f"{address}: {' '.join(str(error).split())}") from None
 
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "hf": "hf"}
-"""The extras that bring an address's package, by the address's protocol."""
+EXTRA_OF_PROTOCOL = {"hf": "hf", "http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+"""The extra with which the fsspec package of a protocol comes; others are the user's to install."""
 
 
-def _package_of(address: str) -> str:
-    """What to install for an address, as the end of a message."""
+def _needed_for(address: str) -> AbstractContextManager[None]:
+    """Where the package for an address is imported."""
     protocol = address.rsplit("::", maxsplit=1)[-1].partition("://")[0]
-    if (extra := EXTRAS.get(protocol)) is not None:
-        return f"; pip install 'metacurate[{extra}]'"
+    what = address.replace("{", "{{").replace("}", "}}")
+    if extra := EXTRA_OF_PROTOCOL.get(protocol):
+        return needs(extra, what)
+    from fsspec.registry import known_implementations
+
     module = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    return f"; pip install {module}" if module not in ("", "fsspec") else ""
+    return needs_package(module, what) if module not in ("", "fsspec") else nullcontext()
 
 
 def open_file(address: Address) -> IO[bytes]:

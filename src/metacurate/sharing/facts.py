@@ -23,7 +23,7 @@ from metacurate.curation.layout import (
 from metacurate.errors import UserError
 from metacurate.pool.schema import PoolConfig
 from metacurate.printable import printable
-from metacurate.reporting.page import PLOTS
+from metacurate.reporting.plots import PLOTS
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import digest, kept_files, read_manifest
 from metacurate.runtime.storage import Folder, Written

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metacurate.errors import UserError
+from metacurate.needs import needs, needs_package
 from metacurate.plugins import load_plugin
 
 UNDETERMINED = "und"
@@ -120,7 +121,7 @@ class _Eldc:
     """ELD-C: n-grams of bytes, 60 languages; its own word on whether it is sure is used."""
 
     def __init__(self) -> None:
-        self._eldc = _import("eldc")
+        self._eldc = _import("eldc", "eldc")
         self._eldc.init()
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
@@ -146,7 +147,7 @@ class _Cld2:
     """
 
     def __init__(self) -> None:
-        self._detect = _import("pycld2").detect
+        self._detect = _import("pycld2", "pycld2").detect
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
         languages, scores = [], []
@@ -184,7 +185,7 @@ class _Py3langid:
     """py3langid: naive Bayes on byte n-grams, over 130 languages; scores are probabilities."""
 
     def __init__(self) -> None:
-        module = _import("py3langid.langid", "py3langid")
+        module = _import("py3langid", "py3langid.langid")
         self._identifier = module.LanguageIdentifier.from_model_file(
             module.MODEL_FILE, norm_probs=True
         )
@@ -203,7 +204,7 @@ class _Lingua:
     """lingua: n-grams of characters and rules, 75 languages; scores are probabilities."""
 
     def __init__(self) -> None:
-        module = _import("lingua", "lingua-language-detector")
+        module = _import("lingua", "lingua", "lingua-language-detector")
         self._detector = module.LanguageDetectorBuilder.from_all_languages().build()
 
     def identify(self, texts: Sequence[str]) -> tuple[list[str], list[float]]:
@@ -219,7 +220,7 @@ class _FastText:
     """A fastText classifier with labels ``__label__en`` (such as lid.176.ftz or .bin)."""
 
     def __init__(self, model_file: str) -> None:
-        module = _import("fasttext", "fasttext-predict")
+        module = _import("fasttext", "fasttext", "fasttext-predict")
         if not Path(model_file).is_file():
             raise UserError(f"{model_file}: no such fastText model; give fasttext:MODEL_FILE")
         try:
@@ -243,10 +244,8 @@ _FACTORIES: dict[str, Callable[[], Identifier]] = {
 }
 
 
-def _import(module: str, package: str | None = None) -> Any:
-    try:
+def _import(name: str, module: str, package: str | None = None) -> Any:
+    """The module of an identifier; ``package``: what has it, if no extra does."""
+    what = f"the language identifier {name}"
+    with needs_package(package, what) if package else needs("languages", what):
         return importlib.import_module(module)
-    except ImportError:
-        raise UserError(
-            f"the package {package or module} is not installed: pip install {package or module}"
-        ) from None

@@ -1,1 +1,1 @@
-"""Training of open_clip models on curated or raw pairs; needs the extra ``metacurate[train]``."""
+"""Training of open_clip models on curated or raw pairs; needs the extra ``train``."""

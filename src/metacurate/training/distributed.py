@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.distributed as dist
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
+    import torch.distributed as dist
 
 from metacurate.errors import UserError
 

@@ -7,9 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image as PilImage
-from torch.nn.functional import interpolate
+
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
+    from PIL import Image as PilImage
+    from torch.nn.functional import interpolate
 
 from metacurate.images.decode import UndecodableImage
 from metacurate.runtime.storage import open_file

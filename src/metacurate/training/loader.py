@@ -21,9 +21,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from torch.utils.data._utils import signal_handling
+
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+    from torch.utils.data._utils import signal_handling
 
 from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
 
 from metacurate.training.loader import Batch, PairLoader
 

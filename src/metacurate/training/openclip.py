@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from metacurate.errors import UserError, first_line
+from metacurate.needs import needs
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
-INSTALL = "install the extra: pip install 'metacurate[train]'"
 # torchvision registers shape functions for these two operators as it is imported, which fails if
 # its compiled part did not load (its PyPI build beside a CPU build of torch). CLIP uses neither.
 TORCHVISION_OPERATORS = (
@@ -30,7 +30,7 @@ _declared: list[Any] = []  # torch drops an operator with the Library that decla
 @lru_cache(maxsize=1)
 def open_clip() -> ModuleType:
     """The module ``open_clip``; UserError naming the extra if it or torch is not installed."""
-    try:
+    with needs("train"):
         import torch
 
         try:
@@ -43,8 +43,6 @@ def open_clip() -> ModuleType:
                 library.define(operator)
             _declared.append(library)
         import open_clip as module
-    except ImportError as error:
-        raise UserError(f"training and evaluation need {error.name or error}; {INSTALL}") from None
     return module
 
 

@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NotRequired, TypedDict, cast
 
-import torch
-from torch.nn.parallel import DistributedDataParallel
+from metacurate.needs import needs, needs_package
+
+with needs("train"):
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
 
 from metacurate.counts import counted
 from metacurate.errors import Stopped, UserError, first_line
@@ -421,12 +424,8 @@ def _writers(config: TrainConfig, folder: Folder, here: Ranks) -> Iterator[Any]:
 def _tensorboard(config: TrainConfig, folder: Folder, stack: ExitStack) -> Any:
     if not config.tensorboard or not is_local(folder.url):
         return None
-    try:
+    with needs("train", otherwise="or set tensorboard = false"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "TensorBoard is not installed: pip install tensorboard, or set tensorboard = false"
-        ) from None
     writer = SummaryWriter(str(local_path(folder.address(TENSORBOARD))))
     stack.callback(writer.close)
     return writer
@@ -435,12 +434,8 @@ def _tensorboard(config: TrainConfig, folder: Folder, stack: ExitStack) -> Any:
 def _wandb(config: TrainConfig, stack: ExitStack) -> Any:
     if config.wandb_project is None:
         return None
-    try:
+    with needs_package("wandb", "wandb_project", otherwise="or leave it out"):
         import wandb
-    except ImportError:
-        raise UserError(
-            "wandb is not installed: pip install wandb, or leave wandb_project out"
-        ) from None
     run = wandb.init(project=config.wandb_project, config=config.as_json())
     stack.callback(run.finish)
     return run

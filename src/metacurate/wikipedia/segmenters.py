@@ -14,7 +14,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
-from metacurate.errors import ArgumentError, UserError
+from metacurate.errors import UserError
+from metacurate.needs import needs, needs_package
 from metacurate.plugins import load_plugin
 from metacurate.wikipedia.wikis import domain_code, has_spaces
 
@@ -57,7 +58,7 @@ class _Icu:
     """ICU: dictionaries of Chinese, Japanese, Thai, Lao, Khmer, Burmese; Tibetan by syllables."""
 
     def __init__(self, wiki: str) -> None:
-        breakers = _import(ICU, "icu4py.breakers", "icu4py")
+        breakers = _import(ICU, "icu4py.breakers")
         self._breaker = breakers.WordBreaker
         self._locale = domain_code(wiki)
         icu = importlib.import_module("icu4py._version").icu_version
@@ -140,17 +141,11 @@ _FACTORIES: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _import(name: str, module: str, packages: str) -> Any:
-    try:
+def _import(name: str, module: str, packages: str = "") -> Any:
+    """A module of a segmenter; ``packages``: what have it, if no extra does."""
+    what = f"{{segmenter}} {name}"
+    with needs_package(packages, what) if packages else needs("worldwide", what):
         return importlib.import_module(module)
-    except ImportError:
-        several = "packages" if " " in packages else "package"
-        raise ArgumentError(
-            "{segmenter} {name} needs the {several} {packages}: pip install {packages}",
-            name=name,
-            several=several,
-            packages=packages,
-        ) from None
 
 
 def _versions(*packages: str) -> str:

@@ -21,10 +21,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-import mwparserfromhell
-from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
-from mwparserfromhell.parser import ParserError
-from mwparserfromhell.wikicode import Wikicode
+from metacurate.needs import needs
+
+with needs("metadata"):
+    import mwparserfromhell
+    from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
+    from mwparserfromhell.parser import ParserError
+    from mwparserfromhell.wikicode import Wikicode
+
 
 # Stands for dropped content that a reader sees in the middle of a sentence (a template, a
 # formula): the words on its two sides are no neighbours. Neither a word character nor a space.

@@ -15,6 +15,7 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from metacurate.errors import ArgumentError, UserError, first_line
+from metacurate.needs import needs
 from metacurate.runtime.engine import (
     MAX_DEATHS_PER_TASK,
     Result,
@@ -94,7 +95,8 @@ class Holder:
     """The actor that holds an object which tasks share."""
 
     def __init__(self, make: Callable[[bool], object]) -> None:
-        import ray
+        with needs("ray"):
+            import ray
 
         self._object = make(ray.get_runtime_context().was_current_actor_reconstructed)
 
@@ -113,7 +115,8 @@ class Held:
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """See :class:`metacurate.runtime.engine.Shared`."""
-        import ray
+        with needs("ray"):
+            import ray
 
         try:
             return await self.actor.call.remote(method, *arguments)
@@ -142,10 +145,8 @@ class RayEngine:
     ) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        try:
+        with needs("ray"):
             import ray
-        except ImportError:
-            raise ArgumentError("{engine} ray needs Ray: pip install 'metacurate[ray]'") from None
         self._ray: Any = ray
         self._workers = workers
         self._per_core = 1
