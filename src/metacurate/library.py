@@ -742,7 +742,10 @@ def evaluate(
         progress: As of ``RunOptions``.
     """
     _need_open_clip()
-    import torch
+    from metacurate.needs import needs
+
+    with needs("train"):
+        import torch
 
     from metacurate.evaluation.evaluate import evaluate as run
     from metacurate.evaluation.zero_shot import load_model
@@ -807,7 +810,10 @@ def evaluate_suite(
         What ``metacurate.evaluation.suite.evaluate_suite`` says, with ``checkpoint`` and ``model``.
     """
     _need_open_clip()
-    import torch
+    from metacurate.needs import needs
+
+    with needs("train"):
+        import torch
 
     from metacurate.evaluation.suite import evaluate_suite as run
     from metacurate.evaluation.suites import SUITES

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
+from fsspec.registry import _registry
 
 from conftest import Command
 from curation_pools import fails
@@ -215,7 +216,7 @@ def test_outputs_that_cannot_be_are_refused(
 PACKAGES = {
     "s3://a/b": ("s3", "s3fs", how_to_install("s3")),
     "gs://a/b": ("gs", "gcsfs", "pip install gcsfs"),
-    "hf://datasets/a/b/c": ("hf", "huggingface_hub", "pip install 'metacurate[hf]'"),
+    "hf://datasets/a/b/c": ("hf", "huggingface_hub", how_to_install("hf")),
     "abfs://a/b": ("abfs", "adlfs", "pip install adlfs"),
     "zip://x.parquet::gs://a/b.zip": ("gs", "gcsfs", "pip install gcsfs"),
 }
@@ -224,7 +225,7 @@ PACKAGES = {
 @pytest.mark.parametrize("address", PACKAGES)
 def test_a_missing_package_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol, package, advice = PACKAGES[address]
-    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
+    monkeypatch.delitem(_registry, protocol, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as refusal:
         open_pool([address], PoolConfig())

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
+
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
 
 from metacurate.counts import counted, in_words
 from metacurate.errors import UserError, first_line

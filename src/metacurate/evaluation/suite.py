@@ -7,8 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import xxhash
+
+from metacurate.needs import needs
+
+with needs("train"):
+    import torch
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.evaluation import published
