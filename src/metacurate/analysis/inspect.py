@@ -161,7 +161,7 @@ def _sample_shard(task: _SampleTask) -> tuple[int, list[dict[str, Any]]]:
 def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None) -> dict[str, Any]:
     """An entry's counts before and after balancing, its p, its part, and sample pairs.
 
-    Plain JSON values. The samples are of kept texts (see :mod:`metacurate.curation.subset`). Raises
+    Plain JSON values. The samples are of kept texts (see ``metacurate.curation.subset``). Raises
     UserError, with entries spelled alike, if there is no such entry, and without its language
     (``lang``) if several languages have it.
     """

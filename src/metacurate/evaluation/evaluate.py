@@ -35,7 +35,7 @@ def evaluate(
     groups: str | None = None,
     progress: Meter | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a model on a data set (see :mod:`metacurate.evaluation.datasets`).
+    """Evaluate a model on a data set (see ``metacurate.evaluation.datasets``).
 
     ``task`` is "classification", "retrieval", "xm3600", "cvqa" or a task of one's own
     (``metacurate.plugins``), a callable of ``loaded``, ``data`` and ``progress`` that gives a

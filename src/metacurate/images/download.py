@@ -271,7 +271,7 @@ class _Downloader:
     def map_shards(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
-        """See :class:`metacurate.runtime.engine.Engine`; shards overlap in time, two at most."""
+        """See ``metacurate.runtime.engine.Engine``; shards overlap in time, two at most."""
         with ThreadPoolExecutor(SHARDS_AT_ONCE, "shard") as threads:
             waiting = iter(range(len(tasks)))
             under_way: dict[Future[Result], int] = {}

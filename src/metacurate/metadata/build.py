@@ -83,8 +83,8 @@ class BuildConfig:
     """What metadata is built from and by which rules.
 
     Attributes:
-        wordnet: English: see :func:`metacurate.metadata.synsets.read_synsets_of`; other languages:
-            :func:`metacurate.metadata.lemmas.read_lemmas`. None for the built-in list in English,
+        wordnet: English: see ``metacurate.metadata.synsets.read_synsets_of``; other languages:
+            ``metacurate.metadata.lemmas.read_lemmas``. None for the built-in list in English,
             and for no lemmas in other languages.
         dumps: File patterns; empty for none.
         pageviews: File patterns; empty for none.
@@ -92,7 +92,7 @@ class BuildConfig:
             without arguments that give entries in order, each with its score or None.
         rules: ``v1`` or ``worldwide``; None for v1 in English, worldwide in other languages.
         wiki: The Wikipedia's code, written as ``lang`` beside each entry.
-        segmenter: See :mod:`metacurate.wikipedia.segmenters`; ``none`` for none, None for the
+        segmenter: See ``metacurate.wikipedia.segmenters``; ``none`` for none, None for the
             language's own. By the worldwide rules alone.
         title_rule: ``articles``: views of all sites, those of a redirect its target's, titles of
             articles; ``official``: the desktop site alone, titles as they were asked for, without
@@ -100,7 +100,7 @@ class BuildConfig:
         min_hourly_views: Titles: only hours with so many views of a title count.
         max_entries: At most so many entries; those at the end are left out.
 
-    ``min_count`` to ``title_share`` are those of :class:`metacurate.metadata.limits.Limits`; None
+    ``min_count`` to ``title_share`` are those of ``metacurate.metadata.limits.Limits``; None
     for what the rules say. ``best_bigrams`` replaces the rules' ``min_pmi``.
     """
 

@@ -1,6 +1,6 @@
 """Synset names of other WordNets: NLTK's, or any in the ``wn`` package (Open Multilingual).
 
-The rule is that of :mod:`metacurate.metadata.wordnet`: a synset's first word, lower-cased, up to
+The rule is that of ``metacurate.metadata.wordnet``: a synset's first word, lower-cased, up to
 the first ``.``, underscores as spaces, no repeats.
 """
 

@@ -82,7 +82,7 @@ def read_synset_names(folder: Path, keep_dots: bool = False) -> list[str]:
     A synset's name is its first word, lower-cased (``st._petersburg`` in ``st._petersburg.n.01``).
     The rule keeps what comes before the first ``.`` and turns underscores into spaces: this name
     becomes ``st``, and the names of calibres (``.22_caliber``) all become the empty string, which
-    is counted here as the rule has it, but is no valid metadata entry: see :func:`read_entries`.
+    is counted here as the rule has it, but is no valid metadata entry: see ``read_entries``.
     With ``keep_dots`` names with dots stay whole (``st. petersburg``).
 
     WordNet 3.0 as packaged by Debian has 117,659 synsets with 86,555 unique names, or 86,571 with
@@ -95,7 +95,7 @@ def read_synset_names(folder: Path, keep_dots: bool = False) -> list[str]:
 
 
 def read_entries(folder: Path, keep_dots: bool = False) -> list[str]:
-    """:func:`read_synset_names` without the empty name: valid metadata entries."""
+    """``read_synset_names`` without the empty name: valid metadata entries."""
     return [name for name in read_synset_names(folder, keep_dots) if name]
 
 
@@ -115,7 +115,7 @@ def read_glosses(folder: Path) -> list[str]:
 
 
 def shipped_entries() -> list[str]:
-    """The entries of :func:`read_entries` for WordNet 3.0, from this package's own data file."""
+    """The entries of ``read_entries`` for WordNet 3.0, from this package's own data file."""
     packed = files("metacurate").joinpath("data/wordnet.txt.xz").read_bytes()
     return unpack(packed)
 
@@ -127,5 +127,5 @@ def pack(entries: list[str]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[str]:
-    """The inverse of :func:`pack`."""
+    """The inverse of ``pack``."""
     return lzma.decompress(packed).decode().split("\n")[:-1]

@@ -102,7 +102,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
 
     The pass over the shards resumes what was done with the same settings; with other settings it is
     done again. Raises UserError if the run is not finished or lacks a named entry. As with other
-    stages, the caller holds the folder (:func:`metacurate.runtime.run.open_run`).
+    stages, the caller holds the folder (``metacurate.runtime.run.open_run``).
     """
     config = config or ReportConfig()
     folder = run.folder

@@ -37,8 +37,8 @@ class DataSection:
     its counts.npy, or counts by name and the ``metadata`` of the run, and ``t``) or "all" (no
     curation). ``choose_text``: which of a pair's texts may
     keep it online, "any" or "one"; that of ``run`` if not given.
-    The rest: see :class:`metacurate.training.select.DataConfig` and
-    :class:`metacurate.training.shards.ShardsConfig`. ``workers``: loader processes a rank.
+    The rest: see ``metacurate.training.select.DataConfig`` and
+    ``metacurate.training.shards.ShardsConfig``. ``workers``: loader processes a rank.
     """
 
     shards: tuple[str, ...]

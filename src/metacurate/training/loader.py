@@ -274,7 +274,7 @@ class PairLoader:
         return min(self._source.epoch_of(unit) for unit, _ in self._positions.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this rank is after the batches given out so far; see :func:`join_states`."""
+        """Where this rank is after the batches given out so far; see ``join_states``."""
         return {
             "fingerprint": self.fingerprint,
             "positions": {str(s): list(p) for s, p in self._positions.items()},

@@ -1,7 +1,7 @@
 """Which pairs of the shards are trained on, which of their texts, and in which order.
 
 **Which pairs.** ``Online`` draws again in every epoch, with the function of the balance stage and
-the epoch in the key (:func:`metacurate.curation.balancing.balance`): epoch 0 keeps exactly the
+the epoch in the key (``metacurate.curation.balancing.balance``): epoch 0 keeps exactly the
 pairs of an offline subset of the same counts, t and seed. ``Curated`` takes the texts that curation
 kept (``text_kept``), ``AllTexts`` every text. ``fraction`` takes each pair with that probability,
 the same pairs in every epoch.
@@ -65,7 +65,7 @@ class Online:
     """Balancing on the fly: ``counts`` uint64[entries] over the whole pool, threshold ``t``.
 
     ``t``: one, or float64[entries], each entry's own (that of its language). ``choose_text``: as of
-    :func:`metacurate.curation.balancing.balance`.
+    ``metacurate.curation.balancing.balance``.
     """
 
     counts: balancing.Counts

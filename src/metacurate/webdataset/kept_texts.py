@@ -44,13 +44,13 @@ class Kept:
     matched: tuple[tuple[int, ...], ...] | None
 
     def to_bytes(self) -> bytes:
-        """For :meth:`from_bytes`."""
+        """For ``from_bytes``."""
         texts = [[t.text, t.source, t.lang] for t in self.texts]
         return json.dumps([texts, self.curated, self.matched]).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
-        """What :meth:`to_bytes` gave."""
+        """What ``to_bytes`` gave."""
         texts, curated, matched = json.loads(content)
         return cls(tuple(Text(*values) for values in texts), curated, matched)
 

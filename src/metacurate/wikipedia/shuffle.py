@@ -110,6 +110,6 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
 
 
 def read_table(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a table that :func:`write_table` wrote, or some of its columns."""
+    """Read a table that ``write_table`` wrote, or some of its columns."""
     with folder.open(name) as file:
         return pq.read_table(file, columns=columns)

@@ -86,7 +86,7 @@ class LocalEngine:
     def map_shards(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
-        """See :class:`metacurate.runtime.engine.Engine`."""
+        """See ``metacurate.runtime.engine.Engine``."""
         if self.workers == 1 or len(tasks) <= 1:
             for position, task in enumerate(tasks):
                 yield position, function(task)

@@ -114,7 +114,7 @@ class Held:
     actor: Any
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """See :class:`metacurate.runtime.engine.Shared`."""
+        """See ``metacurate.runtime.engine.Shared``."""
         with needs("ray"):
             import ray
 
@@ -188,7 +188,7 @@ class RayEngine:
     def share(
         self, make: Callable[[bool], object], tasks_each: int
     ) -> Iterator[tuple[Shared, ...]]:
-        """See :class:`metacurate.runtime.engine.SharingEngine`."""
+        """See ``metacurate.runtime.engine.SharingEngine``."""
         ray = self._ray
         # They need no core: a cluster that is full of tasks has room for them too.
         start = ray.remote(Holder).options(
@@ -203,7 +203,7 @@ class RayEngine:
                 ray.kill(actor)
 
     def overlapping(self, tasks: int) -> RayEngine:
-        """See :class:`metacurate.runtime.engine.SharingEngine`."""
+        """See ``metacurate.runtime.engine.SharingEngine``."""
         engine = copy.copy(self)
         engine._per_core = tasks
         return engine
@@ -211,7 +211,7 @@ class RayEngine:
     def map_shards(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
-        """See :class:`metacurate.runtime.engine.Engine`."""
+        """See ``metacurate.runtime.engine.Engine``."""
         ray = self._ray
         # Deaths are counted here and not by Ray, whose retries are many where memory ran out.
         options = {"num_cpus": 1 / self._per_core, "max_retries": 0}
