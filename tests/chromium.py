@@ -92,10 +92,20 @@ class Browser:
             self.events.append(self._read())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page; what a promise of it comes to."""
+        result = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def wait_for(self, expression: str) -> Any:
+        """The value of a JavaScript expression in the page, as soon as it is a true one."""
+        until = time.monotonic() + TIMEOUT_SECONDS
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < until, f"{expression} stays {value!r}"
+            time.sleep(0.01)
+        return value
 
     def complaints(self) -> list[str]:
         """Console errors, policy violations and uncaught exceptions since the page was opened."""

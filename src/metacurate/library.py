@@ -532,6 +532,7 @@ def diff(
     *,
     metadata: Path | Metadata | Sequence[str] | None = None,
     top: int = 20,
+    html: Path | None = None,
 ) -> dict[str, Any]:
     """Compare two distributions over entries (``diff``).
 
@@ -540,6 +541,7 @@ def diff(
         second: The one to compare it with.
         metadata: The entries, as of ``curate``: what has counts without names needs them.
         top: How many entries to list of each kind.
+        html: Where to write the comparison as a page, if it is wanted.
 
     Returns:
         Plain values: ``before`` and ``after`` (balancing) with what was gained and lost, the
@@ -550,11 +552,18 @@ def diff(
     from metacurate.metadata.store import as_metadata
 
     entries = None if metadata is None else as_metadata(metadata)
-    return compare(
+    cards = (
         read_card(as_address(first, "first"), entries),
         read_card(as_address(second, "second"), entries),
-        top,
     )
+    found = compare(*cards, top)
+    if html is not None:
+        from metacurate.reporting.comparison import render_comparison
+        from metacurate.runtime.storage import create_file
+
+        with create_file(as_address(html, "html")) as file:
+            file.write(render_comparison(*cards, found).encode())
+    return found
 
 
 def inspect_text(

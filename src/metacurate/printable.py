@@ -22,6 +22,8 @@ def printable(text: str, limit: int = DEFAULT_LIMIT, length: int | None = None) 
     ellipsis and its length (``length`` if ``text`` is itself a piece). The result is neither HTML
     nor markup: escape it for where it goes.
     """
+    if length is None and len(text) <= limit and text.isprintable():
+        return text  # most texts: nothing in it is of the escaped categories
     shown = "".join(map(_visible, text[:limit]))
     length = len(text) if length is None else length
     return shown if length <= limit else f"{shown}… ({length:,} characters)"

@@ -8,9 +8,11 @@ import io
 import json
 import random
 import re
+import shlex
 import tarfile
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import Markup
 from PIL import Image
+from scipy.spatial.distance import jensenshannon
+from typer.testing import CliRunner
 
 from chromium import Browser, browser, find_chromium
 from hostile_pool import DANGEROUS_CHARACTERS, ENTRIES, make_hostile_run
+from metacurate.cli import app
 from metacurate.curation.balance import balance
 from metacurate.curation.count import count
 from metacurate.curation.datacard import write_datacard
@@ -34,10 +40,11 @@ from metacurate.metadata.store import load_metadata, make_metadata
 from metacurate.pipeline import curate
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
-from metacurate.reporting import build, scan
+from metacurate.reporting import build, charts, entry_index, rejected, scan
 from metacurate.reporting.build import ReportConfig, write_report
 from metacurate.reporting.charts import short_number
-from metacurate.reporting.html import Column, Table, marked, templates
+from metacurate.reporting.html import Column, Figure, Table, marked, templates
+from metacurate.reporting.provenance import pool_name
 from metacurate.reporting.thumbnails import thumbnail
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.run import Run
@@ -115,6 +122,21 @@ def language_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def language_file(language_run: Path) -> Path:
     report(language_run, ReportConfig(entries=("zh:猫",)))
     return language_run / "report.html"
+
+
+HOSTILE_NAME = "<b onclick=x>\u202e.json"
+
+
+@pytest.fixture(scope="module")
+def comparison_file(hostile_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hostile run compared with a card that has a hostile name."""
+    folder = tmp_path_factory.mktemp("comparison")
+    (folder / HOSTILE_NAME).write_text(json.dumps(OTHER_COUNTS))
+    compared = [str(hostile_run), str(folder / HOSTILE_NAME)]
+    page = folder / "diff.html"
+    done = CliRunner().invoke(app, ["diff", *compared, "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +258,208 @@ def test_plots_are_written_as_svg_and_png(emoji_run: Path, emoji_page: str) -> N
             assert picture.width > 600
 
 
+# Comparing two runs.
+
+OTHER_COUNTS = {"cat": 9, "dog": 1, "emu": 4}
+
+
+def test_the_comparison_page(hostile_run: Path, comparison_file: Path, tmp_path: Path) -> None:
+    page = comparison_file.read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", Elements(page).text)
+    counts = json.loads((hostile_run / "datacard.json").read_text())["entry_counts"]
+    assert f"matches before{sum(counts.values()):,}14" in text
+    both = set(counts) & set(OTHER_COUNTS)
+    assert f"Gained before balancing: {len(OTHER_COUNTS) - len(both)}" in text
+    assert f"Lost before balancing: {len(counts) - len(both)}" in text
+    a, b = counts["dog"] / sum(counts.values()), 1 / 14
+    assert f"dog{counts['dog']}1{a:.3%}{b:.3%}{b - a:+.3%}" in text
+    divergence = jensenshannon(*(
+        [side.get(entry, 0) for entry in sorted({*counts, *OTHER_COUNTS})]
+        for side in (counts, OTHER_COUNTS)
+    ), base=2) ** 2  # fmt: skip
+    assert f"{divergence:.4f} bits apart" in text
+    again = tmp_path / "again.html"
+    compared = [str(hostile_run), str(comparison_file.parent / HOSTILE_NAME)]
+    assert CliRunner().invoke(app, ["diff", *compared, "--html", str(again)]).exit_code == 0
+    assert again.read_bytes() == comparison_file.read_bytes()
+
+
+# The charts' values.
+
+
+def test_a_charts_values_stand_where_they_are_drawn() -> None:
+    counts = np.array([400, 30, 7, 7, 1, 0], np.uint64)
+    kept = np.array([21, 12, 7, 7, 1, 0], np.uint64)
+    ranks = charts.rank_chart(counts, kept, 20.0)
+    assert [row for _, row in ranks.rows] == [
+        ("1", "400", "21"), ("2", "30", "12"), ("3", "7", "7"), ("4", "7", "7"), ("5", "1", "1")
+    ]  # fmt: skip
+    # On a logarithmic axis 1 to 2 is as far as 2 to 4.
+    x = [place for place, _ in ranks.rows]
+    assert x[1] - x[0] == pytest.approx(x[3] - x[1], abs=0.02)
+    # The places are those of the curve's points in the SVG.
+    svg = charts.inline_svg(ranks.figure, "ranks", "Ranks")
+    points = {
+        round(float(number), 2)
+        for path in re.findall(r' d="(M[^"]*)"', svg)
+        for number in re.findall(r"[ML] ([\d.]+) ", path)
+    }
+    assert all(any(abs(place - point) < 0.02 for point in points) for place in x)
+    cumulative = charts.cumulative_chart(counts, 20.0, [])
+    assert cumulative.columns == ("entries", "t = ∞", "t = 20")
+    assert [row for _, row in cumulative.rows][-1] == ("5", "445", "55")
+    histogram = charts.histogram_chart(counts, kept, 20.0)
+    assert ("1", "1", "1") in [row for _, row in histogram.rows]
+    assert sum(int(row[1]) for _, row in histogram.rows) == 5
+    assert sum(int(row[2]) for _, row in histogram.rows) == 5
+
+
+def test_values_are_shown_under_the_pointer(chromium: Browser, emoji_file: Path) -> None:
+    chromium.open(emoji_file, 1280, 800)
+    figure = "document.querySelector('figure:has(svg[aria-label^=\"Matched\"])')"
+    chromium.evaluate(f"{figure}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
+    left, top, width, height, across = chromium.evaluate(
+        f"(() => {{ const s = {figure}.querySelector('svg'), r = s.getBoundingClientRect();"
+        " return [r.left, r.top, r.width, r.height, s.viewBox.baseVal.width]; })()"
+    )
+    row = chromium.evaluate(
+        f"(() => {{ const row = {figure}.querySelectorAll('tr[data-x]')[3];"
+        " return [row.dataset.x, ...[...row.cells].map((c) => c.textContent)]; })()"
+    )
+    x = left + float(row[0]) / across * width + 2
+    chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=top + height / 2)
+    shown = chromium.evaluate(f"{figure}.querySelector('.tip').innerText")
+    assert shown.split("\n") == [
+        f"matched entries: {row[1]}", f"texts before: {row[2]}", f"texts after: {row[3]}"
+    ]  # fmt: skip
+    assert row[1] == "4"
+    chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    assert chromium.evaluate(f"{figure}.querySelector('.tip').hidden")
+
+
+# What was not kept.
+
+MASK = 2**64 - 1
+
+
+def splitmix(value: int) -> int:
+    """The finaliser of SplitMix64, by its definition."""
+    z = (value + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def uid_order(uid: bytes) -> int:
+    low, high = (int.from_bytes(uid[i : i + 8], "little") for i in (0, 8))
+    return splitmix(low ^ splitmix((high + splitmix(0)) & MASK))
+
+
+def smallest(pairs: dict[bytes, str], size: int) -> list[str]:
+    """Texts of the pairs with the smallest hashes, each once."""
+    ordered = sorted(pairs, key=uid_order)
+    return list(dict.fromkeys(pairs[uid] for uid in ordered))[:size]
+
+
+@pytest.fixture(scope="module")
+def lossy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of all fates in three files; some texts repeat, some pairs have several texts."""
+    folder = tmp_path_factory.mktemp("lossy")
+    rng = random.Random(3)
+    (folder / "pool").mkdir()
+    for part in range(3):
+        rows: dict[str, list[Any]] = {"url": [], "a": [], "b": []}
+        for i in range(400):
+            words = rng.choices(["cat", "dog", "emu", "owl", "zzz"], [60, 20, 3, 1, 16], k=2)
+            rows["url"].append(None if i % 50 == 7 else f"https://a.example/{part}/{i}.png")
+            rows["a"].append(None if i % 11 == 0 else f"{words[0]} {i % 90}")
+            rows["b"].append(None if i % 11 == 0 or i % 3 else f"{words[1]} {i}")
+        pq.write_table(pa.table(rows), folder / f"pool/{part}.parquet")
+    curate(
+        folder / "pool", ["cat", "dog", "emu", "owl"], folder / "run", t=20, report=False,
+        pool_config=PoolConfig(text_cols=("a", "b")), workers=1,
+    )  # fmt: skip
+    return folder / "run"
+
+
+def test_what_is_not_kept(lossy_run: Path) -> None:
+    """Counted by hand from the pool, the index and the curated shards."""
+    kept: set[bytes] = set()
+    for shard in (lossy_run / "curated").iterdir():
+        kept |= set(pq.read_table(shard)["uid"].to_pylist())
+    dropped: dict[bytes, str] = {}
+    unmatched: dict[bytes, str] = {}
+    textless: dict[bytes, str] = {}
+    lost, alone = np.zeros((2, 4), np.int64)
+    for place, name in enumerate(sorted((lossy_run.parent / "pool").iterdir())):
+        rows = pq.read_table(name).to_pylist()
+        with pa.ipc.open_file(lossy_run / f"index/part-{place:06d}.arrow") as file:
+            index = {row["row"]: row for row in file.read_all().to_pylist()}
+        for number, row in enumerate(rows):
+            if row["url"] is None:
+                continue
+            uid = hashlib.blake2b(row["url"].encode(), digest_size=16).digest()
+            texts = [row["a"], row["b"]]
+            if number not in index:
+                fate = unmatched if row["a"] or row["b"] else textless
+                fate[uid] = row["a"] or row["b"] or uid.hex()
+                continue
+            uid, matched = index[number]["uid"], index[number]["matched"]
+            if uid not in kept:
+                first = next(i for i, ids in enumerate(matched) if ids)
+                dropped[uid] = texts[first]
+                own = {i for ids in matched for i in ids}
+                lost[list(own)] += 1
+                if len(own) == 1:
+                    alone[list(own)] += 1
+    page = Elements(report(lossy_run, ReportConfig(samples=5)))
+    states = scanned(lossy_run)
+    assert sum(state["dropped"] for state in states) == len(dropped) > 100
+    words = re.sub(r"\s+", " ", page.text)
+    assert f"matched, but dropped by balancing{len(dropped):,}" in words
+    for entry, number, only in zip(("cat", "dog"), lost, alone, strict=False):
+        assert f"{entry}{number:,}{only:,}" in words
+    # Samples: the smallest hashes of the uids, whatever the order of the files.
+    merged = {
+        reason: rejected.merge_rejected([state["rejected"][reason] for state in states], 5)
+        for reason in rejected.REASONS
+    }
+    assert [s["text"] for s in merged["dropped"]] == smallest(dropped, 5)
+    assert [s["text"] for s in merged["no_match"]] == smallest(unmatched, 5)
+    assert [s["uid"] for s in merged["no_text"]] == smallest(textless, 5)
+    for sample in [*merged["dropped"], *merged["no_match"]]:
+        assert sample["text"] in page.text
+    for sample in merged["no_text"]:
+        assert sample["uid"] in page.text
+
+
+def test_a_large_pool_is_read_in_part(lossy_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejected, "MAX_POOL_PAIRS", 500)
+    page = report(lossy_run, ReportConfig(samples=3))
+    assert "from 1 of the pool's 3 units of work" in re.sub(r"\s+", " ", Elements(page).text)
+    with_samples = [s for s in scanned(lossy_run) if any(s["rejected"].values())]
+    assert len(with_samples) == 1
+
+
+def test_without_its_pool_a_run_has_no_samples_of_what_is_not_kept(lossy_run: Path) -> None:
+    pool = lossy_run.parent / "pool"
+    pool.rename(pool.with_name("gone"))
+    try:
+        page = report(lossy_run, ReportConfig(samples=2))
+    finally:
+        pool.with_name("gone").rename(pool)
+    assert "There are none: the pool cannot be read any more." in Elements(page).text
+    assert "matched, but dropped by balancing" in page
+    changed = pool / "0.parquet"
+    before = changed.read_bytes()
+    try:
+        pq.write_table(pq.read_table(changed).slice(1), changed)
+        page = report(lossy_run, ReportConfig(samples=1))
+    finally:
+        changed.write_bytes(before)
+    assert "There are none: the pool has changed since it was matched." in Elements(page).text
+
+
 # The same bytes, whatever the way.
 
 
@@ -337,15 +561,20 @@ def test_a_pool_that_matches_nothing(tmp_path: Path) -> None:
 # Hostile input.
 
 
-def test_hostile_text_stays_text(hostile_file: Path) -> None:
+def test_hostile_text_is_shown_in_part(hostile_file: Path) -> None:
     page = hostile_file.read_text(encoding="utf-8")
-    assert not set(page) & set(DANGEROUS_CHARACTERS)
     assert len(page) < 1_000_000
     assert "(1,000,017 characters)" in page
+
+
+@pytest.mark.parametrize("kind", ["hostile", "comparison"])
+def test_hostile_text_stays_text(request: pytest.FixtureRequest, kind: str) -> None:
+    page = request.getfixturevalue(f"{kind}_file").read_text(encoding="utf-8")
+    assert not set(page) & set(DANGEROUS_CHARACTERS)
     assert "\\u202egnptac\\u202c" in page
     elements = Elements(page)
     tags = [tag for tag, _ in elements.found]
-    assert tags.count("script") == 2
+    assert tags.count("script") == (2 if kind == "hostile" else 1)
     assert "img" not in tags
     assert "i" not in tags
     for tag, attributes in elements.found:
@@ -386,7 +615,7 @@ SHOWN = (
         lambda: part("foreign", HOSTILE),
         lambda: part("table", Table(HOSTILE, [Column("x", "e", "foreign")], [[HOSTILE]])),
         lambda: part("table", Table("", [Column(HOSTILE)], [[HOSTILE]])),
-        lambda: part("figure", HOSTILE, HOSTILE),
+        lambda: part("figure", Figure(HOSTILE, Markup(""), [HOSTILE], [(1, [HOSTILE])]), HOSTILE),
     ],
 )
 def test_every_value_is_escaped(made: Callable[[], str]) -> None:
@@ -473,8 +702,8 @@ def test_what_is_no_image_has_no_thumbnail() -> None:
 # In a browser.
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("kind", ["emoji", "hostile", "language"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("kind", ["emoji", "hostile", "language", "comparison"])
 def test_looks_right(
     chromium: Browser, request: pytest.FixtureRequest, kind: str, width: int
 ) -> None:
@@ -485,14 +714,14 @@ def test_looks_right(
         "(d) => { d.removeAttribute('name'); d.open = true; })"
     )
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    assert chromium.evaluate("document.title") == "Curation report"
+    assert chromium.evaluate("document.title").endswith((": curation report", ": comparison"))
     assert chromium.complaints() == []
     assert chromium.requests() == [page.resolve().as_uri()]
     # Charts are drawn and fill their place; nothing lies outside the window but in a scroller.
     charts = chromium.evaluate(
         "[...document.querySelectorAll('figure svg')].map((s) => s.getBoundingClientRect().width)"
     )
-    assert len(charts) == (8 if kind == "language" else 4)
+    assert len(charts) == {"language": 8, "comparison": 1}.get(kind, 4)
     assert min(charts) > 250
     outside = chromium.evaluate(
         "[...document.querySelectorAll('main *, header *')].filter((e) => !e.closest('.scroll') &&"
@@ -506,6 +735,47 @@ def test_looks_right(
         colours = shown.convert("RGB").getcolors(shown.width * shown.height)
     assert colours is not None
     assert len(colours) > 50  # letters and lines, not a blank page
+
+
+AXE = files("axe_core_python").joinpath("axe.min.js")
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "dark"),
+    [
+        ("hostile", 390, True),
+        ("hostile", 1280, False),
+        ("comparison", 390, False),
+        ("comparison", 1280, True),
+    ],
+)
+def test_axe_finds_nothing(
+    chromium: Browser, request: pytest.FixtureRequest, kind: str, width: int, dark: bool
+) -> None:
+    """axe-core's rules of accessibility, on the page with everything open."""
+    page = request.getfixturevalue(f"{kind}_file")
+    chromium.open(page, width, 800, dark=dark)
+    chromium.evaluate(
+        "document.querySelectorAll('details').forEach("
+        "(d) => { d.removeAttribute('name'); d.open = true; })"
+    )
+    if kind != "comparison":
+        search(chromium, "")
+    chromium.evaluate(f"{AXE.read_text(encoding='utf-8')}; 1")
+    found = chromium.evaluate("axe.run({resultTypes: ['violations']})")
+    assert len(found["passes"]) > 10
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+
+
+def test_sections_and_search_stay_in_sight(chromium: Browser, emoji_file: Path) -> None:
+    chromium.open(emoji_file, 390, 800)
+    for place in (0, 3000, 10**6):
+        chromium.evaluate(f"scrollTo({{top: {place}, behavior: 'instant'}})")
+        for thing in ("nav a", "#entry-query"):
+            box = chromium.evaluate(
+                f"document.querySelector('{thing}').getBoundingClientRect().toJSON()"
+            )
+            assert 0 <= box["top"] < box["bottom"] < 110
 
 
 def test_dark_mode_turns_the_paper_and_the_charts(chromium: Browser, emoji_file: Path) -> None:
@@ -524,37 +794,137 @@ def test_dark_mode_turns_the_paper_and_the_charts(chromium: Browser, emoji_file:
     assert dark_paper == "rgb(20, 23, 26)"
 
 
+def search(chromium: Browser, wanted: str, order: str = "count") -> list[list[str]]:
+    """Type into the page's search; the cells of the rows found."""
+    chromium.evaluate(
+        "for (const [id, value, kind] of "
+        f"[['entry-order', {order!r}, 'change'], ['entry-query', {wanted!r}, 'input']]) {{"
+        " const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event(kind));"
+        "}"
+    )
+    # What is found is shown when the entries are unpacked; then each letter's answer is at once.
+    chromium.wait_for("document.getElementById('entry-status').textContent.includes(' of ')")
+    return chromium.evaluate(
+        "[...document.querySelectorAll('#entry-rows tr')]"
+        ".map((row) => [...row.children].map((cell) => cell.textContent))"
+    )
+
+
+def status(chromium: Browser) -> str:
+    return chromium.evaluate("document.getElementById('entry-status').textContent")
+
+
 def test_search_knows_each_languages_threshold(
     chromium: Browser, language_run: Path, language_file: Path
 ) -> None:
     card = json.loads((language_run / "datacard.json").read_text())
     chromium.open(language_file, 1280, 800)
-    cells = chromium.evaluate(
-        "[...document.querySelectorAll('#entry-rows tr')]"
-        ".map((row) => [...row.children].map((cell) => cell.textContent))"
-    )
-    seen = {(cell[5], cell[0]): cell for cell in cells}
+    seen = {(cells[6], cells[0]): cells for cells in search(chromium, "")}
     assert len(seen) == 8
     for language in ("en", "zh"):
         t = card["languages"][language]["t"]
         for entry, number in card["entry_counts"][language].items():
-            cell = seen[language, entry]
-            assert float(cell[3]) == pytest.approx(min(1, t / number), rel=6e-3)
-            assert cell[4] == ("head" if number >= t else "tail")
+            cells = seen[language, entry]
+            assert float(cells[3]) == pytest.approx(min(1, t / number), rel=6e-3)
+            assert cells[4] == ("head" if number >= t else "tail")
 
 
-def test_search_finds_entries(chromium: Browser, hostile_file: Path) -> None:
-    chromium.open(hostile_file, 1280, 800)
-    rows = "document.querySelectorAll('#entry-rows tr').length"
-    assert chromium.evaluate(rows) == len(ENTRIES)
-    chromium.evaluate(
-        "{ const q = document.getElementById('entry-query'); q.value = 'SCRIPT';"
-        " q.dispatchEvent(new Event('input')); }"
-    )
-    assert chromium.evaluate(rows) == 2
-    assert chromium.evaluate("document.getElementById('entry-status').textContent") == (
-        f"2 of {len(ENTRIES)}"
-    )
-    first = "document.querySelector('#entry-rows td').textContent"
-    assert "<script>" in chromium.evaluate(first)
+def test_search_finds_all_entries(chromium: Browser, emoji_run: Path, emoji_file: Path) -> None:
+    """Each of 86,554 entries, with the run's counts; the one that is meant comes first."""
+    entries = pq.read_table(emoji_run / "metadata.parquet")["entry"].to_pylist()
+    counts = np.load(emoji_run / "counts.npy")
+    kept = np.load(emoji_run / "kept_counts.npy")
+    chromium.open(emoji_file, 1280, 800)
+    for wanted in ("cat", "xerography"):
+        expected = [i for i, entry in enumerate(entries) if wanted in entry.lower()]
+        first, *others = search(chromium, wanted)
+        place = entries.index(wanted)
+        assert first[:3] == [wanted, f"{counts[place]:,}", f"{kept[place]:,}"]
+        assert len(others) == min(len(expected), 100) - 1
+        assert status(chromium).startswith(f"{len(expected):,} of 86,554 entries")
+    assert search(chromium, "cat")[0][5] == "shown"
+    assert search(chromium, "dog")[0][5] == "not in this sample"
+    assert search(chromium, "xerography")[0][5] == "–"  # there are no pairs of it
+    assert search(chromium, "no such entry at all") == []
+    assert status(chromium) == "none of 86,554 entries"
+    losses = [
+        int(c[1].replace(",", "")) - int(c[2].replace(",", ""))
+        for c in search(chromium, "", "lost")
+    ]
+    assert losses[0] == int((counts - kept).max())
+    assert losses == sorted(losses, reverse=True)
+    # A link to an entry's sample pairs opens them.
+    chromium.evaluate("document.querySelector('#entry-rows a').click()")
+    chromium.wait_for("document.querySelector('details[open]')?.id === location.hash.slice(1)")
     assert chromium.complaints() == []
+
+
+def test_search_finds_hostile_entries(chromium: Browser, hostile_file: Path) -> None:
+    chromium.open(hostile_file, 1280, 800)
+    assert len(search(chromium, "")) == len(ENTRIES)
+    found = search(chromium, "SCRIPT")
+    assert len(found) == 2
+    assert status(chromium) == f"2 of {len(ENTRIES)} entries"
+    assert "<script>" in found[0][0]
+    assert chromium.complaints() == []
+
+
+def test_search_of_a_sample_says_so(
+    chromium: Browser, hostile_run: Path, hostile_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """More entries than a page holds: the most common and some chosen by hash."""
+    before = hostile_file.read_bytes()
+    monkeypatch.setattr(entry_index, "MAX_ENTRIES", 6)
+    (tmp_path / "sample.html").write_text(report(hostile_run, ReportConfig(samples=7)))
+    hostile_file.write_bytes(before)
+    chromium.open(tmp_path / "sample.html", 1280, 800)
+    found = search(chromium, "")
+    assert len(found) == 6
+    assert {"cat", "dog"} <= {cells[0] for cells in found}
+    of = f"in this sample of {len(ENTRIES)}"
+    assert status(chromium) == f"6 of 6 entries {of}"
+    search(chromium, "zebra")
+    assert status(chromium) == f"not {of} entries"
+
+
+# How a run was made.
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["/a/b/one.parquet", "/a/b/c/two.parquet"], "/a/b"),
+        (["pool.csv"], "pool.csv"),
+        (["s3://bucket/a/1.tar", "s3://bucket/b/2.tar"], "s3://bucket"),
+        (["s3://one/1.tar", "s3://two/2.tar"], "s3://one/1.tar"),
+        (["https://me:secret@host.example/a/1.csv?signature=secret"], "https://host.example/a/1.csv"),
+    ],
+)  # fmt: skip
+def test_a_pools_name(files: list[str], name: str) -> None:
+    assert pool_name(files) == name
+
+
+def test_the_page_gives_the_command_that_repeats_the_run(tmp_path: Path) -> None:
+    """The command's words, given to the command line, write the same subset."""
+    rows = {"address": ["a", "b", "c"], "title words": ["cat", "dog", "cat dog"]}
+    pq.write_table(pa.table(rows), tmp_path / "the pool.parquet")
+    pool_config = PoolConfig(url_col="address", text_cols=("title words",))
+    curate(
+        tmp_path / "the pool.parquet", ["cat", "dog"], tmp_path / "run", target_size=2, seed=7,
+        rule="worldwide", choose_text="one", expect_survival=0.9, workers=1,
+        pool_config=pool_config,
+    )  # fmt: skip
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    text = re.sub(r"\s+", " ", Elements(page).text)
+    found = re.search(r"Made by ?metacurate [\d.]+: metacurate (curate .*?) pairs kept", text)
+    assert found is not None
+    words = shlex.split(found[1])
+    words[words.index("metadata.parquet")] = str(tmp_path / "run/metadata.parquet")
+    words += ["--out", str(tmp_path / "again"), "--no-report", "--workers", "1"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    for name in ("curated/part-000000.parquet", "threshold.json", "datacard.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    title = re.search("<title>(.*)</title>", page)
+    assert title is not None
+    assert "the pool.parquet, t = " in title[1]

@@ -181,17 +181,20 @@ def diff_command(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many entries to list.")] = 20,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two distributions over entries: gained, lost, divergence, head and tail, movers.
 
     A card may also be a JSON object of entries and counts (or shares), or an array of counts.
 
-    Example: [bold]metacurate diff run-1/ run-2/datacard.json[/bold]
+    Example: [bold]metacurate diff run-1/ run-2/datacard.json --html diff.html[/bold]
     """
     from metacurate.library import diff
 
-    found = diff(first, second, metadata=metadata, top=top)
+    found = diff(first, second, metadata=metadata, top=top, html=html)
     parts: list[Any] = []
     totals = Grid("Distributions", "", ">A", ">B")
     totals.add_row("threshold t", *(_number(t) for t in found["t"]))

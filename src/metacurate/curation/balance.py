@@ -154,14 +154,15 @@ def _solve(
 
 
 @lru_cache(maxsize=2)
-def _keep_probabilities(folder: Folder, counts: str, thresholds: Thresholds) -> Probabilities:
+def run_keep_probabilities(folder: Folder, counts: str, thresholds: Thresholds) -> Probabilities:
+    """Each entry's keep probability, float64[entries]; ``counts`` names what was counted."""
     del counts  # of the key
     return balancing.keep_probabilities(load_counts(folder), thresholds.by_entry)
 
 
 def expected_shard_size(task: SizeTask) -> float:
     """The expected number of kept pairs of an index shard."""
-    keep_probs = _keep_probabilities(task.folder, task.counts, task.thresholds)
+    keep_probs = run_keep_probabilities(task.folder, task.counts, task.thresholds)
     sizes = []
     with open_made(task.folder, index_file_name(task.position)) as file:
         for batch in read_index(file):
@@ -225,7 +226,7 @@ def _kept_batches(
     task: BalanceTask, index_file: IO[bytes], totals: Statistics, expected: list[float]
 ) -> Iterator[pa.RecordBatch]:
     """The kept pairs of an index shard, in row order."""
-    keep_probs = _keep_probabilities(task.folder, task.counts, task.thresholds)
+    keep_probs = run_keep_probabilities(task.folder, task.counts, task.thresholds)
     for index in read_index(index_file):
         pair_offsets = index.pair_offsets
         result = balancing.balance(

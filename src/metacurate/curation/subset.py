@@ -135,8 +135,8 @@ class PairSampler:
         texts = np.searchsorted(batch.match_offsets, hits, side="right") - 1
         pairs = np.searchsorted(batch.text_offsets, texts, side="right") - 1
         slots, entry_ids = slots[hits], batch.entry_ids[hits].astype(np.uint64)
-        words = _uid_words(batch.uids)[pairs]
-        orders = _mix(words[:, 0] ^ _mix(words[:, 1] + _mix(entry_ids)))
+        words = uid_words(batch.uids)[pairs]
+        orders = pair_orders(words, entry_ids)
         near = np.flatnonzero(orders < self._limits[slots])
         near = near[np.lexsort((orders[near], slots[near]))]
         # A pair may hit several times (by several texts, or repeated in the pool): its first hit.
@@ -197,10 +197,17 @@ def _sample(batch: CuratedBatch, order: int, pair: int, text: int) -> Sample:
     }
 
 
-def _uid_words(uids: pa.FixedSizeBinaryArray) -> npt.NDArray[np.uint64]:
+def uid_words(uids: pa.FixedSizeBinaryArray) -> npt.NDArray[np.uint64]:
     """Two little-endian numbers a uid, uint64[n, 2]."""
     words = np.frombuffer(uids.buffers()[1] or b"", "<u8").reshape(-1, 2)
     return words[uids.offset :][: len(uids)]
+
+
+def pair_orders(
+    words: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
+    """What samples are sorted by, uint64[n]: hashes of uids (uint64[n, 2]) and keys (uint64[n])."""
+    return _mix(words[:, 0] ^ _mix(words[:, 1] + _mix(keys)))
 
 
 def smallest_hashes(ids: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:

@@ -1,1 +1,1 @@
-"""The report of a curation run: one self-contained HTML page and its plots."""
+"""The report of a curation run and the comparison of two: self-contained HTML pages, plots."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import (
     BALANCE,
+    COUNT,
     DATACARD_FILE,
     KEPT_COUNTS_FILE,
     MATCH,
@@ -24,18 +25,20 @@ from metacurate.curation.layout import (
     load_counts,
     matched_run,
 )
-from metacurate.curation.settings import check_t, json_number
+from metacurate.curation.settings import ANY, check_t, json_number
 from metacurate.curation.subset import run_pool_config, smallest_hashes
 from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
 from metacurate.metadata.store import Metadata, load_metadata
 from metacurate.reporting import charts
+from metacurate.reporting.html import Figure, figure_of
 from metacurate.reporting.page import PageData, render_page
 from metacurate.reporting.plots import PLOTS
-from metacurate.reporting.scan import Scan, add_up, scan_shards, scan_tasks
+from metacurate.reporting.rejected import costly_entries, sampled_units
+from metacurate.reporting.scan import Draws, Scan, ScanTask, add_up, scan_shards, scan_tasks
 from metacurate.runtime.made import load_array
-from metacurate.runtime.manifest import Statistics
+from metacurate.runtime.manifest import Statistics, digest
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 
@@ -107,7 +110,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
     config = config or ReportConfig()
     folder = run.folder
     shards, entries = matched_run(folder)
-    match, balance = finished_section(folder, MATCH), finished_section(folder, BALANCE)
+    match, count, balance = (finished_section(folder, stage) for stage in (MATCH, COUNT, BALANCE))
     if not folder.exists(DATACARD_FILE):
         raise UserError(f"{folder.url} has no data card; run the command that made the run again")
     counts, kept = load_counts(folder), load_array(folder, KEPT_COUNTS_FILE)
@@ -119,9 +122,24 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
     reference = slice(block.first, block.stop)
     chosen = choose_entries(metadata, counts, by_entry, config)
     settings = asdict(config) | {"thresholds": [json_number(x) for x in config.thresholds]}
-    tasks = scan_tasks(
-        folder, run_pool_config(folder), shards, entries, chosen.sampled, config.samples
+    costly = costly_entries(counts, kept)
+    draws = Draws(
+        thresholds,
+        balance["config"].get("choose_text", ANY),
+        balance["totals"]["seed"],
+        digest({"matched": match["config"], "counted": count["config"]}),
+        tuple(costly.tolist()),
     )
+    pool_config = run_pool_config(folder)
+    rejected_from = sampled_units(match, pool_config)
+
+    settings |= {"pool_read": rejected_from.why_not is None}
+
+    def tasks() -> list[ScanTask]:
+        return scan_tasks(
+            folder, pool_config, shards, entries, chosen.sampled, config.samples, draws,
+            rejected_from.units,
+        )  # fmt: skip
 
     def page(parts: list[Statistics]) -> ReportTotals:
         found = add_up(parts, chosen.sampled, config.samples)
@@ -134,18 +152,19 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
         card = folder.read_json(DATACARD_FILE)
         html = render_page(
             PageData(
-                match=match, balance=balance, tables=card["tables"],
+                match=match, count=count, balance=balance, tables=card["tables"],
                 metadata=metadata, counts=counts, kept=kept, t=t, thresholds=by_entry,
                 head=chosen.head, tail=chosen.tail, unmatched=chosen.unmatched,
-                sampled=chosen.sampled, scan=found, thumbnails=thumbnails,
-                charts={n: charts.inline_svg(f, n, PLOTS[n]) for n, f in figures.items()},
+                sampled=chosen.sampled, scan=found, costly=costly,
+                rejected_from=rejected_from, thumbnails=thumbnails,
+                charts={n: figure_of(chart, n, PLOTS[n]) for n, chart in figures.items()},
                 reference=block.language,
                 languages=card.get("languages", {}),
                 language_charts=language_charts(thresholds, counts, kept),
             )
         )  # fmt: skip
-        for name, figure in figures.items():
-            charts.save_plot(figure, folder, f"{PLOT_FOLDER}/{name}")
+        for name, chart in figures.items():
+            charts.save_plot(chart.figure, folder, f"{PLOT_FOLDER}/{name}")
         with folder.create(REPORT_FILE) as file:
             file.write(html.encode())
         return {
@@ -192,12 +211,12 @@ def _named_entry(metadata: Metadata, name: str) -> int:
 
 def language_charts(
     thresholds: Thresholds, counts: Counts, kept: Counts
-) -> dict[str, dict[str, str]]:
-    """The charts of the languages with most matches, as SVG by language and name; none of one list.
+) -> dict[str, dict[str, Figure]]:
+    """The charts of the languages with most matches by language and name; none of one list.
 
     The reference language is left out: the page's own charts are its.
     """
-    drawn: dict[str, dict[str, str]] = {}
+    drawn: dict[str, dict[str, Figure]] = {}
     if thresholds.blocks[0].language is None:
         return drawn
     matches = [int(counts[b.first : b.stop].sum()) for b in thresholds.blocks]
@@ -210,15 +229,15 @@ def language_charts(
             "ranks": charts.rank_chart(own, left, t),
         }
         drawn[str(block.language)] = {
-            name: charts.inline_svg(figure, f"{name}-{place}", PLOTS[name])
-            for name, figure in figures.items()
+            name: figure_of(chart, f"{name}-{place}", PLOTS[name])
+            for name, chart in figures.items()
         }
     return drawn
 
 
 def draw_charts(
     counts: Counts, kept: Counts, t: float, thresholds: Sequence[float], found: Scan
-) -> dict[str, Any]:
+) -> dict[str, charts.Chart]:
     """All charts by name."""
     if not thresholds:
         middle = t if math.isfinite(t) else balancing.solve_threshold(counts, 0.06)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,7 +24,7 @@ with needs("report"):
     from matplotlib import style
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -41,6 +42,8 @@ COLOURS = {
 """The charts' colours on white; the page gives the variables ``--chart-NAME`` their values."""
 
 MAX_CURVE_POINTS = 400
+TABLE_POINTS = 25
+"""So many places of a curve have their values in a table, and under the pointer."""
 PNG_DPI = 160
 
 _STYLE = {
@@ -70,6 +73,34 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "svg.hashsalt": "metacurate",
 }
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and some of its values, for a table and to be shown under the pointer.
+
+    ``columns``: what the values are. ``rows``: each has the place of its values in the figure, in
+    units of the inline SVG from its left, and the values in words.
+    """
+
+    figure: Figure
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
+
+
+def _chart(
+    fill: Callable[[Axes], None],
+    columns: Sequence[str],
+    values: Sequence[tuple[float, Sequence[str]]],
+) -> Chart:
+    """A chart that ``fill`` draws; ``values`` are (place on the horizontal axis, values)."""
+    figure = draw(fill)
+    place = figure.axes[0].transData
+    points = 72 / figure.dpi  # an SVG's units are points
+    rows = [
+        (round(float(place.transform((x, 1))[0]) * points, 2), tuple(cells)) for x, cells in values
+    ]
+    return Chart(figure, tuple(columns), rows)
 
 
 def draw(fill: Callable[[Axes], None]) -> Figure:
@@ -146,12 +177,21 @@ def short_number(value: float, _position: int | None = None) -> str:
     return f"{value:.3g}"
 
 
-def _log_axis(axis: Any) -> None:
+# Up to here a logarithmic axis has ticks between the powers of ten, and few points have marks.
+SHORT_AXIS = 200
+FEW_POINTS = 30
+LINEAR_ENTRIES = 20
+"""Bins with no more entries than this are drawn on a linear axis: a small pool's would be flat."""
+
+
+def _log_axis(axis: Any, top: float) -> None:
+    """Ticks of a logarithmic axis whose values go up to ``top``."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top < SHORT_AXIS else (1.0,)))
     axis.set_major_formatter(FuncFormatter(short_number))
     axis.set_minor_locator(NullLocator())
 
 
-def cumulative_chart(counts: Counts, t: float, thresholds: Sequence[float]) -> Figure:
+def cumulative_chart(counts: Counts, t: float, thresholds: Sequence[float]) -> Chart:
     """Cumulative counts over entries from the least to the most common, for each threshold.
 
     An entry counts ``min(count, t)``, its expected number of successful draws. ``t`` (the run's)
@@ -182,13 +222,21 @@ def cumulative_chart(counts: Counts, t: float, thresholds: Sequence[float]) -> F
                 )  # fmt: skip
         axes.set_xlabel("entries, from the least to the most common")
         axes.set_ylabel("cumulative count")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(short_number))
         axes.yaxis.set_major_formatter(FuncFormatter(short_number))
         axes.set_ylim(bottom=0)
         axes.margins(x=0.01)
         axes.legend(loc="upper left")
 
-    return draw(fill)
+    curves = [np.cumsum(np.minimum(ordered, threshold)) for threshold in shown]
+    values = [
+        (place + 1, [f"{place + 1:,}", *(f"{curve[place]:,.6g}" for curve in curves)])
+        for place in np.unique(np.linspace(0, ordered.size - 1, TABLE_POINTS).astype(int)).tolist()
+        if ordered.size
+    ]
+    columns = ["entries", *(f"t = {short_number(threshold)}" for threshold in shown)]
+    return _chart(fill, columns, values)
 
 
 def _curve_points(curve: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -201,21 +249,24 @@ def _curve_points(curve: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.unique(np.concatenate([across, np.minimum(up, curve.size - 1)]))
 
 
-def histogram_chart(counts: Counts, kept: Counts, t: float) -> Figure:
+def histogram_chart(counts: Counts, kept: Counts, t: float) -> Chart:
     """Entries by their count, before and after balancing, both axes logarithmic."""
     top = max(1, int(counts.max(initial=1)))
     # Whole numbers as edges where bins are narrow: no bin is empty by construction.
     edges = np.unique(np.round(np.geomspace(1, top + 1, 41)))
+    numbers = {
+        name: np.histogram(values[values > 0], edges)[0]
+        for name, values in (("before", counts), ("after", kept))
+    }
 
     def fill(axes: Axes) -> None:
         axes.set_xlabel("count of an entry")
         axes.set_ylabel("entries")
         if not counts.any():
             return
-        for name, values in (("before", counts), ("after", kept)):
-            numbers, _ = np.histogram(values[values > 0], edges)
+        for name in ("before", "after"):
             axes.stairs(
-                numbers, edges, color=COLOURS[name], label=name, linewidth=1.8,
+                numbers[name], edges, color=COLOURS[name], label=name, linewidth=1.8,
                 fill=False, baseline=None,
             )  # fmt: skip
         if math.isfinite(t) and edges[0] < t < edges[-1]:
@@ -225,29 +276,54 @@ def histogram_chart(counts: Counts, kept: Counts, t: float) -> Figure:
                 textcoords="offset points", va="top", color=COLOURS["muted"],
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.8)
-        _log_axis(axes.xaxis)
-        _log_axis(axes.yaxis)
+        _log_axis(axes.xaxis, top)
+        most = max(int(found.max()) for found in numbers.values())
+        if most > LINEAR_ENTRIES:
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=0.8)
+            _log_axis(axes.yaxis, most)
+        else:
+            axes.set_ylim(0, most * 1.25)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper right")
 
-    return draw(fill)
+    values = [
+        (math.sqrt(low * high), [_span(low, high - 1), f"{before:,}", f"{after:,}"])
+        for low, high, before, after in zip(
+            edges[:-1].tolist(), edges[1:].tolist(), numbers["before"].tolist(),
+            numbers["after"].tolist(), strict=True,
+        )
+        if before or after
+    ]  # fmt: skip
+    return _chart(fill, ["count", "entries before", "entries after"], values)
 
 
-def rank_chart(counts: Counts, kept: Counts, t: float) -> Figure:
+def _span(low: float, high: float) -> str:
+    """The whole numbers of a bin."""
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+
+
+def rank_chart(counts: Counts, kept: Counts, t: float) -> Chart:
     """Counts over entries from the most to the least common, both axes logarithmic."""
     order = np.argsort(counts, kind="stable")[::-1]
     order = order[counts[order] > 0]
     ranks = np.unique(np.geomspace(1, max(order.size, 1), MAX_CURVE_POINTS).astype(np.int64))
+
+    after = kept[order].astype(np.float64)
+    few = order.size <= FEW_POINTS
+    if not few:
+        after = _windowed_median(after, ranks)
 
     def fill(axes: Axes) -> None:
         axes.set_xlabel("rank of the entry before balancing")
         axes.set_ylabel("count")
         if not order.size:
             return
-        after = _windowed_median(kept[order].astype(np.float64), ranks)
-        axes.plot(ranks, counts[order][ranks - 1], color=COLOURS["before"], label="before")
-        axes.plot(ranks, after, color=COLOURS["after"], label="after (median around the rank)")
+        marks: dict[str, Any] = {"marker": "o", "markersize": 4} if few else {}
+        before = counts[order][ranks - 1]
+        axes.plot(ranks, before, color=COLOURS["before"], label="before", **marks)
+        label = "after" if few else "after (median around the rank)"
+        axes.plot(ranks, after, color=COLOURS["after"], label=label, **marks)
         if math.isfinite(t):
             axes.axhline(t, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
             axes.text(
@@ -257,11 +333,57 @@ def rank_chart(counts: Counts, kept: Counts, t: float) -> Figure:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.8)
-        _log_axis(axes.xaxis)
-        _log_axis(axes.yaxis)
+        _log_axis(axes.xaxis, order.size)
+        _log_axis(axes.yaxis, int(counts.max()))
         axes.legend(loc="upper right")
 
-    return draw(fill)
+    shown = np.unique(np.linspace(0, ranks.size - 1, TABLE_POINTS).astype(int))
+    values = [
+        (rank, [f"{rank:,}", f"{int(counts[order[rank - 1]]):,}", f"{after[place]:,.6g}"])
+        for place, rank in zip(shown.tolist(), ranks[shown].tolist(), strict=True)
+        if order.size
+    ]
+    return _chart(fill, ["rank", "before", "after" if few else "after (median)"], values)
+
+
+def sides_chart(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Chart:
+    """Counts (or shares) of two sides, each over its own entries from the most common on."""
+    ordered = [np.sort(side[side > 0])[::-1] for side in (first, second)]
+    most = max(side.size for side in ordered)
+    top = max(float(side.max(initial=0)) for side in ordered)
+    ranks = np.unique(np.geomspace(1, max(most, 1), MAX_CURVE_POINTS).astype(np.int64))
+
+    def fill(axes: Axes) -> None:
+        axes.set_xlabel("rank of the entry")
+        axes.set_ylabel("count")
+        if not most:
+            return
+        # The first is broad: it is seen where the second lies on it.
+        styles = (("A", "before", 4.0), ("B", "after", 1.6))
+        for side, (label, colour, width) in zip(ordered, styles, strict=True):
+            there = ranks[ranks <= side.size]
+            axes.plot(
+                there, side[there - 1], color=COLOURS[colour], label=label, linewidth=width,
+                marker="o" if side.size <= FEW_POINTS else None, markersize=width + 2,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        if top > 1:  # counts, not shares
+            axes.set_ylim(bottom=0.8)
+        _log_axis(axes.xaxis, most)
+        _log_axis(axes.yaxis, top)
+        axes.legend(loc="upper right")
+
+    shown = np.unique(np.linspace(0, ranks.size - 1, TABLE_POINTS).astype(int))
+    values = [
+        (
+            rank,
+            [f"{rank:,}", *(f"{s[rank - 1]:,.6g}" if rank <= s.size else "–" for s in ordered)],
+        )
+        for rank in ranks[shown].tolist()
+        if most
+    ]
+    return _chart(fill, ["rank", "A", "B"], values)
 
 
 def _windowed_median(
@@ -271,24 +393,36 @@ def _windowed_median(
     return np.array([np.median(values[int(r * 0.9) : int(r * 1.1) + 1]) for r in ranks - 1])
 
 
-def matches_chart(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> Figure:
+def matches_chart(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> Chart:
     """The share of texts by their number of matched entries (from 1), before and after."""
     last = before.size - 1
-    used = max(int(np.max(np.flatnonzero(before[1:]), initial=0)) + 1, 3)
+    used = int(np.max(np.flatnonzero(before[1:]), initial=0)) + 1
     places = np.arange(1, used + 1)
 
+    shares = {
+        name: values[1 : used + 1] / max(int(values[1:].sum()), 1)
+        for name, values in (("before", before), ("after", after))
+    }
+
     def fill(axes: Axes) -> None:
-        for name, values, shift in (("before", before, -0.2), ("after", after, 0.2)):
-            total = max(int(values[1:].sum()), 1)
+        for name, shift in (("before", -0.2), ("after", 0.2)):
             axes.bar(
-                places + shift, values[1 : used + 1] / total, width=0.4,
+                places + shift, shares[name], width=0.4,
                 color=COLOURS[name], label=name,
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.4, used + 0.6)
         axes.set_xlabel("matched entries of a text" + (f" ({last}: or more)" * (used == last)))
         axes.set_ylabel("share of matched texts")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.grid(axis="x", visible=False)
         axes.legend(loc="upper right")
 
-    return draw(fill)
+    values = [
+        (place, [
+            f"{place:,}" + " or more" * (place == last),
+            f"{shares['before'][place - 1]:.2%}", f"{shares['after'][place - 1]:.2%}",
+        ])
+        for place in places.tolist()
+    ]  # fmt: skip
+    return _chart(fill, ["matched entries", "texts before", "texts after"], values)

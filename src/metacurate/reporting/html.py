@@ -7,14 +7,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
 from metacurate.needs import needs
 from metacurate.printable import printable
+from metacurate.reporting.charts import Chart, inline_svg
 
 with needs("report"):
     import jinja2
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A chart in the page: its SVG, and its values (places in the SVG, and a table's rows)."""
+
+    title: str
+    svg: Markup
+    columns: Sequence[str]
+    rows: Sequence[tuple[float, Sequence[str]]]
+
+
+def figure_of(chart: Chart, name: str, title: str) -> Figure:
+    """A chart for the page; ``name`` makes its ids the page's own."""
+    return Figure(title, Markup(inline_svg(chart.figure, name, title)), chart.columns, chart.rows)
+
+
 @cache
 def templates() -> jinja2.Environment:
     """The templates of ``templates/``; values are escaped unless they are ``Markup``."""
@@ -53,8 +71,23 @@ def templates() -> jinja2.Environment:
     )
     environment.filters |= {"number": "{:,}".format, "printable": printable, "width": _width}
     environment.tests["web_address"] = is_web_address
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """A whole page, with the style and the script that its security policy allows."""
+    resources = files("metacurate.reporting")
+    style = resources.joinpath("page.css").read_text(encoding="utf-8")
+    script = resources.joinpath("page.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return (
+        templates()
+        .get_template(template)
+        .render(policy=policy, style=Markup(style), script=Markup(script), **values)
+    )
 
 
 def _width(share: float) -> str:

@@ -8,55 +8,57 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from metacurate.curation.balancing import Counts, keep_probabilities
-from metacurate.curation.subset import Sample, smallest_hashes
+from metacurate.curation.subset import Sample
+from metacurate.formats.reasons import NO_IMAGE, NO_TEXT, NO_URL
 from metacurate.metadata.store import Metadata
-from metacurate.needs import needs
 from metacurate.printable import printable
 from metacurate.reporting.charts import short_number
-from metacurate.reporting.html import Column, Table, csp_hash, marked, templates
+from metacurate.reporting.entry_index import held_entries, packed_entries
+from metacurate.reporting.html import Column, Figure, Table, marked, render
+from metacurate.reporting.provenance import curate_command, pool_name
+from metacurate.reporting.rejected import DROPPED, NO_MATCH, RejectedFrom
 from metacurate.reporting.scan import OTHER, Scan
 from metacurate.version import __version__
 
-with needs("report"):
-    from markupsafe import Markup
-
-SEARCHED_TOP = 5000
-SEARCHED_SAMPLE = 2500
 TABLE_ROWS = 25
 CAPTION_CHARACTERS = 300
 
 LANGUAGE_ROWS = 400
 SECTIONS = {
+    "search": "Search",
     "distribution": "Distribution",
     "languages": "Languages",
+    "rejected": "Not kept",
     "head": "Head",
     "tail": "Tail",
     "unmatched": "Never matched",
     "sources": "Sources and languages",
     "samples": "Sample pairs",
-    "search": "Search",
 }
 
 
 @dataclass(frozen=True)
 class PageData:
-    """What the page shows; ``match`` and ``balance`` are manifest sections, ``tables`` the card's.
+    """What the page shows; ``match``, ``count`` and ``balance`` are manifest sections.
+
+    ``tables``: the data card's.
 
     ``counts`` and ``kept`` uint64[entries]; ``head``, ``tail``, ``unmatched`` and ``sampled`` are
-    entry ids; ``charts`` the inline SVG by name; ``thumbnails`` data URIs by uid. ``t`` is that of
-    the one list or of the ``reference`` language, ``thresholds`` float64[entries] each entry's own.
-    With several languages, ``languages`` has the card's facts and ``language_charts`` the SVG of
+    entry ids, ``costly`` those of ``scan.lost``; ``charts`` by name; ``thumbnails``
+    data URIs by uid; ``rejected_from`` where samples of what is not kept come from. ``t`` is that
+    of the one list or of the ``reference`` language, ``thresholds`` float64[entries] each entry's.
+    With several languages, ``languages`` has the card's facts and ``language_charts`` those of
     some.
     """
 
     match: dict[str, Any]
+    count: dict[str, Any]
     balance: dict[str, Any]
     tables: dict[str, dict[str, dict[str, int]]]
     metadata: Metadata
@@ -69,11 +71,13 @@ class PageData:
     unmatched: npt.NDArray[np.int64]
     sampled: Sequence[int]
     scan: Scan
+    costly: npt.NDArray[np.int64]
+    rejected_from: RejectedFrom
     thumbnails: dict[str, str]
-    charts: dict[str, str]
+    charts: dict[str, Figure]
     reference: str | None = None
     languages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    language_charts: dict[str, dict[str, str]] = field(default_factory=dict)
+    language_charts: dict[str, dict[str, Figure]] = field(default_factory=dict)
 
     def language(self, position: int) -> str | None:
         """An entry's language; None if the metadata are one list."""
@@ -99,16 +103,13 @@ class PageData:
 
 def render_page(data: PageData) -> str:
     """The whole page as HTML."""
-    resources = files("metacurate.reporting")
-    style = resources.joinpath("page.css").read_text(encoding="utf-8")
-    script = resources.joinpath("page.js").read_text(encoding="utf-8")
     match, kept = data.match["totals"], data.balance["totals"]
     head = data.counts >= data.thresholds
-    return templates().get_template("page.html").render(
-        policy=f"default-src 'none'; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'",
-        style=Markup(style),
-        script=Markup(script),
+    made = _made(data)
+    return render(
+        "page.html",
+        title=f"{made['pool']}, t = {data.threshold}: curation report",
+        made=made,
         pairs=match["pairs"],
         pairs_kept=kept["pairs_kept"],
         pairs_expected=kept["pairs_expected"],
@@ -129,6 +130,7 @@ def render_page(data: PageData) -> str:
         sections={
             "distribution": _distribution(data),
             "languages": _languages(data),
+            "rejected": _rejected(data),
             "head": _head(data),
             "tail": _tail(data),
             "unmatched": _unmatched(data),
@@ -137,7 +139,6 @@ def render_page(data: PageData) -> str:
             "search": _search(data),
         },
         version=__version__,
-        pool_files=len(data.match["config"]["pool"]),
         metadata=data.match["config"]["metadata"],
         seed=kept["seed"],
     )  # fmt: skip
@@ -179,7 +180,10 @@ def _funnel(data: PageData) -> Table:
         ]
         for name, n in steps.items()
     ]
-    columns = [Column(""), Column("pairs", "n"), Column("share", "n"), Column("", "bar", "bars")]
+    columns = [
+        Column("stage"), Column("pairs", "n"), Column("share", "n"),
+        Column("of the pool", "bar", "bars"),
+    ]  # fmt: skip
     return Table("Pairs from the pool to the subset", columns, rows)
 
 
@@ -203,7 +207,7 @@ def _distribution(data: PageData) -> dict[str, Any]:
     ]
     title = "Head and tail: entries, and matches before and after"
     return {
-        "charts": {name: Markup(chart) for name, chart in data.charts.items()},
+        "charts": data.charts,
         "parts": Table(title, [Column("part"), *_GROUP_COLUMNS], rows),
     }
 
@@ -245,7 +249,7 @@ def _languages(data: PageData) -> dict[str, Any] | None:
         for language, facts in ranked[:LANGUAGE_ROWS]
     ]
     columns = [
-        Column("", "e", "foreign"), Column("entries", "n wide"), Column("texts", "n"),
+        Column("language", "e", "foreign"), Column("entries", "n wide"), Column("texts", "n"),
         Column("matches", "n"), Column("t", "n"), Column("p", "n wide"), Column("head", "n wide"),
         Column("kept texts", "n"), Column("share", "n"),
     ]  # fmt: skip
@@ -254,11 +258,75 @@ def _languages(data: PageData) -> dict[str, Any] | None:
         "number": sum(facts["match_counts"] > 0 for facts in data.languages.values()),
         "all": len(ranked),
         "table": Table(f"Each language with its threshold t{more}", columns, rows),
-        "charts": {
-            language: {name: Markup(svg) for name, svg in drawn.items()}
-            for language, drawn in data.language_charts.items()
-        },
+        "charts": data.language_charts,
         "told": data.match["totals"]["not_in_own_language"],
+    }
+
+
+def _rejected(data: PageData) -> dict[str, Any] | None:
+    """What was not kept: pairs by reason with samples, and the entries that cost most."""
+    match = data.match["totals"]
+    unmatched = match["pairs"] - match["pairs_matched"]
+    no_text = match["skipped"].get(NO_TEXT, 0)
+    if not (unmatched or data.scan.dropped):
+        return None
+    # A pair without a uid is not looked up, whatever its texts.
+    unnamed = any(match["skipped"].get(reason) for reason in (NO_URL, NO_IMAGE))
+    skipped = ", or skipped (see above)" * unnamed
+    numbers = {
+        DROPPED: ("matched, but dropped by balancing", data.scan.dropped),
+        NO_MATCH: ("with texts, but without a match" + skipped, max(unmatched - no_text, 0)),
+        NO_TEXT: ("without a text", no_text),
+    }
+    reasons = [[words, f"{n:,}", _share(n, match["pairs"])] for words, n in numbers.values()]
+    order = np.argsort(-data.scan.lost, kind="stable")[:TABLE_ROWS]
+    order = order[data.scan.lost[order] > 0]
+    ids = data.costly[order]
+    probabilities = keep_probabilities(data.counts[ids], data.thresholds[ids])
+    top = max(int(data.scan.lost.max(initial=0)), 1)
+    rows = [
+        [
+            data.shown(entry), f"{data.scan.lost[i]:,}", f"{data.scan.alone[i]:,}",
+            f"{data.counts[entry]:,}", f"{p:.3g}",
+            [(data.scan.lost[i] / top, "b0"), (data.scan.alone[i] / top, "b2")],
+        ]
+        for i, entry, p in zip(order.tolist(), ids.tolist(), probabilities.tolist(), strict=True)
+    ]  # fmt: skip
+    columns = [
+        Column("entry", "e", "foreign"), Column("pairs lost", "n"), Column("alone", "n"),
+        Column("matches", "n wide"), Column("p", "n wide"), Column("lost, alone", "bar", "bars"),
+    ]  # fmt: skip
+    return {
+        "reasons": Table(
+            "Pairs by reason",
+            [Column("reason"), Column("pairs", "n"), Column("of the pool", "n")],
+            reasons,
+        ),
+        "costly": Table("The entries that cost most", columns, rows) if rows else None,
+        "texts_unmatched": match["texts"] - match["texts_matched"],
+        "samples": [
+            (reason, *numbers[reason], [_rejected_sample(data, s) for s in found])
+            for reason, found in data.scan.rejected.items()
+            if found
+        ],
+        "read": len(data.rejected_from.units),
+        "of": data.rejected_from.of,
+        "why_not": data.rejected_from.why_not,
+    }
+
+
+def _rejected_sample(data: PageData, sample: Sample) -> dict[str, Any]:
+    first = data.entry(sample["entries"][0]) if sample["entries"] else ""
+    before, match, after = marked(sample["text"], first, CAPTION_CHARACTERS, sample["length"])
+    return {
+        "before": before,
+        "match": match,
+        "after": after,
+        "entries": [(data.shown(i), int(data.counts[i])) for i in sample["entries"]],
+        "keep_prob": sample["keep_prob"],
+        "texts": sample["texts"],
+        "uid": sample["uid"],
+        "url": sample["url"],
     }
 
 
@@ -302,36 +370,33 @@ def _unmatched(data: PageData) -> dict[str, Any] | None:
 
 def _sources(data: PageData) -> dict[str, Any] | None:
     metadata = []
-    for name, title in (
-        ("metadata_source", "Entries by metadata source, and their matches before and after"),
-        ("metadata_lang", "Entries by language, and their matches before and after"),
+    for name, what, title in (
+        ("metadata_source", "source", "Entries by metadata source, and their matches"),
+        ("metadata_lang", "language", "Entries by language, and their matches"),
     ):
         groups = data.tables.get(name, {})
         ranked = sorted(groups.items(), key=lambda item: (-item[1]["match_counts"], item[0]))
         rows = [[value, *_group_cells(data, group)] for value, group in ranked[:TABLE_ROWS]]
         if rows:
             more = f" (the first {TABLE_ROWS} of {len(ranked):,})" * (len(ranked) > TABLE_ROWS)
-            columns = [Column("", "e", "foreign"), *_GROUP_COLUMNS]
+            columns = [Column(what, "e", "foreign"), *_GROUP_COLUMNS]
             metadata.append(Table(title + more, columns, rows))
     texts = [
-        _text_table(title, values)
-        for title, values in (
-            ("Texts of the kept pairs by source", data.scan.sources),
-            ("Texts of the kept pairs by language", data.scan.langs),
-        )
+        _text_table(what, values)
+        for what, values in (("source", data.scan.sources), ("language", data.scan.langs))
         if values
     ]
     return {"metadata": metadata, "texts": texts} if metadata or texts else None
 
 
-def _text_table(title: str, values: dict[str, tuple[int, int]]) -> Table:
+def _text_table(what: str, values: dict[str, tuple[int, int]]) -> Table:
     shown = [(v, n) for v, n in values.items() if v != OTHER][:TABLE_ROWS]
     rest = [n for v, n in values.items() if v not in dict(shown)]
     if rest:
         shown.append(("other", (sum(n[0] for n in rest), sum(n[1] for n in rest))))
     rows = [[value, f"{texts:,}", f"{kept:,}"] for value, (texts, kept) in shown]
-    columns = [Column("", "e", "foreign"), Column("texts", "n"), Column("kept texts", "n")]
-    return Table(title, columns, rows)
+    columns = [Column(what, "e", "foreign"), Column("texts", "n"), Column("kept texts", "n")]
+    return Table(f"Texts of the kept pairs by {what}", columns, rows)
 
 
 def _samples(data: PageData) -> list[dict[str, Any]] | None:
@@ -342,6 +407,7 @@ def _samples(data: PageData) -> list[dict[str, Any]] | None:
         if samples:
             entries.append(
                 {
+                    "id": position,
                     "name": data.shown(position),
                     "part": "head" if count >= data.thresholds[position] else "tail",
                     "count": count,
@@ -365,44 +431,44 @@ def _sample(entry: str, sample: Sample, thumbnails: dict[str, str]) -> dict[str,
     }
 
 
-def searched_entries(counts: Counts) -> npt.NDArray[np.int64]:
-    """The entries of the searchable table: the most common ones and a sample of the others."""
-    order = np.argsort(counts, kind="stable")[::-1]
-    rest = smallest_hashes(np.sort(order[SEARCHED_TOP:]), SEARCHED_SAMPLE)
-    return np.concatenate([order[:SEARCHED_TOP], rest])
-
-
 def _search(data: PageData) -> dict[str, Any]:
-    ids = searched_entries(data.counts)
     further: dict[str, Any] = {"language": data.metadata.lang} if data.languages else {}
     if data.metadata.source is not None:
         further["source"] = data.metadata.source
-    rows: list[list[str | int]] = [
-        [
-            printable(data.entry(i), 120), int(data.counts[i]), int(data.kept[i]),
-            *(printable(values[i].as_py() or "", 40) for values in further.values()),
-        ]
-        for i in ids.tolist()
-    ]  # fmt: skip
     columns = [
         Column("entry"), Column("before", "n"), Column("after", "n"), Column("p", "n wide"),
-        Column("part"), *(Column(name, "wide") for name in further),
+        Column("part"), Column("sample pairs", "wide"), *(Column(name, "wide") for name in further),
     ]  # fmt: skip
-    found: dict[str, Any] = {"t": _finite(data.t), "further": len(further), "rows": rows}
-    if data.languages:
-        found["thresholds"] = {
-            printable(language, 40): _finite(math.inf if facts["t"] is None else float(facts["t"]))
-            for language, facts in data.languages.items()
-        }
+    ids = held_entries(data.counts)
     return {
         "shown": ids.size,
         "all": data.counts.size,
-        "top": SEARCHED_TOP,
         "columns": columns,
-        "data": found,
+        "data": packed_entries(
+            ids, data.metadata.entries, data.counts, data.kept, data.thresholds, further,
+            [entry for entry in data.sampled if data.scan.samples[entry]],
+        ),
+    }  # fmt: skip
+
+
+def _made(data: PageData) -> dict[str, str]:
+    """How the run was made."""
+    files, metadata = data.match["config"]["pool"], data.match["config"]["metadata"]
+    sources = "" if data.metadata.source is None else _listed(data.tables["metadata_source"])
+    languages = f" in {len(data.languages):,} languages" if data.languages else ""
+    return {
+        "pool": pool_name(list(files)),
+        "files": f"{len(files):,} file{'s' * (len(files) != 1)}",
+        "metadata": f"{metadata['entries']:,} entries{languages}{sources}",
+        "fingerprint": metadata["fingerprint"],
+        "command": curate_command(
+            data.match["config"], data.count["config"], data.balance["config"]
+        ),
     }
 
 
-def _finite(t: float) -> float:
-    """JSON has no infinity: with t above all counts everything is tail, as at infinity."""
-    return t if math.isfinite(t) else float(2**64)
+def _listed(sources: dict[str, dict[str, int]]) -> str:
+    """Where the entries come from, in a few words."""
+    ranked = sorted(sources.items(), key=lambda item: (-item[1]["entries"], item[0]))
+    names = ", ".join(printable(name, 40) for name, _ in ranked[:4])
+    return f" from {names}" + (f" and {len(ranked) - 4:,} more sources" if len(ranked) > 4 else "")

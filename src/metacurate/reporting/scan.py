@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from metacurate.curation.balance import run_keep_probabilities
 from metacurate.curation.layout import index_file_name
 from metacurate.curation.match_index import read_index
 from metacurate.curation.subset import (
@@ -22,7 +23,10 @@ from metacurate.curation.subset import (
     merge_samples,
     read_curated,
 )
+from metacurate.curation.thresholds import Thresholds
+from metacurate.pool.open import Unit
 from metacurate.pool.schema import PoolConfig
+from metacurate.reporting.rejected import REASONS, DrawnUnit, RejectedPairs, merge_rejected
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.storage import Folder
@@ -39,8 +43,22 @@ UNKNOWN = "(none)"
 
 
 @dataclass(frozen=True)
+class Draws:
+    """How a run drew, and the entries to count the lost pairs of; ``counts`` names the counts."""
+
+    thresholds: Thresholds
+    choose_text: str
+    seed: int
+    counts: str
+    costly: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ScanTask:
-    """Some shards to look at: the texts' tables, and samples of the chosen entries' kept pairs."""
+    """Some shards to look at: tables of texts, samples of the chosen entries' pairs, what is lost.
+
+    ``units``: by position the units of the pool to take samples of rejected pairs from.
+    """
 
     folder: Folder
     shards: range
@@ -48,6 +66,8 @@ class ScanTask:
     entries: int
     chosen: tuple[int, ...]
     samples: int
+    draws: Draws
+    units: dict[int, Unit]
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,8 @@ class Scan:
     ``matches_before`` and ``matches_after`` int64[MAX_MATCHES + 1]: texts by their number of
     matches, before and after balancing (at 0: none; the last: that many or more). ``sources`` and
     ``langs``: value to (texts of kept pairs, kept texts). ``samples``: entry id to sample pairs.
+    ``dropped``: matched pairs that balancing drops; ``lost`` and ``alone`` int64[costly] as of
+    ``RejectedPairs``; ``rejected``: samples of pairs that are not kept, by reason.
     """
 
     matches_before: npt.NDArray[np.int64]
@@ -64,6 +86,10 @@ class Scan:
     sources: dict[str, tuple[int, int]]
     langs: dict[str, tuple[int, int]]
     samples: dict[int, list[Sample]]
+    dropped: int
+    lost: npt.NDArray[np.int64]
+    alone: npt.NDArray[np.int64]
+    rejected: dict[str, list[Sample]]
 
 
 def scan_tasks(
@@ -73,15 +99,18 @@ def scan_tasks(
     entries: int,
     chosen: Sequence[int],
     samples: int,
+    draws: Draws,
+    units: dict[int, Unit],
 ) -> list[ScanTask]:
     """Tasks that look at all index and curated shards of a run."""
     size = max(1, math.ceil(shards / MAX_TASKS))
     return [
         ScanTask(
-            folder, range(first, min(first + size, shards)), pool_config, entries,
-            tuple(chosen), samples,
+            folder, positions, pool_config, entries, tuple(chosen), samples, draws,
+            {position: units[position] for position in positions if position in units},
         )
         for first in range(0, shards, size)
+        for positions in [range(first, min(first + size, shards))]
     ]  # fmt: skip
 
 
@@ -95,6 +124,13 @@ def add_up(parts: Sequence[Statistics], chosen: Sequence[int], samples: int) -> 
         samples={
             entry: merge_samples([part["samples"][str(entry)] for part in parts], samples)
             for entry in chosen
+        },
+        dropped=sum(part["dropped"] for part in parts),
+        lost=np.sum([part["lost"] for part in parts], axis=0, dtype=np.int64),
+        alone=np.sum([part["alone"] for part in parts], axis=0, dtype=np.int64),
+        rejected={
+            reason: merge_rejected([part["rejected"][reason] for part in parts], samples)
+            for reason in REASONS
         },
     )
 
@@ -120,11 +156,19 @@ def scan_shards(task: ScanTask) -> Statistics:
     before, after = np.zeros((2, MAX_MATCHES + 1), np.int64)
     sources, langs = _TextTable(), _TextTable()
     sampler = PairSampler(task.chosen, task.entries, task.samples)
+    draws = task.draws
+    keep_probs = run_keep_probabilities(task.folder, draws.counts, draws.thresholds)
+    rejected = RejectedPairs(draws.costly, task.entries, task.samples)
     pairs = 0
     for position in task.shards:
+        unit = task.units.get(position) if task.samples else None
+        drawn = DrawnUnit(task.samples if unit is not None else 0)
         with open_made(task.folder, index_file_name(position)) as file:
             for index in read_index(file):
                 before += _histogram(np.diff(index.text_offsets))
+                rejected.add_index(index, keep_probs, draws.seed, draws.choose_text, drawn)
+        if unit is not None:
+            rejected.add_texts(unit, drawn)
         for batch in read_curated(task.folder, position, task.pool_config):
             pairs += len(batch.uids)
             after += _histogram(np.diff(batch.match_offsets)[batch.text_kept])
@@ -138,6 +182,7 @@ def scan_shards(task: ScanTask) -> Statistics:
         "sources": sources.values,
         "langs": langs.values,
         "samples": {str(entry): found for entry, found in sampler.samples().items()},
+        **rejected.statistics(),
     }
 
 
