@@ -18,7 +18,7 @@ quick:  ## the tests that take no minutes: the style of the house, texts, pools,
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_plugins.py tests/test_printable.py \
 	    tests/texts tests/pool tests/curation/test_balancing.py tests/curation/test_matching.py
 
-room:  ## one room's tests: make room ROOM=dedup
+room:  ## one room's tests: make room ROOM=deduplication
 	$(BIN)/python -m pytest -q tests/$(ROOM)
 
 docs:
