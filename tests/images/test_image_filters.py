@@ -223,7 +223,7 @@ def test_filters_follow_one_another(tars: Path, tmp_path: Path) -> None:
         (FilterConfig(), "nothing to do"),
         (
             FilterConfig(scorers=("nothing",)),
-            "no scorer 'nothing'; known are faces, unsafe",
+            "no scorer 'nothing'; known are clip-score, faces, unsafe",
         ),
         (FilterConfig(scorers=("no_such_module:f",)), "no_such_module"),
         (FilterConfig(scorers=("test_image_filters:nothing",)), "nothing"),

@@ -290,13 +290,14 @@ def test_a_folder_is_one_runs(bucket: Any) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_dead_owners_lock_is_taken_over(bucket: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_owners_lock_is_taken_over(bucket: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "metacurate")
     dead = {"host": "another", "process": 7, "token": "dead", "beat": 3}
     bucket.pipe_file(f"{BUCKET}/run/.lock", json.dumps(dead).encode())
     folder = Folder(f"s3://{BUCKET}/run")
     with hold(folder):
         assert lock_of(bucket)["token"] != "dead"
-    assert "process 7 on another shows no sign of life" in capsys.readouterr().err
+    assert "process 7 on another shows no sign of life" in caplog.text
 
 
 @pytest.mark.usefixtures("quick")
