@@ -137,12 +137,14 @@ def s3_server() -> Iterator[dict[str, str]]:
     }
     before = dict(os.environ)
     os.environ.update(environment)
+    s3fs.S3FileSystem.clear_instance_cache()  # clients of a server that is gone
     s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True).mkdir(BUCKET)
     try:
         yield environment
     finally:
         os.environ.clear()
         os.environ.update(before)
+        s3fs.S3FileSystem.clear_instance_cache()
         server.stop()
 
 

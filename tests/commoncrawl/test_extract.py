@@ -315,7 +315,7 @@ def test_a_page_without_http_address_is_dropped() -> None:
 def test_a_page_that_stalls_or_kills_the_parser_costs_itself_alone() -> None:
     from metacurate.runtime.isolate import Isolated, Lost
 
-    with Isolated(stall_or_crash, cpu_seconds=0.5) as isolated:
+    with Isolated(stall_or_crash, cpu_seconds=1.5) as isolated:
         items = ["a", "stall", "b", "crash", "c", "memory", "d"]
         assert isolated.map(items) == [
             *("a", Lost.TOOK_TOO_LONG, "b", Lost.CRASHED, "c", Lost.CRASHED, "d")
