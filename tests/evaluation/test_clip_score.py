@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 from PIL import Image
 
 from metacurate.errors import UserError
+from metacurate.evaluation.clip_score import open_scorer
 from metacurate.images.filter import FilterConfig, Rule, filter_images
 from metacurate.images.scorers import load_scorer
 from metacurate.training.openclip import open_clip
@@ -95,6 +97,19 @@ def test_scores_are_open_clips_cosines_for_each_text_and_their_best(model, rows,
         FilterConfig(scorers=(scorer,), keep=(Rule("clip_score", ">=", middle),)), workers=1,
     )  # fmt: skip
     assert totals["successes"] == sum(score >= middle for score in expected)
+
+
+def test_an_experiments_scorer_is_the_model_that_is_there_now(model, tmp_path):
+    """A folder that was trained again is read again."""
+    shutil.copytree(model, tmp_path / "model")
+    before = open_scorer(str(tmp_path / "model")).text_features(["a red disc"])
+    saved = torch.load(model / "final.pt", weights_only=True)
+    for tensor in saved["state_dict"].values():
+        if tensor.is_floating_point():
+            tensor += torch.linspace(0, 1, tensor.numel()).reshape(tensor.shape)
+    torch.save(saved, tmp_path / "model" / "final.pt")
+    after = open_scorer(str(tmp_path / "model")).text_features(["a red disc"])
+    assert not torch.allclose(before, after, atol=1e-3)
 
 
 @pytest.mark.parametrize(

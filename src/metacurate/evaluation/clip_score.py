@@ -34,7 +34,7 @@ def clip_score(model: str, *unexpected: object) -> Scorer:
     """
     if unexpected or not isinstance(model, str) or not model:
         raise UserError(f"the scorer clip-score needs a model: clip-score:MODEL, with {MODEL}")
-    loaded = open_scorer(model)
+    loaded = _kept_scorer(model)
 
     def scorer(
         images: Sequence[ImageArray], rows: Sequence[Mapping[str, Any]]
@@ -49,11 +49,14 @@ def clip_score(model: str, *unexpected: object) -> Scorer:
     return scorer
 
 
-@functools.lru_cache(maxsize=2)
 def open_scorer(model: str) -> LoadedModel:
     """The model that ``clip-score:MODEL`` names."""
     architecture, at, checkpoint = model.rpartition("@")
     return load_model(checkpoint, architecture if at else None)
+
+
+# A filter asks for its scorers once a shard.
+_kept_scorer = functools.lru_cache(maxsize=2)(open_scorer)
 
 
 def best(scores: Sequence[float | None]) -> float | None:
@@ -76,15 +79,18 @@ def score(
         part = [loaded.preprocess(image.convert("RGB")) for image in images[start : start + size]]
         features = loaded.image_features(part)
         own = texts[start : start + size]
-        flat = [text for of_image in own for text in of_image if text and not text.isspace()]
-        cosines: list[float] = []
-        if flat:
-            owner = [i for i, of_image in enumerate(own) for t in of_image if t and not t.isspace()]
-            vectors = loaded.text_features(flat)
-            cosines = (features[owner] * vectors).sum(dim=-1).cpu().tolist()
-        values = iter(cosines)
-        scores += [
-            [next(values) if text and not text.isspace() else None for text in of_image]
-            for of_image in own
+        found: list[list[float | None]] = [[None] * len(of_image) for of_image in own]
+        places = [
+            (i, j, text)
+            for i, of_image in enumerate(own)
+            for j, text in enumerate(of_image)
+            if text and not text.isspace()
         ]
+        if places:
+            vectors = loaded.text_features([text for _, _, text in places])
+            owners = features[[i for i, _, _ in places]]
+            cosines = (owners * vectors).sum(dim=-1).cpu().tolist()
+            for (i, j, _), cosine in zip(places, cosines, strict=True):
+                found[i][j] = cosine
+        scores += found
     return scores
