@@ -22,6 +22,7 @@ from metacurate.errors import ArgumentError
 from metacurate.metadata.store import Block
 from metacurate.runtime.made import load_array, open_made, save_array
 from metacurate.runtime.manifest import Statistics, shard_name
+from metacurate.runtime.merge import MergeTask, merge_many
 from metacurate.runtime.run import Run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, read_ahead
@@ -96,40 +97,22 @@ def count_tasks(folder: Folder, shards: int) -> list[CountTask]:
     ]
 
 
-@dataclass(frozen=True)
-class _SumTask:
-    """Arrays to add up into one."""
-
-    folder: Folder
-    parts: tuple[str, ...]
-    total: str
-
-
 def sum_partials(run: Run, tasks: Sequence[CountTask], name: str) -> Counts:
     """The sum of what the tasks left in ``state/name``, uint64[entries].
 
     Many are added up in tasks first, until few enough are left for this process.
     """
     names = [partial_file(name, task.position) for task in tasks]
-    level = 0
-    while len(names) > MOST_PARTIALS:
-        level += 1
-        sums = [
-            _SumTask(
-                run.folder,
-                tuple(names[first : first + PARTIALS_PER_SUM]),
-                partial_file(f"{name}/sums-{level}", position),
-            )
-            for position, first in enumerate(range(0, len(names), PARTIALS_PER_SUM))
-        ]
-        for _ in run.engine.map_shards(_write_sum, sums):
-            pass
-        names = [task.total for task in sums]
+    names = merge_many(
+        run, names, _write_sum,
+        lambda level, position: partial_file(f"{name}/sums-{level}", position),
+        most=MOST_PARTIALS, at_a_time=PARTIALS_PER_SUM,
+    )  # fmt: skip
     return _sum(run.folder, names)
 
 
-def _write_sum(task: _SumTask) -> None:
-    save_array(task.folder, task.total, _sum(task.folder, task.parts))
+def _write_sum(task: MergeTask) -> None:
+    save_array(task.folder, task.merged, _sum(task.folder, task.parts))
 
 
 def _sum(folder: Folder, names: Sequence[str]) -> Counts:

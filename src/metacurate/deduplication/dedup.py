@@ -34,14 +34,13 @@ from metacurate.deduplication.runs import (
     write_runs,
 )
 from metacurate.formats import reasons
-from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
-from metacurate.pool.open import Pool, Unit, open_pool
+from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.write import (
-    CANONICAL,
     canonical_batch,
     canonical_schema,
+    open_to_rewrite,
     repetitive_columns,
 )
 from metacurate.runtime.manifest import (
@@ -52,7 +51,6 @@ from metacurate.runtime.manifest import (
     finished,
     shard_name,
 )
-from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, read_ahead
@@ -168,15 +166,7 @@ def dedup(
     ``out`` holds another run.
     """
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_pool(
-            inputs,
-            pool_config,
-            PAIRS_WITH_LANGS_IF_THERE,
-            reserved=(*RESERVED, *CANONICAL),
-            engine=run.engine,
-        )
-        if is_noting():
-            note(pool.describe())
+        pool = open_to_rewrite(run, inputs, pool_config)
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)
         job = _Job(run.folder, config, canonical_schema(pool), len(pool.units), batch_rows)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a

@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError
-from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED
-from metacurate.pool.open import Unit, open_pool
+from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
-from metacurate.pool.write import CANONICAL, canonical_batch, canonical_schema
+from metacurate.pool.write import canonical_batch, canonical_schema, open_to_rewrite
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
-from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
@@ -108,15 +106,7 @@ def identify_languages(
         )
     load_identifier(config.identifier)  # a missing package is told before the work begins
     with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_pool(
-            inputs,
-            pool_config,
-            PAIRS_WITH_LANGS_IF_THERE,
-            reserved=(*RESERVED, *CANONICAL),
-            engine=run.engine,
-        )
-        if is_noting():
-            note(pool.describe())
+        pool = open_to_rewrite(run, inputs, pool_config)
         settings = {
             "inputs": list(inputs),
             "pool": pool.fingerprint,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,28 @@ import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from metacurate.formats.types import is_list
-from metacurate.pool.columns import ResolvedColumns
-from metacurate.pool.open import Pool
+from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED, ResolvedColumns
+from metacurate.pool.open import Pool, open_pool
 from metacurate.pool.read import SOURCE, member
-from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch
+from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolBatch, PoolConfig
+from metacurate.runtime.progress import is_noting, note
+from metacurate.runtime.run import Run
 
 CANONICAL = ("uid", "url", "texts")
+
+
+def open_to_rewrite(run: Run, inputs: Sequence[str], pool_config: PoolConfig) -> Pool:
+    """Open a pool whose rows are written in that layout, and say what is read from where."""
+    pool = open_pool(
+        inputs,
+        pool_config,
+        PAIRS_WITH_LANGS_IF_THERE,
+        reserved=(*RESERVED, *CANONICAL),
+        engine=run.engine,
+    )
+    if is_noting():
+        note(pool.describe())
+    return pool
 
 
 def canonical_schema(pool: Pool) -> pa.Schema:

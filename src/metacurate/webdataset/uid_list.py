@@ -29,6 +29,7 @@ from metacurate.runtime.manifest import (
     add_statistics,
     shard_name,
 )
+from metacurate.runtime.merge import MergeTask, merge_many
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
@@ -144,35 +145,16 @@ def _write_parts(task: _PartTask) -> Statistics:
     return {"rows": rows, "parts": parts, "skipped": counted(skipped)}
 
 
-@dataclass(frozen=True)
-class _MergeTask:
-    """Parts to merge into one."""
-
-    folder: Folder
-    parts: tuple[str, ...]
-    merged: str
-
-
 def _few(run: Run, names: list[str]) -> list[str]:
     """Parts few enough for one process to map; more of them are merged in tasks first."""
-    level = 0
-    while len(names) > MOST_PARTS:
-        level += 1
-        tasks = [
-            _MergeTask(
-                run.folder,
-                tuple(names[first : first + PARTS_PER_MERGE]),
-                f"state/merged/{level}-{shard_name(position)}.bin",
-            )
-            for position, first in enumerate(range(0, len(names), PARTS_PER_MERGE))
-        ]
-        for _ in run.engine.map_shards(_merge_parts, tasks):
-            pass
-        names = [task.merged for task in tasks]
-    return names
+    return merge_many(
+        run, names, _merge_parts,
+        lambda level, position: f"state/merged/{level}-{shard_name(position)}.bin",
+        most=MOST_PARTS, at_a_time=PARTS_PER_MERGE,
+    )  # fmt: skip
 
 
-def _merge_parts(task: _MergeTask) -> None:
+def _merge_parts(task: MergeTask) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="metacurate-") as scratch,
         task.folder.create(task.merged) as file,
