@@ -106,7 +106,7 @@ def test_an_experiments_scorer_is_the_model_that_is_there_now(model, tmp_path):
     saved = torch.load(model / "final.pt", weights_only=True)
     for tensor in saved["state_dict"].values():
         if tensor.is_floating_point():
-            tensor += torch.linspace(0, 1, tensor.numel()).reshape(tensor.shape)
+            tensor.add_(torch.linspace(0, 1, tensor.numel()).reshape(tensor.shape))
     torch.save(saved, tmp_path / "model" / "final.pt")
     after = open_scorer(str(tmp_path / "model")).text_features(["a red disc"])
     assert not torch.allclose(before, after, atol=1e-3)
