@@ -13,6 +13,7 @@ from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import AsJson, ReadOptions, reads, show, summary_table
 from metacurate.cli.root import app
 from metacurate.cli.tables import Grid
+from metacurate.curation.settings import threshold_text
 from metacurate.printable import printable
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def inspect_text_command(
         )
     rows: list[tuple[str, str | Text]] = [
         ("text", _foreign(text, 500)),
-        ("threshold t", _number(found["t"])),
+        ("threshold t", threshold_text(found["t"])),
         ("matches", f"{len(found['matches']):,}"),
         ("kept with probability", f"{found['keep_prob']:.6g}"),
     ]
@@ -111,7 +112,7 @@ def inspect_entry_command(
         *([("score", f"{found['score']:g}")] if found["score"] is not None else []),
         ("count before", f"{found['count']:,} (rank {found['rank']:,})"),
         ("count after", f"{found['count_kept']:,}"),
-        ("threshold t", _number(found["t"])),
+        ("threshold t", threshold_text(found["t"])),
         ("p", f"{found['p']:.6g}"),
         ("part", found["part"]),
     ]
@@ -148,7 +149,7 @@ def inspect_uid_command(
             ("uid", found["uid"]),
             ("url", _foreign(pair["url"], 300)),
             ("where", f"unit {pair['shard']:,}, row {pair['row']:,}"),
-            ("threshold t", _number(found["t"])),
+            ("threshold t", threshold_text(found["t"])),
             ("seed", str(found["seed"])),
             ("kept with probability", f"{pair['keep_prob']:.6g}"),
             ("kept", "yes" if pair["kept"] else "no"),
@@ -197,7 +198,7 @@ def diff_command(
     found = diff(first, second, metadata=metadata, top=top, html=html)
     parts: list[Any] = []
     totals = Grid("Distributions", "", ">A", ">B")
-    totals.add_row("threshold t", *(_number(t) for t in found["t"]))
+    totals.add_row("threshold t", *(threshold_text(t) for t in found["t"]))
     for part in ("before", "after"):
         if part in found:
             totals.add_row(f"matches {part}", *(f"{n:,}" for n in found[part]["match_counts"]))
@@ -304,7 +305,7 @@ def plan_command(
         least, most = plan.texts
         texts = f"{most:,.0f}" if least == most else f"{least:,.0f} and {most:,.0f}"
         table.add_row(
-            _number(plan.t), *[plan.asked] * len(asked), f"{plan.p:.2%}",
+            threshold_text(plan.t), *[plan.asked] * len(asked), f"{plan.p:.2%}",
             f"{plan.head_entries:,}", f"{plan.tail_entries:,}", f"{plan.draws:,.0f}",
             f"{plan.pairs[1]:,.0f}", texts,
         )  # fmt: skip
@@ -322,7 +323,8 @@ def _compared_languages(languages: dict[str, Any]) -> Grid:
             divergence = own["jensen_shannon_divergence"]
             table.add_row(
                 printable(language, 20), *(f"{n:,}" for n in own["match_counts"]),
-                *map(_number, own["t"]), f"{own['entries_gained']:,}", f"{own['entries_lost']:,}",
+                *map(threshold_text, own["t"]),
+                f"{own['entries_gained']:,}", f"{own['entries_lost']:,}",
                 "–" if divergence is None else f"{divergence:.6f}",
             )  # fmt: skip
     return table
@@ -330,22 +332,16 @@ def _compared_languages(languages: dict[str, Any]) -> Grid:
 
 def _language_table(plan: Plan) -> Grid:
     asked = f" ({plan.asked})" if plan.asked else ""
-    title = f"By language at t = {_number(plan.t)}{asked}"
+    title = f"By language at t = {threshold_text(plan.t)}{asked}"
     table = Grid(title, "language", ">t", ">p", ">head entries", ">tail entries", ">draws")
     ranked = sorted(plan.languages, key=lambda own: (-own.draws, own.language))
     for own in ranked:
         if own.draws:
             table.add_row(
-                printable(own.language, 20), _number(own.t), f"{own.p:.2%}",
+                printable(own.language, 20), threshold_text(own.t), f"{own.p:.2%}",
                 f"{own.head_entries:,}", f"{own.tail_entries:,}", f"{own.draws:,.0f}",
             )  # fmt: skip
     return table
-
-
-def _number(t: float | str | None) -> str:
-    if t is None:
-        return "–"
-    return str(t) if isinstance(t, str) else f"{t:,.6g}"
 
 
 def _listed(number: int, entries: dict[str, int]) -> Text:

@@ -22,6 +22,7 @@ from metacurate.curation.datacard import (
     PoolFacts,
 )
 from metacurate.curation.layout import BALANCE, DATACARD_FILE, curated_file_name, finished_section
+from metacurate.curation.settings import threshold_text
 from metacurate.printable import printable
 from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder
@@ -146,7 +147,7 @@ class Curated:
 
     def __repr__(self) -> str:
         """The sizes, the threshold and the folder."""
-        pool, kept, t = self.pool["pairs"], self.kept["pairs"], _threshold(self.card)
+        pool, kept, t = self.pool["pairs"], self.kept["pairs"], threshold_text(self.balancing["t"])
         where = "" if self.out is None else f", out={self.out!r}"
         return f"Curated({kept:,} of {pool:,} pairs, t={t}{where})"
 
@@ -176,7 +177,7 @@ def facts(card: DataCard) -> list[tuple[str, str]]:
         ("expected", f"{kept['pairs_expected']:,.1f} pairs"),
         ("matches", f"{matched['match_counts']:,} before, {kept['match_counts']:,} after"),
         ("entries matched", _share(entries["matched_entries"], entries["entries"])),
-        ("threshold t", _threshold(card)),
+        ("threshold t", threshold_text(balancing["t"])),
         ("tail proportion p", f"{balancing['tail_proportion']:.2%}"),
         ("head entries", f"{card['tables']['part']['head']['entries']:,}"),
         ("seed", str(balancing["seed"])),
@@ -197,18 +198,13 @@ def _share(part: int, whole: int) -> str:
     return f"{part:,}" + (f"  ({part / whole:.1%})" if whole else "")
 
 
-def _threshold(card: DataCard) -> str:
-    t = card["balancing"]["t"]
-    return t if isinstance(t, str) else f"{t:,.6g}"
-
-
 def _language_rows(languages: Mapping[str, LanguageFacts]) -> list[tuple[str, str]]:
     """The languages with most matches, and what they keep."""
     found = sorted(languages.items(), key=lambda item: -item[1]["match_counts"])
     matched = [(name, own) for name, own in found if own["match_counts"]]
     rows = [("languages", f"{len(matched):,} with matches, of {len(found):,} with metadata")]
     for name, own in matched[:SHOWN_LANGUAGES]:
-        t = own["t"] if isinstance(own["t"], str) else f"{own['t']:,.6g}"
+        t = threshold_text(own["t"])
         rows.append((
             f"language {name}",
             f"t {t}, p {own['tail_proportion']:.2%}, keeps {own['kept_texts']:,} of "

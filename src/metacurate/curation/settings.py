@@ -122,3 +122,11 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
 def json_number(t: float) -> float | str:
     """A threshold (also NumPy's) as JSON has it: infinity is the string "inf"."""
     return "inf" if math.isinf(t) else float(t)
+
+
+def threshold_text(t: float | str | None) -> str:
+    """A threshold for people; without balancing it is the string "inf", of a language without
+    counts None."""
+    if t is None:
+        return "–"
+    return t if isinstance(t, str) else f"{t:,.6g}"

@@ -131,7 +131,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
         tuple(costly.tolist()),
     )
     pool_config = run_pool_config(folder)
-    rejected_from = sampled_units(match, pool_config)
+    rejected_from = sampled_units(match, pool_config, run.engine)
 
     settings |= {"pool_read": rejected_from.why_not is None}
 

@@ -32,6 +32,7 @@ from metacurate.formats.reasons import NO_TEXT
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolBatch, PoolConfig
+from metacurate.runtime.engine import Engine
 
 DROPPED, NO_MATCH = "dropped", "no_match"
 REASONS = (DROPPED, NO_MATCH, NO_TEXT)
@@ -54,16 +55,17 @@ class RejectedFrom:
 
 
 def sampled_units(
-    match: dict[str, Any], config: PoolConfig, most: int | None = None
+    match: dict[str, Any], config: PoolConfig, engine: Engine, most: int | None = None
 ) -> RejectedFrom:
     """Where to take samples of rejected pairs from.
 
     ``match`` is the match stage's section of the manifest; ``most`` pairs, MAX_POOL_PAIRS if not
-    given. There are none if the pool is gone or is another by now.
+    given; ``engine`` looks at the pool's files if they are many. There are none if the pool is gone
+    or is another by now.
     """
     most = MAX_POOL_PAIRS if most is None else most
     try:
-        pool = open_pool(list(match["config"]["pool"]), config)
+        pool = open_pool(list(match["config"]["pool"]), config, engine=engine)
     except UserError:
         return RejectedFrom({}, 0, "the pool cannot be read any more")
     if pool.fingerprints != match["config"]["pool"]:
