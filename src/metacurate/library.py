@@ -324,7 +324,9 @@ def match(
     if rule is not None:
         check_rule(rule)
     inputs = as_addresses(pool, "pool")
-    with open_run(as_address(out, "out"), inputs=inputs, preload=PIPELINE, **options) as run:
+    with open_run(
+        as_address(out, "out"), inputs=inputs, preload=PIPELINE, quick=True, **options
+    ) as run:
         from metacurate.curation.layout import MATCH
         from metacurate.curation.match import match as stage
         from metacurate.curation.match import needs_of

@@ -137,7 +137,7 @@ def curate(
             report = False
         else:
             place = as_address(out, "out")
-        with open_run(place, inputs=inputs, preload=__name__, **options) as run:
+        with open_run(place, inputs=inputs, preload=__name__, quick=True, **options) as run:
             if batches is not None:
                 inputs = [_written(run, batches)]
             card = curate_run(

@@ -16,7 +16,7 @@ from metacurate.evaluation.datasets import class_texts
 from metacurate.metadata.build import DUMPS
 from metacurate.metadata.store import load_metadata
 from metacurate.pool.find import find
-from metacurate.runtime.find import Found, Wanted, files_below, find_files
+from metacurate.runtime.find import Found, Wanted, are_small, files_below, find_files
 from metacurate.runtime.inputs import read_text, read_toml
 from metacurate.runtime.run import open_run
 from metacurate.runtime.storage import Folder, create_file
@@ -56,6 +56,29 @@ def test_inputs_name_files(root: str, inputs: list[str], names: list[str]) -> No
     assert [(f.address, f.size) for f in found.files] == [
         (f"{root}/{name}", FILES.get(name, 1)) for name in names
     ]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "most_bytes", "most_files", "small"),
+    [
+        ([""], 400, 5, True),  # all that is not hidden: 365 bytes in five files
+        ([""], 364, 5, False),
+        ([""], 400, 4, False),
+        (["a.d"], 1, 1, True),
+        (["a.d", "deep"], 1000, 3, False),
+        (["[1].d"], 5, 1, True),
+        (["*.d"], 6, 2, True),
+        (["*.d"], 5, 2, False),
+        (["nothing"], 400, 5, False),
+        ([], 400, 5, False),
+    ],
+)
+def test_inputs_that_are_small(
+    root: str, inputs: list[str], most_bytes: int, most_files: int, small: bool
+) -> None:
+    named = [f"{root}/{given}" for given in inputs]
+    is_here = root.startswith("/")  # what is remote is not asked
+    assert are_small(named, most_bytes, most_files) == (small and is_here)
 
 
 def test_what_lies_beside_is_told(root: str) -> None:

@@ -56,6 +56,22 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+# Workers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "quick", "alone"),
+    [(None, True, True), (None, False, False), (2, True, False), (1, False, True)],
+)
+def test_a_quick_stage_of_little_starts_no_processes(
+    pool: Path, tmp_path: Path, given: int | None, quick: bool, alone: bool, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("metacurate.runtime.engines.local.available_cores", lambda: 2)
+    with open_run(tmp_path / "out", inputs=[pool], workers=given, quick=quick) as run:
+        assert isinstance(run.engine, LocalEngine)
+        assert (run.engine.workers == 1) == alone
+
+
 # Overlap ------------------------------------------------------------------------------------------
 
 

@@ -165,7 +165,7 @@ def dedup(
     distinct texts of all its rows in the order in which they first appear. Resumes; UserError if
     ``out`` holds another run.
     """
-    with open_run(out, inputs=inputs, preload=__name__, **options) as run:
+    with open_run(out, inputs=inputs, preload=__name__, quick=True, **options) as run:
         pool = open_to_rewrite(run, inputs, pool_config)
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)
         job = _Job(run.folder, config, canonical_schema(pool), len(pool.units), batch_rows)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from glob import iglob
 from typing import Any
 
 from metacurate.errors import UserError, first_line
@@ -130,6 +131,32 @@ def expand_lists(inputs: Sequence[str]) -> Iterator[str]:
             raise UserError(
                 f"the list of inputs {address} cannot be read: {first_line(error)}"
             ) from None
+
+
+def are_small(inputs: Sequence[str], most_bytes: int, most_files: int) -> bool:
+    """Whether there are inputs, all local, and they hold no more than that.
+
+    It stops looking at the first file that is too much.
+    """
+    left = most_files
+    for given in expand_lists(inputs):
+        if not is_local(given):
+            return False
+        path = str(local_path(given))
+        named = [path] if os.path.lexists(path) else list(iglob(path))
+        for file in (file for name in named for file in _files_of(name)):
+            most_bytes, left = most_bytes - file.size, left - 1
+            if most_bytes < 0 or left < 0:
+                return False
+    return left < most_files
+
+
+def _files_of(path: str) -> Iterator[File]:
+    if not os.path.isdir(path):
+        yield _local_file(path)
+        return
+    for _, file in _walk(path, HIDDEN):
+        yield file
 
 
 def files_below(folder: str, hidden: tuple[str, ...] = HIDDEN) -> dict[str, File]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.make import make_engine
-from metacurate.runtime.find import expand_lists
+from metacurate.runtime.find import are_small, expand_lists
 from metacurate.runtime.manifest import MANIFEST
 from metacurate.runtime.progress import Listener, is_noting, note, reporting
 from metacurate.runtime.remote_lock import LOCK, hold_remotely, is_conditional, is_held_remotely
@@ -40,6 +40,8 @@ HOLDER = ".lock-holder"
 HUB = "hf://"
 READ_ONLY = ("http://", "https://", HUB)
 """Stores that are read only: web servers, and Hugging Face's, where each file would be a commit."""
+SMALL_BYTES, SMALL_FILES = 8 << 20, 64
+"""Of so little a quick stage is done before processes would have started."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def open_run(
     progress: Listener | None = None,
     preload: str | None = None,
     existing: bool = False,
+    quick: bool = False,
 ) -> Iterator[Run]:
     """A run in the folder ``out``, which is this process's alone for the time of the block.
 
@@ -108,12 +111,14 @@ def open_run(
             ``out``.
         engine: The name of an engine, or one that is running (it then stays open).
         address: Of a Ray cluster.
-        workers: Processes; all cores if None.
+        workers: Processes; if None all cores, or this process alone if the run is ``quick``, local,
+            and its inputs small.
         overwrite: See ``Run``.
         show_progress: See ``Run``.
         progress: See ``RunOptions``.
         preload: A module that local workers import before they start.
         existing: Whether the folder must be there already: this goes on with another's run.
+        quick: Whether a second is enough for inputs of ``SMALL_BYTES``.
 
     Raises:
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
@@ -134,8 +139,9 @@ def open_run(
         )
     if existing:
         require(folder)
-    for given in expand_lists([as_address(given, "inputs") for given in inputs]):
-        refuse_overlap(folder.url, as_address(given))
+    sources = [as_address(given, "inputs") for given in inputs]
+    for given in expand_lists(sources):
+        refuse_overlap(folder.url, given)
     with ExitStack() as stack:
         stack.enter_context(reporting(show_progress, progress))
         if is_noting() and not is_local(folder.url) and not is_conditional(folder):
@@ -147,6 +153,8 @@ def open_run(
         stack.enter_context(hold(folder))
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
+            if quick and workers is None and engine == "local":
+                workers = 1 if are_small(sources, SMALL_BYTES, SMALL_FILES) else None
             engine = stack.enter_context(
                 make_engine(engine, witness, workers=workers, address=address, preload=preload)
             )
