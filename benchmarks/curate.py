@@ -1,7 +1,7 @@
 """Curation end to end: metacurate from Parquet, beside scripts of the usual kind on the same cores.
 
-The usual way: Python processes, one shard of JSON lines each; per caption, spacing, pyahocorasick
-and a JSON line with the matched ids out; then counts, then per line the draws and the kept lines.
+The usual way: Python processes, one shard of JSON lines each; per caption, spacing by a chain of
+``str.replace``, pyahocorasick and a JSON line with the matched ids out; then counts, then per line the draws and the kept lines.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from pathlib import Path
 
 import ahocorasick
 
-from data import entries, texts, write_pool
+from data import entries, spaced_by_replace, texts, write_pool
 from measure import run_metacurate
-from metacurate.curation.matching.spacing import spaced
 from record import record, table
 
 CORES = 2
@@ -57,7 +56,7 @@ def match_lines(paths: tuple[Path, Path]) -> Counter[int]:
     with paths[0].open() as lines, paths[1].open("w") as out:
         for line in lines:
             pair = json.loads(line)
-            ids = sorted({i for _, i in _automaton.iter(spaced(pair["caption"]))})
+            ids = list({i for _, i in _automaton.iter(spaced_by_replace(pair["caption"]))})
             if ids:
                 counts.update(ids)
                 out.write(json.dumps({**pair, "matched": ids}) + "\n")

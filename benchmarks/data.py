@@ -54,6 +54,16 @@ def texts() -> list[str]:
     return read_glosses(WORDNET)
 
 
+def spaced_by_replace(text: str) -> str:
+    """``spaced`` in the fastest way that plain Python has: the official scripts' chain."""
+    text = f" {text} "
+    for mark in ",.;:?!`":
+        text = text.replace(mark, f" {mark} ")
+    for space in "\t\n\r":
+        text = text.replace(space, " ")
+    return text
+
+
 def worldwide_entries(lang: str) -> list[str]:
     """Words of zh, ja or th, by frequency as far as that is known."""
     if lang == "th":
