@@ -1,7 +1,8 @@
 """Curation end to end: metacurate from Parquet, beside scripts of the usual kind on the same cores.
 
 The usual way: Python processes, one shard of JSON lines each; per caption, spacing by a chain of
-``str.replace``, pyahocorasick and a JSON line with the matched ids out; then counts, then per line the draws and the kept lines.
+``str.replace``, pyahocorasick and a JSON line with the matched ids out; then counts, then per line
+the draws and the kept lines.
 """
 
 from __future__ import annotations
