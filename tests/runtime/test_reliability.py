@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,8 +20,8 @@ import pytest
 
 from conftest import Command, command_line, digests, environment
 from curation_pools import ENTRIES, fails, make_pairs
+from killed_runs import Warm
 
-HARNESS = Path(__file__).parents[1] / "kill_points.py"
 NOBODY = 65534
 Runner = Callable[..., dict[str, Any]]
 
@@ -56,25 +55,8 @@ def run(place: Path) -> Iterator[Runner]:
     """Runs commands in forks of one warm process: ``run(arguments, event=17)``."""
     if not hasattr(os, "fork"):
         pytest.skip("needs fork, which this system does not have")
-    with subprocess.Popen(
-        [sys.executable, str(HARNESS), json.dumps(curate(place, "warm", report=True))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment(),
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["code"] == 0
-
-        def ask(arguments: list[str], **how: Any) -> dict[str, Any]:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            print(json.dumps({"arguments": arguments, **how}), file=process.stdin, flush=True)
-            return json.loads(process.stdout.readline())
-
-        yield ask
-        process.stdin.close()
+    with Warm(place, [curate(place, "warm", report=True)]) as warm:
+        yield warm
 
 
 def stage_under_way(out: Path) -> str:
