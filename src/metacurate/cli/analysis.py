@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from metacurate.cli.curation import ChooseText, PRule, Reference, ThresholdOf, named_amounts
+from metacurate.cli.help import App
 from metacurate.cli.numbers import amount, whole_amount
 from metacurate.cli.options import AsJson, ReadOptions, reads, show, summary_table
 from metacurate.cli.root import app
@@ -19,7 +20,7 @@ from metacurate.printable import printable
 if TYPE_CHECKING:
     from metacurate.analysis.plan import Plan
 
-inspect_app = typer.Typer(help="Look closely at a text, an entry or a pair.", no_args_is_help=True)
+inspect_app = App(help="Look closely at a text, an entry or a pair.", no_args_is_help=True)
 app.add_typer(inspect_app, name="inspect")
 
 RunOption = Annotated[

@@ -98,6 +98,7 @@ ExpectSurvival = Annotated[
 PRule = Annotated[
     str | None,
     typer.Option(
+        metavar="nearest|below|same",
         help="How t follows from a tail proportion: nearest (Meta CLIP 2's) or below; same: every "
         "language has --t itself.",
         show_default="nearest with several languages, else below",
@@ -105,7 +106,10 @@ PRule = Annotated[
 ]
 Reference = Annotated[
     str,
-    typer.Option(help="The language that has --t; the others' thresholds follow from its tail."),
+    typer.Option(
+        metavar="LANG",
+        help="The language that has --t; the others' thresholds follow from its tail.",
+    ),
 ]
 ThresholdOf = Annotated[
     list[str] | None,
@@ -116,13 +120,15 @@ ThresholdOf = Annotated[
 ChooseText = Annotated[
     str,
     typer.Option(
+        metavar="any|one",
         help="any: each text of a pair may keep it (MetaCLIP). one: one of them, chosen first, as "
-        "its later data loaders do."
+        "its later data loaders do.",
     ),
 ]
 Rule = Annotated[
     str | None,
     typer.Option(
+        metavar="RULE",
         help="How entries match: v1 (between spaces), worldwide (Meta CLIP 2's, all languages) or "
         "worldwide+kana.",
         show_default="worldwide with several languages, else v1",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metacurate.cli.help import App
 from metacurate.cli.options import AsJson, ConfigFile, Options, runs, show, summary_table
 from metacurate.cli.root import app
 from metacurate.cli.tables import Grid
@@ -14,7 +15,7 @@ from metacurate.cli.tables import Grid
 if TYPE_CHECKING:
     from metacurate.metadata.build import BuildTotals
 
-metadata_app = typer.Typer(help="Build metadata (the entries to match texts with), look at it.")
+metadata_app = App(help="Build metadata (the entries to match texts with), look at it.")
 app.add_typer(metadata_app, name="metadata", no_args_is_help=True)
 
 

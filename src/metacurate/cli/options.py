@@ -105,21 +105,30 @@ PoolInputs = Annotated[
     ),
 ]
 UrlCol = Annotated[
-    str | None, typer.Option(help="Column with the image URL.", show_default="found by its name")
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Column with the image URL.", show_default="found by its name"
+    ),
 ]
 TextCol = Annotated[
     list[str] | None,
     typer.Option(
-        help="Column with a text; repeat for several texts a pair.", show_default="found by name"
+        metavar="COLUMN",
+        help="Column with a text; repeat for several texts a pair.",
+        show_default="found by name",
     ),
 ]
 KeyCol = Annotated[
     str | None,
-    typer.Option(help="Column that names a pair instead of its URL (DataComp's uid, an id)."),
+    typer.Option(
+        metavar="COLUMN",
+        help="Column that names a pair instead of its URL (DataComp's uid, an id).",
+    ),
 ]
 LangCol = Annotated[
     str | None,
     typer.Option(
+        metavar="COLUMN",
         help="Column with the language of a row's texts, or a list of one for each.",
         show_default="within texts, else found by its name",
     ),

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from metacurate.cli.help import App
 from metacurate.cli.options import with_options
 from metacurate.cli.root import app
 
-pool_app = typer.Typer(
+pool_app = App(
     name="pool",
     help="Make pools of image-text pairs.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
 )
 app.add_typer(pool_app)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from metacurate.cli.help import App
 from metacurate.version import __version__
 
-app = typer.Typer(
+app = App(
     name="metacurate",
     help="Open, fast, reproducible metadata-curated language-image data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
