@@ -304,8 +304,12 @@ def test_notes_are_logged_and_a_function_is_told_of_progress(
     assert [(one.stage, one.done) for one in told if one.done == one.total] == [
         (stage, 1) for stage in ("match", "count", "balance", "card")
     ]
-    (matched,) = [one for one in told if (one.stage, one.done) == ("match", 1)]
-    assert (matched.unit, matched.items) == ("texts", found.pool["texts"])
+    assert {one.stage: (one.unit, one.items) for one in told if one.done == one.total} == {
+        "match": ("texts", found.pool["texts"]),
+        "count": ("matches", found.matched["match_counts"]),
+        "balance": ("pairs", found.matched["pairs"]),
+        "card": ("matches", found.kept["match_counts"]),
+    }
     assert capsys.readouterr() == ("", "")
 
 

@@ -433,8 +433,10 @@ def balance_run(
 class Status(TypedDict, total=False):
     """How far a run is.
 
-    ``stages``: the state (``done``, ``running``, ``stopped``, ``stale``), ``shards`` and
-    ``shards_done`` of each; ``languages``: what is known of each language, with several;
+    ``stages``: the state (``done``, ``running``, ``stopped``, ``stale``), ``shards``,
+    ``shards_done``, ``age_seconds`` (since it ended, or since its newest shard),
+    ``shards_per_minute`` and ``seconds_left`` of each, None where unknown; ``languages``: what is
+    known of each language, with several;
     ``damaged``: with ``verify``, files and what is wrong with them.
     """
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from conftest import REPOSITORY
 from metacurate.cli import app
 
 Command = Callable[..., Any]
@@ -137,3 +140,45 @@ def test_an_engine_that_there_is_not_is_one_line(
     assert run.returncode == 2
     assert "no engine 'spark'" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "shown"),
+    [
+        (("done", 4, 4, 90, None, None), "done, 4 of 4 shards, 90 s ago"),
+        (("done", 4, 4, None, None, None), "done, 4 of 4 shards"),
+        (("running", 1000, 0, 130, None, None), "running, 0 of 1,000 shards, begun 2 min ago"),
+        (
+            ("running", 1000, 200, 4, 12.345, 3888.6),
+            "running, 200 of 1,000 shards, 12.3 a minute, some 65 min left, the newest 4 s ago",
+        ),
+        (
+            ("stopped", 10, 2, 7205, 12.0, None),
+            "stopped, 2 of 10 shards, 2 h ago, the same command again resumes",
+        ),
+        (("stale", 10, 0, 200_000, None, None), "stale, 0 of 10 shards, 2 days ago"),
+    ],
+)
+def test_status_in_words(stage: tuple[Any, ...], shown: str) -> None:
+    from metacurate.cli.curation import _progress
+    from metacurate.runtime.manifest import Progress
+
+    assert _progress(asdict(Progress(*stage))) == shown
+
+
+def test_progress_counts_in_words_that_users_know() -> None:
+    """No key of the statistics (``pairs_matched``): each call of run_stage, meter and the like."""
+    words = {"texts", "pairs", "matches", "rows", "samples", "images", "URLs", "pages", "entries",
+             "articles", "words", "candidates", "lines", "titles", "seen pairs"}  # fmt: skip
+    found = set()
+    for path in (REPOSITORY / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                place = {"run_stage": None, "meter": 2, "_stage": 5, "stage": 3}.get(name, -1)
+                given = [k.value for k in node.keywords if k.arg == "unit" and place != -1]
+                if place not in (None, -1):
+                    given += node.args[place : place + 1]
+                found |= {one.value for one in given if isinstance(one, ast.Constant)}
+    assert found <= words
+    assert {"matches", "images", "lines", "rows"} <= found  # of each kind of call

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -457,6 +458,47 @@ def test_status_tells_stopped_from_running(tmp_path: Path) -> None:
         assert manifest.status(folder, held=is_held(folder))["double"].state == "running"
     assert not is_held(folder)
     assert manifest.status(folder, held=is_held(folder))["double"].state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("held", "ages", "state", "rate", "left", "age"),
+    [
+        (True, (), "running", None, None, 500),
+        (True, (7,), "running", None, None, 7),
+        (True, (7, 37, 67), "running", 2, 60 * 97 / 2, 7),
+        (True, tuple(range(5, 100, 1)), "running", 60, 5, 5),
+        # An hour's pause before the newest 32 does not count.
+        (True, (*range(3, 36), *range(3636, 3640)), "running", 60, 63, 3),
+        (False, (70, 100), "stopped", 2, None, 70),
+        (True, (-50, -20), "running", 2, 60 * 98 / 2, 0),  # a store whose clock is ahead
+    ],
+)
+def test_status_tells_rate_and_age(
+    held: bool, ages: tuple[int, ...], state: str, rate: float | None, left: float | None,
+    age: float, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Rate by the newest shards, age by the newest of all."""
+    folder, now = Folder(str(tmp_path)), time.time()
+    manifest.begin(folder, STAGE, {}, overwrite=False)
+    manifest.plan(folder, STAGE, 100)
+    os.utime(tmp_path / "manifest.json", (now - 500, now - 500))
+    for position, seconds in enumerate(ages):
+        folder.write_json(STAGE.shard_state(position), {"statistics": {}, "files": {}})
+        os.utime(tmp_path / STAGE.shard_state(position), (now - seconds, now - seconds))
+    found = manifest.status(folder, held=held)["double"]
+    assert (found.state, found.shards, found.shards_done) == (state, 100, len(ages))
+    assert found.shards_per_minute == pytest.approx(rate)
+    assert found.seconds_left == pytest.approx(left)
+    assert found.age_seconds == pytest.approx(age, abs=2)
+
+
+def test_status_tells_the_age_of_what_is_done(tmp_path: Path) -> None:
+    doubled(tmp_path)
+    then = time.time() - 1000
+    os.utime(tmp_path / "manifest/double.json", (then, then))
+    found = manifest.status(Folder(str(tmp_path)), held=False)["double"]
+    assert (found.state, found.shards_done, found.shards_per_minute) == ("done", 3, None)
+    assert found.age_seconds == pytest.approx(1000, abs=2)
 
 
 def test_a_home_is_expanded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -333,10 +334,7 @@ def status_command(
 
     found = status(run_folder, verify=verify)
     wrong = found.get("damaged", {})
-    rows = [
-        (name, f"{stage['state']}, {stage['shards_done']} of {stage['shards']} shards")
-        for name, stage in found["stages"].items()
-    ]
+    rows = [(name, _progress(stage)) for name, stage in found["stages"].items()]
     languages = found.get("languages", {})
     for language, facts in list(languages.items())[:SHOWN_LANGUAGES]:
         told = f"{facts['texts']:,} texts, {facts['match_counts']:,} matches"
@@ -354,6 +352,32 @@ def status_command(
 
 
 SHOWN_LANGUAGES = 12
+
+
+def _progress(stage: Mapping[str, Any]) -> str:
+    """How far a stage is, in words."""
+    state, rate, left = stage["state"], stage["shards_per_minute"], stage["seconds_left"]
+    age = stage["age_seconds"]
+    told = [state, f"{stage['shards_done']:,} of {stage['shards']:,} shards"]
+    if state == "running" and rate is not None:
+        told.append(f"{rate:,.3g} a minute")
+    if left is not None:
+        told.append(f"some {span(left)} left")
+    if age is not None:
+        newest = "the newest " if state == "running" and stage["shards_done"] else ""
+        begun = "begun " if state in ("running", "stopped") and not stage["shards_done"] else ""
+        told.append(f"{newest}{begun}{span(age)} ago")
+    if state == "stopped":
+        told.append("the same command again resumes")
+    return ", ".join(told)
+
+
+def span(seconds: float) -> str:
+    """A time in the largest unit of which there are at least two: ``90 s``, ``5 min``, ``3 h``."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _show_card(card: DataCard, out: str, seconds: float, as_json: bool, has_report: bool) -> None:

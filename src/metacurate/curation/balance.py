@@ -124,7 +124,7 @@ def balance(run: Run, settings: Balance, pool: Pool | None = None) -> Statistics
 
     return run_stage(
         run, BALANCE, settings.as_json(), tasks, balance_shard,
-        unit="pairs_matched", totals=totals,
+        unit="pairs", counted="pairs_matched", totals=totals,
     )  # fmt: skip
 
 

@@ -73,7 +73,10 @@ def count(run: Run, given: Counts | None = None) -> Counts:
             "match_counts": int(counts.sum()),
         }
 
-    run_stage(run, COUNT, config, tasks, count_index_shards, unit="match_counts", totals=totals)
+    run_stage(
+        run, COUNT, config, tasks, count_index_shards,
+        unit="matches", counted="match_counts", totals=totals,
+    )  # fmt: skip
     return load_counts(run.folder)
 
 

@@ -147,7 +147,10 @@ def write_datacard(run: Run) -> DataCard:
         run.folder.write_json(DATACARD_FILE, make_datacard(run.folder, kept, texts))
         return {"kept_match_counts": int(kept.sum())}
 
-    run_stage(run, CARD, {}, tasks, count_curated_shards, unit="match_counts", totals=totals)
+    run_stage(
+        run, CARD, {}, tasks, count_curated_shards,
+        unit="matches", counted="match_counts", totals=totals,
+    )  # fmt: skip
     card = run.folder.read_json(DATACARD_FILE)
     short = {k: v for k, v in card.items() if not k.startswith("entry_counts")}
     return cast(DataCard, short)

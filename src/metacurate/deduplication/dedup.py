@@ -194,14 +194,20 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
     parts: list[Statistics] = []
 
     def stage(
-        which: Stage, function: Callable[[Any], Statistics], tasks: list[Any], unit: str
+        which: Stage,
+        function: Callable[[Any], Statistics],
+        tasks: list[Any],
+        unit: str,
+        key: str | None = None,
     ) -> Statistics:
         def totals(shards: list[Statistics]) -> Statistics:
             own = add_statistics(shards)
             is_last = which == (WRITE if most else MERGE)
             return cast(Statistics, _totals([*parts, own], pool)) if is_last else own
 
-        parts.append(run_stage(run, which, settings, tasks, function, unit=unit, totals=totals))
+        parts.append(
+            run_stage(run, which, settings, tasks, function, unit=unit, counted=key, totals=totals)
+        )
         return parts[-1]
 
     partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
@@ -210,11 +216,11 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
     indices = read_ahead(folder, lambda name: read_index(folder, name), names)
     ranges = plan_ranges(indices, job.config.shard_rows, SHARD_BYTES)
     merges = [_MergeTask(job, n, uids) for n, uids in enumerate(ranges)]
-    totals = stage(MERGE, _merge, merges, "rows_merged")
+    totals = stage(MERGE, _merge, merges, "rows", "rows_merged")
     if most:
         buckets = plan_buckets(folder, [_counts(n) for n in range(len(ranges))])
         repeats = [_RepeatsTask(job, n, len(ranges), b) for n, b in enumerate(buckets)]
-        stage(REPEATS, _repeats, repeats, "texts_over_limit")
+        stage(REPEATS, _repeats, repeats, "texts", "texts_over_limit")
         writes = [_WriteTask(job, n, len(ranges), len(buckets)) for n in range(len(ranges))]
         totals = stage(WRITE, _write, writes, "pairs")
     return totals

@@ -110,8 +110,8 @@ def experiment(
             if finished(folder, EXPERIMENT, settings) is None:
                 _check(config, folder)
             return run_stage(
-                run, EXPERIMENT, settings, tasks, run_arm, unit="seen_pairs", parts="runs",
-                totals=write,
+                run, EXPERIMENT, settings, tasks, run_arm, unit="pairs", counted="seen_pairs",
+                parts="runs", totals=write,
             )  # fmt: skip
 
         do_again(run, [EXPERIMENT], work)

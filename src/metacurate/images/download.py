@@ -165,7 +165,7 @@ def download(
             )
         return run_stage(
             replace(run, engine=engine), DOWNLOAD, recorded, tasks, function,
-            unit="count", totals=totals, alone=True,
+            unit="URLs", counted="count", totals=totals, alone=True,
         )  # fmt: skip
 
 

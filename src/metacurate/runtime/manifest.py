@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -354,13 +355,29 @@ def _add(totals: Statistics, statistics: Statistics) -> None:
             totals[key] = totals.get(key, 0) + value
 
 
+RATED_SHARDS = 32
+
+
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is."""
+    """How far a stage is, by when its files were written.
+
+    Attributes:
+        state: Whether it is at work; ``stopped`` if no process holds the folder.
+        shards: All of its shards.
+        shards_done: The finished ones.
+        age_seconds: Since the stage ended; of one that has not, since its newest shard, or since
+            it began if there is none. None if the store does not say.
+        shards_per_minute: Over its newest ``RATED_SHARDS``; None of fewer than two, or if it ended.
+        seconds_left: At this rate, of a running stage.
+    """
 
     state: Literal["done", "running", "stopped", "stale"]
     shards: int
     shards_done: int
+    age_seconds: float | None = None
+    shards_per_minute: float | None = None
+    seconds_left: float | None = None
 
 
 def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
@@ -368,11 +385,32 @@ def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
     stages = read_manifest(folder)["stages"]
     if not stages:
         raise UserError(f"{folder.url} holds no run; give the output folder of a run")
+    ended, begun = folder.times(DETAILS), folder.times().get(MANIFEST)
     found = {}
     for name, section in stages.items():
         state, planned = section["state"], section["planned"]
-        done = planned if state == "done" else len(folder.list(f"state/{name}"))
+        if state == "done":
+            age = _age(ended.get(details_name(name), begun))
+            found[name] = Progress(state, planned, planned, age)
+            continue
         if state == "running" and not held:
             state = "stopped"
-        found[name] = Progress(state, planned, done)
+        done = len(folder.list(f"state/{name}"))
+        times = sorted(folder.times(f"state/{name}").values())
+        rate = _per_minute(times[-RATED_SHARDS - 1 :])
+        left = 60 * (planned - done) / rate if rate and state == "running" else None
+        found[name] = Progress(
+            state, planned, done, _age(times[-1] if times else begun), rate, left
+        )
     return found
+
+
+def _age(at: float | None) -> float | None:
+    """Seconds since then: never fewer than none, whatever the store's clock says."""
+    return None if at is None else max(0.0, time.time() - at)
+
+
+def _per_minute(times: Sequence[float]) -> float | None:
+    """How many shards a minute follow the first of these sorted times."""
+    seconds = times[-1] - times[0] if times else 0.0
+    return 60 * (len(times) - 1) / seconds if seconds > 0 else None

@@ -38,6 +38,7 @@ Done = TypeVar("Done")
 class StageOptions(TypedDict, total=False):
     """What may be said of any stage (see ``run_stage``)."""
 
+    counted: str | None
     parts: str
     replace: bool
     alone: bool
@@ -69,6 +70,7 @@ def run_stage(
     function: Function[Task],
     *,
     unit: str,
+    counted: str | None = None,
     parts: str = "shards",
     totals: Callable[[list[Statistics]], Any] = add_statistics,
     replace: bool = False,
@@ -83,7 +85,8 @@ def run_stage(
         tasks: One for each shard, or a function that makes them (called only if there is work).
         function: A module-level function of a task. It writes the shard's files by
             ``Folder.create`` and returns plain JSON statistics.
-        unit: The key of the statistics that drives the rate of progress (``"texts"``).
+        unit: What progress counts, in a word that users know (``"texts"``).
+        counted: The key of the statistics that has their number, if that is not ``unit``.
         parts: What progress calls the tasks.
         totals: Makes the totals of all shards' statistics, plain JSON (a dictionary or TypedDict);
             may write files of the whole run.
@@ -98,7 +101,7 @@ def run_stage(
             run, [stage],
             lambda: run_stage(
                 run, stage, config, tasks, function,
-                unit=unit, parts=parts, totals=totals, replace=replace,
+                unit=unit, counted=counted or unit, parts=parts, totals=totals, replace=replace,
             ),
         )  # fmt: skip
     done = begin(run.folder, stage, config, overwrite=run.overwrite, replace=replace)
@@ -112,7 +115,7 @@ def run_stage(
             abandon(run.folder, stage)
             raise
         plan(run.folder, stage, len(planned))
-        shards, files = _run_shards(run, stage, function, planned, unit, parts)
+        shards, files = _run_shards(run, stage, function, planned, unit, counted or unit, parts)
         result = totals(shards)
     files |= {name: w for a, w in written.items() if (name := run.folder.name_of(a)) is not None}
     return finish(run.folder, stage, result, shards, files)
@@ -159,6 +162,7 @@ def _run_shards(
     function: Callable[[Task], Statistics],
     tasks: Sequence[Task],
     unit: str,
+    counted: str,
     parts: str,
 ) -> tuple[list[Statistics], dict[str, Written]]:
     """Run the tasks that are not done; the statistics in task order, and all shards' files."""
@@ -171,7 +175,7 @@ def _run_shards(
         progress.advance(items=0, shards=len(done))
         for position, shard in run.engine.map_shards(_run_recorded, calls):
             done[missing[position]] = shard
-            progress.advance(items=int(shard["statistics"].get(unit, 0)))
+            progress.advance(items=int(shard["statistics"].get(counted, 0)))
     files: dict[str, Written] = {}
     for shard in done.values():
         files |= shard["files"]

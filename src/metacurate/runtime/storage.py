@@ -12,11 +12,12 @@ import shutil
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypedDict, TypeVar
 
@@ -224,6 +225,17 @@ def _record(address: str, path: Path) -> None:
             files[address] = {"bytes": path.stat().st_size, "xxh3": checksum(file)}
 
 
+def _time_of(entry: Mapping[str, Any]) -> float | None:
+    """When a file of a listing was written: stores say it under names of their own."""
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = entry.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder with one run's output; its files go by relative names with ``/`` between parts."""
@@ -324,14 +336,26 @@ class Folder:
 
     def sizes(self, name: str = "") -> dict[str, int]:
         """The sizes of the files directly in a sub-folder, by their names in this folder."""
+        return {file: size for file, (size, _) in self._files(name).items()}
+
+    def times(self, name: str = "") -> dict[str, float]:
+        """When the files directly in a sub-folder were written, in seconds since 1970.
+
+        By their names in this folder; those of which the store does not say it are left out.
+        """
+        return {file: at for file, (_, at) in self._files(name).items() if at is not None}
+
+    def _files(self, name: str) -> dict[str, tuple[int, float | None]]:
         address = self.address(name) if name else self.url
         prefix = f"{name}/" if name else ""
+        found: dict[str, tuple[int, float | None]]
         if is_local(address):
             try:
                 with os.scandir(local_path(address)) as entries:
-                    found = {e.name: e.stat().st_size for e in entries if e.is_file()}
+                    stats = {e.name: e.stat() for e in entries if e.is_file()}
             except (FileNotFoundError, NotADirectoryError):
                 return {}
+            found = {file: (stat.st_size, stat.st_mtime) for file, stat in stats.items()}
         else:
             filesystem, remote = resolve(address)
             try:
@@ -339,11 +363,13 @@ class Folder:
             except FileNotFoundError:
                 return {}
             found = {
-                entry["name"].rsplit("/", 1)[-1]: entry["size"]
+                entry["name"].rsplit("/", 1)[-1]: (entry["size"], _time_of(entry))
                 for entry in listing
                 if entry["type"] == "file"
             }
-        return {prefix + n: size for n, size in found.items() if not n.startswith(".tmp-")}
+        return {
+            prefix + file: facts for file, facts in found.items() if not file.startswith(".tmp-")
+        }
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole sub-folder; nothing happens if there is none."""
