@@ -19,11 +19,12 @@ import pyarrow as pa
 from metacurate.arrays import offsets_of
 from metacurate.errors import ArgumentError, UserError
 from metacurate.formats import reasons
-from metacurate.formats.types import is_list, is_text
-from metacurate.pool.columns import Needs
+from metacurate.formats.types import is_list, is_text, storage
+from metacurate.pool.columns import TEXTS_NAME, Needs, ResolvedColumns
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import count_rows, read_columns, read_unit
-from metacurate.pool.schema import PoolConfig
+from metacurate.pool.schema import TEXTS_TYPE, PoolConfig
+from metacurate.pool.write import canonical_texts
 
 RESULT_NAMES = frozenset(
     [
@@ -67,12 +68,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows from number ``start`` on, of one unit."""
+    """Rows from number ``start`` on, of one unit; ``texts``: theirs, if they are gathered."""
 
     start: int
     rows: pa.RecordBatch
     columns: ColumnNames
     lost: Counter[str]
+    texts: pa.ListArray | None
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ class UrlTable:
     ``first_rows``: the number of the first row of each unit, then the one after the last;
     ``columns``: those of each unit; ``rows``: so many of all ``total`` are taken;
     ``has_captions``: whether there is a text column in any file; ``left_out``: columns that are not
-    carried; ``fingerprints``: of the files; ``skipped``: rows that could not be read, by reason,
-    and have no number.
+    carried; ``gathers_texts``: whether a column ``texts`` is made of what the rows have elsewhere,
+    so that who reads the tars (``webdataset.facts``) finds the texts that curation saw, in its
+    order; ``fingerprints``: of the files; ``skipped``: rows that could not be read, by reason, and
+    have no number.
     """
 
     units: tuple[Unit, ...]
@@ -94,6 +98,7 @@ class UrlTable:
     offset: float
     has_captions: bool
     left_out: frozenset[str]
+    gathers_texts: bool = False
     fingerprints: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -144,6 +149,7 @@ class UrlTable:
             offset=offset,
             has_captions=any(columns.texts for columns in found),
             left_out=_said_elsewhere(pool.units, pool.schema),
+            gathers_texts=any(_has_texts_elsewhere(unit.columns) for unit in pool.units),
             fingerprints=tuple(pool.fingerprints.values()),
             skipped=skipped,
         )
@@ -189,13 +195,24 @@ def _said_elsewhere(units: Sequence[Unit], schema: pa.Schema) -> frozenset[str]:
     return frozenset(name for name in taken - others if name is not None)
 
 
+def _has_texts_elsewhere(columns: ResolvedColumns) -> bool:
+    """Whether who reads a sample by the rule of ``webdataset.facts`` would find other texts."""
+    if not columns.texts:
+        return False
+    kind = storage(columns.file.field(columns.texts[0]).type)
+    if columns.texts == (TEXTS_NAME,):
+        return is_list(kind) and is_list(storage(kind.value_type))  # [source, text, lang]
+    alone = len(columns.texts) == 1 and not is_list(kind)
+    return not alone or TEXTS_NAME in columns.file.names
+
+
 class UrlReader:
     """Reads a table in slices, for several threads: neighbours share what is decoded."""
 
     def __init__(self, table: UrlTable) -> None:
         self._table = table
         self._batches: list[_Batch] = []
-        self._reading: tuple[int, Iterator[tuple[int, pa.RecordBatch, Counter[str]]]] | None = None
+        self._reading: tuple[int, Iterator[_Read]] | None = None
         self._lock = threading.Lock()
 
     def read(self, first: int, count: int) -> Rows:
@@ -210,6 +227,7 @@ class UrlReader:
         captions: list[str | None] = []
         hashes: list[str | None] = []
         parts = []
+        texts = []
         lost: Counter[str] = Counter()
         done = 0
         with self._lock:
@@ -218,13 +236,16 @@ class UrlReader:
                 if before < batch.start:
                     lost.update(batch.lost)
                 end = int(np.searchsorted(indices, batch.start + batch.rows.num_rows))
-                rows = batch.rows.take(pa.array(indices[done:end] - batch.start))
+                places = pa.array(indices[done:end] - batch.start)
+                rows = batch.rows.take(places)
+                if batch.texts is not None:
+                    texts.append(batch.texts.take(places))
                 urls += map(_text, rows[batch.columns.url].to_pylist())
                 captions += _captions(rows, batch.columns)
                 hashes += _expected_hashes(rows, batch.columns)
                 parts.append(rows)
                 before, done = int(indices[end - 1]), end
-        carried = self._carried(pa.Table.from_batches(parts).combine_chunks())
+        carried = self._carried(pa.Table.from_batches(parts), texts)
         return Rows(urls, captions, hashes, carried, lost)
 
     def _batch_of(self, row: int) -> _Batch:
@@ -237,9 +258,9 @@ class UrlReader:
         unit, base = table.units[number], int(table.first_rows[number])
         before = self._batches[-1].start if self._batches else -1
         if self._reading is None or self._reading[0] != number or row < before:
-            self._reading = (number, _read(unit))
-        for start, rows, lost in self._reading[1]:
-            batch = _Batch(base + start, rows, table.columns[number], lost)
+            self._reading = (number, _read(unit, table.gathers_texts))
+        for start, rows, texts, lost in self._reading[1]:
+            batch = _Batch(base + start, rows, table.columns[number], lost, texts)
             self._batches = [*self._batches[1 - CACHED_BATCHES :], batch]
             if batch.start <= row < batch.start + rows.num_rows:
                 return batch
@@ -251,23 +272,37 @@ class UrlReader:
             "read; make it again or leave it out"
         )
 
-    def _carried(self, rows: pa.Table) -> pa.Table:
+    def _carried(self, rows: pa.Table, texts: Sequence[pa.ListArray]) -> pa.Table:
         """The input's other columns; those named like a result get ``input_`` before the name."""
+        gathers = self._table.gathers_texts
+        taken = {*RESULT_NAMES, TEXTS_NAME} if gathers else RESULT_NAMES
         names = [name for name in rows.column_names if name not in self._table.left_out]
-        renamed = [f"input_{name}" if name in RESULT_NAMES else name for name in names]
-        return rows.select(names).rename_columns(renamed).replace_schema_metadata(None)
+        renamed = [f"input_{name}" if name in taken else name for name in names]
+        carried = rows.select(names).rename_columns(renamed).replace_schema_metadata(None)
+        if gathers:
+            carried = carried.append_column(TEXTS_NAME, pa.chunked_array(texts, TEXTS_TYPE))
+        return carried.combine_chunks()
 
 
-def _read(unit: Unit) -> Iterator[tuple[int, pa.RecordBatch, Counter[str]]]:
+_Read = tuple[int, pa.RecordBatch, pa.ListArray | None, Counter[str]]
+
+
+def _read(unit: Unit, gather_texts: bool) -> Iterator[_Read]:
     """A unit's rows in batches, each with the number of its first row and the values it lost."""
     skipped: Counter[str] = Counter()
-    batches: Iterator[tuple[int, pa.RecordBatch | None]] = (
-        ((b.first_row, b.columns) for b in read_unit(unit, all_columns=True, skipped=skipped))
-        if unit.columns.texts
-        else read_columns(unit, skipped=skipped)
-    )
-    for start, rows in batches:
-        yield start, rows, Counter({k: n for k in VALUE_LOSSES if (n := skipped[k])})
+
+    def parts() -> Iterator[tuple[int, pa.RecordBatch, pa.ListArray | None]]:
+        if unit.columns.texts:
+            for batch in read_unit(unit, all_columns=True, skipped=skipped):
+                assert batch.columns is not None
+                texts = canonical_texts(batch, unit.columns) if gather_texts else None
+                yield batch.first_row, batch.columns, texts
+        else:
+            for start, rows in read_columns(unit, skipped=skipped):
+                yield start, rows, pa.nulls(len(rows), TEXTS_TYPE) if gather_texts else None
+
+    for start, rows, texts in parts():
+        yield start, rows, texts, Counter({k: n for k in VALUE_LOSSES if (n := skipped[k])})
         skipped.clear()
 
 

@@ -66,11 +66,16 @@ def canonical_batch(
         urls = pa.nulls(batch.rows, pa.string())
     else:
         urls = _as_string(rows.column(columns.url))
-    values = _text_structs(batch, columns)
-    text_offsets = batch.text_offsets - batch.text_offsets[0]
-    texts = pa.ListArray.from_arrays(pa.array(text_offsets, pa.int32()), values, type=TEXTS_TYPE)
+    texts = canonical_texts(batch, columns)
     others = [rows.column(name) for name in schema.names[len(CANONICAL) :]]
     return pa.RecordBatch.from_arrays([batch.uids, urls, texts, *others], schema=schema)
+
+
+def canonical_texts(batch: PoolBatch, columns: ResolvedColumns) -> pa.ListArray:
+    """Each row's texts as ``TEXTS_TYPE``, of a batch read with all its columns."""
+    values = _text_structs(batch, columns)
+    offsets = batch.text_offsets - batch.text_offsets[0]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=TEXTS_TYPE)
 
 
 def repetitive_columns(schema: pa.Schema, unique: Collection[str | None]) -> list[str]:
