@@ -31,6 +31,7 @@ from metacurate.curation.settings import Balance
 from metacurate.curation.thresholds import Thresholds, read_thresholds, solve_thresholds
 from metacurate.errors import UserError
 from metacurate.formats import reasons
+from metacurate.formats.features import features_of, with_features
 from metacurate.metadata.store import Block
 from metacurate.pool.columns import WrittenColumns
 from metacurate.pool.open import Pool, Unit, open_pool
@@ -185,8 +186,9 @@ def balance_shard(task: BalanceTask) -> Statistics:
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
     columns = task.unit.columns
-    schema = pa.schema(
-        [*own, *CURATED_FIELDS], WrittenColumns(columns.url, columns.texts).metadata()
+    schema = with_features(
+        pa.schema([*own, *CURATED_FIELDS], WrittenColumns(columns.url, columns.texts).metadata()),
+        features_of(columns.carried),
     )
     repetitive = repetitive_columns(schema, ("uid", "keep_prob", columns.key, columns.url))
     skipped: Counter[str] = Counter()

@@ -39,9 +39,9 @@ def read_curated(folder: Folder) -> pa.Table:
         with open_made(folder, curated_file_name(position)) as file:
             tables.append(pq.read_table(file))
     # A shard says which columns its URLs and texts are in; of all that says nothing if they differ.
-    said = tables[0].schema.metadata
-    if any(table.schema.metadata != said for table in tables):
-        said = None
+    said = dict(tables[0].schema.metadata or {})
+    for table in tables:
+        said = {k: v for k, v in said.items() if (table.schema.metadata or {}).get(k) == v}
     return pa.concat_tables([table.replace_schema_metadata(said) for table in tables])
 
 

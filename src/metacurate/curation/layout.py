@@ -42,7 +42,7 @@ CARD = Stage(
     (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE),
     (REPORT, README, DISTRIBUTION),
 )
-BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,))
+BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,), format=2)
 COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
 MATCH = Stage("match", ("index", METADATA_FILE, MATCHERS), (COUNT,))
 

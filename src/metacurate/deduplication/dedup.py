@@ -56,9 +56,9 @@ from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
-WRITE = Stage("write", ("pool",), format=2)
+WRITE = Stage("write", ("pool",), format=3)
 REPEATS = Stage("repeats", ("limits",), (WRITE,))
-MERGE = Stage("merge", ("pool", "merged"), (REPEATS,), format=2)
+MERGE = Stage("merge", ("pool", "merged"), (REPEATS,), format=3)
 PARTITION = Stage("partition", ("runs",), (MERGE,))
 SCRATCH = ("runs", "merged", "limits")
 

@@ -28,7 +28,7 @@ class Arrow:
         """The columns."""
         del compression
         try:
-            return Look(_open(source).schema.remove_metadata())
+            return Look(_open(source).schema)
         except Exception as error:
             source.raise_unless_damage(error)
             raise UnusableFile(f"is no readable Arrow file ({one_line(error)})") from None

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from metacurate.errors import ArgumentError
+from metacurate.formats.features import Features, features_of
 from metacurate.formats.files import UnusableFile
 from metacurate.formats.protocol import Look
 from metacurate.formats.types import (
@@ -51,7 +52,7 @@ class ResolvedColumns:
     texts or were not asked for (``with_langs``). ``status``: the column that says whether there is
     an image (``SUCCESS``). ``own``: the file's names of columns that are carried under others;
     ``constants``: what the names of folders say of all rows; ``left_out``: columns whose name
-    occurs several times.
+    occurs several times; ``features``: what ``datasets`` says of carried columns.
     """
 
     url: str | None
@@ -66,6 +67,7 @@ class ResolvedColumns:
     own: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str | None] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    features: Features = field(default_factory=dict)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -132,9 +134,15 @@ class ResolvedColumns:
             fields.append((shown, kind))
         folders = {n: v for n, v in _folder_values(address).items() if n not in names}
         fields += [(name, pa.string()) for name in folders]
+        features = {
+            name: feature
+            for name, _ in fields
+            if (feature := self.features.get(own.get(name, name))) is not None
+        }
         return replace(
-            self, carried=pa.schema(fields), settings=look.settings, own=own, constants=folders
-        )
+            self, carried=pa.schema(fields), settings=look.settings, own=own, constants=folders,
+            features=features,
+        )  # fmt: skip
 
 
 def _folder_values(address: str) -> dict[str, str | None]:
@@ -155,7 +163,7 @@ class Needs:
     """Which columns a command needs.
 
     ``name``: a key or a URL; ``url``: the URL itself; ``texts``; ``langs``: the texts' languages;
-    ``others``: columns by name.
+    ``others``: columns by name; ``advice``: what to do where one of them is missing.
     """
 
     name: Need = "required"
@@ -163,6 +171,7 @@ class Needs:
     texts: Need = "required"
     langs: Need = "unused"
     others: tuple[str, ...] = ()
+    advice: str = ""
 
 
 PAIRS = Needs()
@@ -195,7 +204,8 @@ def resolve(
     lang_col = None if lang_col in folders else lang_col
     for name in (config.url_col, config.key_col, *config.text_cols, lang_col, *needs.others):
         if name is not None and name not in names:
-            raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})")
+            advice = needs.advice if name in needs.others else ""
+            raise UnusableFile(f"has no column {name!r} (it has {_listed(names)})", advice)
     url, key = config.url_col, config.key_col
     written = _written(schema)
     if url is None and needs.url != "unused":
@@ -244,6 +254,7 @@ def resolve(
     return ResolvedColumns(
         url, key, texts, schema.remove_metadata(), carried, lang=lang,
         with_langs=needs.langs != "unused", status=status, left_out=left_out,
+        features=features_of(schema),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from metacurate.texts.language import (
     load_identifier,
 )
 
-LANGUAGE = Stage("language", ("pool",))
+LANGUAGE = Stage("language", ("pool",), format=2)
 ROW_GROUP_ROWS = 65_536
 # Labels come from the pool too and may be anything: so many are counted by name.
 MAX_LABELS = 1_000

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from metacurate.errors import ArgumentError, UserError
+from metacurate.formats.features import agreed, with_features
 from metacurate.formats.files import SAMPLE_AHEAD_BYTES, UnusableFile, fingerprint, open_source
 from metacurate.formats.table import format_of, formats, known_suffixes
 from metacurate.formats.types import common_schema
@@ -46,8 +47,8 @@ class Pool:
 
     ``units`` are in the order of their addresses and pieces. ``fingerprints`` has a hex digest
     of each usable file's content; ``bad_files`` has (address, reason) of the others. ``schema`` is
-    that of ``PoolBatch.columns``. ``rows`` is how many rows are known of without reading: those
-    of Parquet files.
+    that of ``PoolBatch.columns``, and says their features. ``rows`` is how many rows are known of
+    without reading: those of Parquet files.
     """
 
     units: tuple[Unit, ...]
@@ -149,17 +150,21 @@ def open_pool(
             reason=reason,
             others=f" (nor can the {len(bad) - 1} other files be used)" if len(bad) > 1 else "",
         )
-    schema = common_schema([resolved.carried for _, resolved in usable])
-    units: list[Unit] = []
     # One for all files that are alike: there may be a million.
+    kinds = {id(resolved): resolved for _, resolved in usable}.values()
+    schema = with_features(
+        common_schema([resolved.carried for resolved in kinds]),
+        agreed([(resolved.carried, resolved.features) for resolved in kinds]),
+    )
+    units: list[Unit] = []
     agreeing: dict[int, ResolvedColumns] = {}
     for file, resolved in usable:
-        agreed = agreeing.get(id(resolved))
-        if agreed is None:
-            agreed = agreeing[id(resolved)] = replace(resolved, carried=schema)
+        common = agreeing.get(id(resolved))
+        if common is None:
+            common = agreeing[id(resolved)] = replace(resolved, carried=schema)
         for pieces in _ranges(file, config.rows_per_unit):
             rows = None if pieces is None else sum((file.pieces or ())[slice(*pieces)])
-            units.append(Unit(file.address, file.form, pieces, agreed, rows))
+            units.append(Unit(file.address, file.form, pieces, common, rows))
     return Pool(
         units=tuple(units),
         fingerprints={file.address: file.fingerprint for file, _ in usable},

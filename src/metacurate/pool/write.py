@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
+from metacurate.formats.features import features_of, with_features
 from metacurate.formats.types import is_list
 from metacurate.pool.columns import PAIRS_WITH_LANGS_IF_THERE, RESERVED, ResolvedColumns
 from metacurate.pool.open import Pool, open_pool
@@ -42,7 +43,7 @@ def canonical_schema(pool: Pool) -> pa.Schema:
     """
     read = {name for unit in pool.units for name in (unit.columns.url, *unit.columns.texts)}
     carried = [f for f in pool.schema if f.name not in read and f.name not in CANONICAL]
-    return pa.schema(
+    schema = pa.schema(
         [
             pa.field("uid", UID_TYPE),
             pa.field("url", pa.string()),
@@ -50,6 +51,7 @@ def canonical_schema(pool: Pool) -> pa.Schema:
             *(f.remove_metadata() for f in carried),
         ]
     )
+    return with_features(schema, features_of(pool.schema))
 
 
 def canonical_batch(

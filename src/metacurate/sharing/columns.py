@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pat
 
+from metacurate.formats.features import Feature, features_of
 from metacurate.formats.types import is_bytes, is_list, is_string
 from metacurate.printable import printable
 
@@ -15,10 +16,24 @@ Plain = dict[str, Any]
 
 def hub_features(schema: pa.Schema) -> list[Plain] | None:
     """The ``features`` of a dataset card; None if ``datasets`` has no type for a column (a map)."""
+    said = features_of(schema)
     try:
-        return [{"name": field.name, **_hub_type(field.type)} for field in schema]
+        return [
+            {"name": field.name, **_hub_type(field.type)}
+            if field.name not in said
+            else {"name": field.name, "dtype": _hub_feature(said[field.name])}
+            for field in schema
+        ]
     except TypeError:
         return None
+
+
+def _hub_feature(feature: Feature) -> str | Plain:
+    if feature["_type"] == "ClassLabel":
+        names = {str(place): name for place, name in enumerate(feature["names"])}
+        return {"class_label": {"names": names}}
+    how = {name: value for name, value in feature.items() if name != "_type"}
+    return {"image": how} if how else "image"
 
 
 def _hub_type(kind: pa.DataType) -> Plain:

@@ -129,7 +129,10 @@ def reshard(
         folder = run.folder
         found = find_tars(tars)
         names = tuple(found.names)
-        needs = Needs("unused", "unused", "unused", others=COLUMNS)
+        needs = Needs(
+            "unused", "unused", "unused", others=COLUMNS,
+            advice="curate what 'metacurate pool ingest' makes of the tars",
+        )  # fmt: skip
         pool = open_pool(curated, PoolConfig(), needs, reserved=(), engine=run.engine)
         pool.require_all()
         units = pool.units
