@@ -300,6 +300,10 @@ def test_coming_from_the_official_scripts(
     index = Path("data/metaclip_400m/index")
     index.mkdir(parents=True)
     np.save(index / "entry_count.npy", np.array([3, 1, 5, 0], np.uint64))
+    matches = [[0, 0], [2, 0], [2, 1], [0, 2], [1, 2], [2, 2], [0, 3], [2, 4], [2, 5]]
+    for name, array in (("7/7_inverted.npy", matches), ("subset_20000/7/7.npy", range(6))):
+        (index / name).parent.mkdir(parents=True)
+        np.save(index / name, np.array(array, np.uint32))
     # Meta CLIP 2: a shard's texts, the metadata's folder, the counts of a group of shards.
     for folder in ("pkg_json/0", "metadata", "index_json"):
         Path("data", folder).mkdir(parents=True)

@@ -501,3 +501,75 @@ def test_mistakes_end_in_one_harmless_line(
         assert ended.stderr.count("\n") == 1
         assert not set(ended.stderr) & set(DANGEROUS_CHARACTERS)
     assert not list(tmp_path.iterdir())
+
+
+def write_subset(index: Path, t: str = "2", flat: bool = False) -> dict[str, list[dict[str, int]]]:
+    """The NumPy steps' files for two shards; the entries' counts before and after."""
+    rng = np.random.default_rng(5)
+    before, after = np.zeros(3, np.uint64), np.zeros(3, np.uint64)
+    for shard in (7, 107):  # of one group
+        # A text's entries: the last of the metadata matches nothing.
+        matches = np.argwhere(rng.random((40, 2)) < (0.5, 0.1))[:, ::-1].astype(np.uint32)
+        kept = np.unique(matches[rng.random(len(matches)) < 0.3, 1]).astype(np.uint32)
+        group = "" if flat else "7/"
+        for name, array in (
+            (f"{group}{shard}_inverted.npy", matches), (f"subset_{t}/{group}{shard}.npy", kept)
+        ):  # fmt: skip
+            (index / name).parent.mkdir(parents=True, exist_ok=True)
+            np.save(index / name, array)
+        for entry, text in matches.tolist():
+            before[entry] += 1
+            after[entry] += text in kept
+    np.save(index / "entry_count.npy", before)
+    names = LISTS["en"]
+    return {
+        when: [{n: int(k) for n, k in zip(names, counts, strict=True) if k}]
+        for when, counts in (("before", before), ("after", after))
+    }
+
+
+@pytest.mark.parametrize(("t", "flat"), [("2", False), ("inf", False), ("20000", True)])
+def test_a_subset_of_the_numpy_steps(t: str, flat: bool, tmp_path: Path) -> None:
+    expected = write_subset(tmp_path / "index", t, flat)
+    metadata = make_metadata(LISTS["en"])
+    card = read_card(str(tmp_path / f"index/subset_{t}/"), metadata)
+    assert [card.counts] == expected["before"]
+    assert [card.kept] == expected["after"]
+    assert card.t == float(t)
+    found = compare(card, card)
+    assert found["after"]["match_counts"][0] == sum(expected["after"][0].values())
+    assert found["parts"]["head_entries"][0] == sum(
+        count >= float(t) for count in card.counts.values()
+    )
+    # The counts to balance by are those of the index.
+    counts = read_counts(str(tmp_path / f"index/subset_{t}"), metadata)
+    assert {n: int(k) for n, k in zip(LISTS["en"], counts, strict=True) if k} == card.counts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("7/7_inverted.npy", None, "there is no file of the index .*7/7_inverted.npy"),
+        ("7/7_inverted.npy", np.zeros(3, np.uint32), "holds no entries and texts"),
+        ("7/7_inverted.npy", np.zeros((1, 2), np.uint32), "keeps texts that match nothing"),
+        ("subset_2/7/7.npy", np.zeros((2, 2), np.uint32), "holds no numbers of texts"),
+        ("subset_2/7/7.npy", np.array([0.5]), "holds no numbers of texts"),
+        ("subset_2/7/7.npy", np.array([2**31], np.uint32), "keeps texts that match nothing"),
+        ("subset_2/7/7.npy", b"\x93NUMPY", "damaged .npy"),
+        ("entry_count.npy", None, "entry_count.npy|is a folder"),
+        ("entry_count.npy", np.zeros(2, np.uint64), "counts 2 entries, but the metadata has 3"),
+    ],
+    ids=["no index", "counts", "other index", "pairs", "floats", "other text", "damaged",
+         "no counts", "other counts"],
+)  # fmt: skip
+def test_subsets_that_cannot_be_read(
+    name: str, content: Any, message: str, tmp_path: Path
+) -> None:
+    write_subset(tmp_path)
+    (tmp_path / name).unlink()
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / name, content)
+    with pytest.raises(UserError, match=message):
+        read_card(str(tmp_path / "subset_2"), make_metadata(LISTS["en"]))

@@ -255,7 +255,7 @@ def test_json_beside_other_tables_is_about_them(tmp_path: Path) -> None:
     assert len(open_pool([str(tmp_path)], PoolConfig()).units) == 1
 
 
-# Objects {uuid: texts}, as Meta CLIP 2's scripts write them.
+# Objects {uuid: texts}, as MetaCLIP's scripts since version 1.2 write them.
 
 
 def digest(number: int) -> str:
@@ -272,6 +272,9 @@ NAMED: dict[str, tuple[Any, list[Any]]] = {
     "matched": ([["a cat", "en", [3, 9]], ["nothing", "de", []]],
                 [text(None, "a cat", "en"), text(None, "nothing", "de")]),
     "curated": (["a cat é", "en", [3]], [text(None, "a cat é", "en")]),
+    "with probabilities": ([["a cat", 0.25], ["a \" dog", 1]],
+                           [text(None, "a cat", None), text(None, 'a " dog', None)]),
+    "synthetic": ("a \"cat\" é", [text(None, 'a "cat" é', None)]),
     "short": ([["alt"], []], [text(None, None, None)] * 2),
     "without texts": ([], []),
 }  # fmt: skip
@@ -300,7 +303,7 @@ def test_an_object_of_uuids_has_a_row_a_member(
         (f', "{digest(1)}" 7}}', {"unreadable_rest": 1}),
         (f', "{digest(1)}": {"[" * 100_000}', {"unreadable_rest": 1}),
     ],
-    ids=["no lists", "cut", "no colon", "deep"],
+    ids=["no texts", "cut", "no colon", "deep"],
 )
 def test_broken_objects_are_read_up_to_there(
     tmp_path: Path, rest: str, lost: dict[str, int]

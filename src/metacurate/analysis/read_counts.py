@@ -1,7 +1,8 @@
 """Entry counts from files: data cards, ``{entry: count}`` objects, arrays, and official indexes.
 
 Of MetaCLIP's scripts: ``entry_count.npy`` (or the folder that it is in), an inverted index
-(``N_inverted.npy``: rows of entry and text), and Meta CLIP 2's ``N.npz`` with an array a language.
+(``N_inverted.npy``: rows of entry and text), a subset (the folder ``subset_T`` beside them), and
+Meta CLIP 2's ``N.npz`` with an array a language.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from metacurate.analysis.official_subset import (
+    is_inverted,
+    kept_counts,
+    parse_array,
+    subset_threshold,
+)
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
 from metacurate.errors import ArgumentError, UserError, first_line
@@ -29,7 +36,6 @@ from metacurate.runtime.storage import Folder
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK"
 MAX_NPZ_BYTES = 4 << 30  # of its arrays: 32 bits of entries have no more in all languages
-MAX_INDEXED = 1 << 28  # entries of an inverted index: more would need GiB for their counts
 OFFICIAL_COUNTS = "entry_count.npy"
 
 
@@ -71,10 +77,13 @@ class Numbered:
     """Counts by the entries' numbers in some metadata: of each language, of one list under None.
 
     ``whole``: an array has all entries of its list; else those above its end have no match.
+    ``kept``: the counts after balancing by ``t`` of one list, if they are known.
     """
 
     of: dict[str | None, Counts]
     whole: bool = True
+    kept: Counts | None = None
+    t: float | None = None
 
 
 def read_card(address: str, metadata: Metadata | None = None) -> Card:
@@ -92,7 +101,11 @@ def read_card(address: str, metadata: Metadata | None = None) -> Card:
             "or {metadata} with the entries",
             file=address,
         )
-    return _named(in_order(found, metadata, address), metadata, address)
+    card = _named(in_order(found, metadata, address), metadata, address)
+    if found.kept is None:
+        return card
+    kept = in_order(Numbered({None: found.kept}, whole=False), metadata, address)
+    return replace(card, kept=_named(kept, metadata, address).counts, t=found.t)
 
 
 def _named(counts: Counts, metadata: Metadata, address: str) -> Card:
@@ -111,23 +124,21 @@ def _named(counts: Counts, metadata: Metadata, address: str) -> Card:
 
 def read_file(address: str) -> Card | Numbered:
     """What a file has: counts by name, or arrays of them in some metadata's order."""
+    if (t := subset_threshold(address)) is not None:
+        # Of several lists there are no subsets.
+        before = read_file(address.rstrip("/").rpartition("/")[0] or ".")
+        if not isinstance(before, Numbered):
+            raise UserError(f"there is no {OFFICIAL_COUNTS} in the folder that {address} is in")
+        return replace(before, kept=kept_counts(address), t=t)
     content, found = _read(address)
     if content[:6] == NPY_MAGIC:
-        return _numbered(_load(content, found), found)
+        return _numbered(parse_array(content, found), found)
     if content[:2] == ZIP_MAGIC:
         return Numbered({
             language: _numbered(array, f"{found}: {language}").of[None]
             for language, array in _load_languages(content, found).items()
         })  # fmt: skip
     return _card(address, _parse(content, found))
-
-
-def _load(content: bytes, found: str) -> npt.NDArray[Any]:
-    try:
-        array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-        return array
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{found} is a damaged .npy file: {error}") from None
 
 
 def _load_languages(content: bytes, found: str) -> dict[str, npt.NDArray[Any]]:
@@ -150,11 +161,8 @@ def _numbered(array: npt.NDArray[Any], found: str) -> Numbered:
     if array.dtype.kind in "iu" and not (array.size and array.min() < 0):
         if array.ndim == 1:
             return Numbered({None: array.astype(np.uint64)})
-        if array.ndim == 2 and array.shape[1] == 2 and array.dtype.itemsize <= 4:
-            # An inverted index: each row is an entry, and a text that it matches.
-            most = int(array[:, 0].max(initial=0))
-            if most < MAX_INDEXED:
-                return Numbered({None: np.bincount(array[:, 0]).astype(np.uint64)}, whole=False)
+        if is_inverted(array):
+            return Numbered({None: np.bincount(array[:, 0]).astype(np.uint64)}, whole=False)
     raise UserError(f"{found} holds no counts, but {array.dtype}{list(array.shape)}")
 
 

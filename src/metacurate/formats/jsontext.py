@@ -1,6 +1,6 @@
 """JSON: objects on lines or in an array; lines are parsed by Arrow, or one by one by Python.
 
-Besides, the files of Meta CLIP 2's scripts: one object ``{uuid: texts}`` (``_named_row``).
+Besides, the files of MetaCLIP's later scripts: one object ``{uuid: texts}`` (``_named_row``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXACT = 2**53  # integers up to here are doubles
 _BETWEEN = re.compile(r"[\s,]*")
 _COLON = re.compile(r"\s*:\s*")
 # The start of an object whose names are digests in hex (the official uuids have 24 digits).
-_NAMED = re.compile(rb'\s*\{\s*"[0-9a-f]{16,64}"\s*:\s*\[')
+_NAMED = re.compile(rb'\s*\{\s*"[0-9a-f]{16,64}"\s*:\s*[\["]')
 _STRINGS = [(name, pa.string()) for name in ("source", "text", "lang")]
 NAMED_SCHEMA = pa.schema([("uuid", pa.string()), ("texts", pa.list_(pa.struct(_STRINGS)))])
 
@@ -206,7 +206,7 @@ def _members(
         if colon is None:
             return None
         value, end = _DECODER.raw_decode(text, colon.end())
-        if end == len(text) and not isinstance(value, list):
+        if end == len(text) and not isinstance(value, list | str):
             return None
         return _named_row(name, value), end
 
@@ -262,16 +262,21 @@ def _named_row(name: Any, value: Any) -> dict[str, Any] | None:
     """A member as a row with ``uuid`` and ``texts``, structs of source, text and language.
 
     The scripts write ``[[source, text, lang], ...]`` before matching, ``[[text, lang, ids], ...]``
-    after it, and ``[text, lang, ids]`` for the one text that is curated.
+    after it, and ``[text, lang, ids]`` for the one text that is curated; those of version 1.2
+    ``[[text, probability], ...]`` for a loader that draws, and a synthetic text alone.
     """
-    if not (isinstance(name, str) and isinstance(value, list)):
+    if not (isinstance(name, str) and isinstance(value, list | str)):
         return None
+    if isinstance(value, str):
+        value = [[None, value]]
     given = [value] if value and isinstance(value[0], str) else value
     texts = []
     for item in given:
         match item:
             case [text, lang, [*_]]:
                 texts.append({"source": None, "text": text, "lang": lang})
+            case [str() as text, int() | float()]:
+                texts.append({"source": None, "text": text, "lang": None})
             case [source, text, *rest]:
                 texts.append({"source": source, "text": text, "lang": rest[0] if rest else None})
             case _:
