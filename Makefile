@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 ROOM ?= pool
 
-.PHONY: setup lint types quick room docs all
+.PHONY: setup lint types quick room bounds docs all
 
 setup:  ## make .venv
 	tests/run --venv $(BIN:/bin=) --setup
@@ -20,6 +20,10 @@ quick:  ## the tests that take no minutes: the style of the house, texts, pools,
 
 room:  ## one room's tests: make room ROOM=deduplication
 	$(BIN)/python -m pytest -q tests/$(ROOM)
+
+bounds:  ## compiled loops with each index checked: some minutes, in a cache of their own
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked $(BIN)/python -m pytest -q \
+	    tests/kernels tests/curation tests/pool tests/texts tests/commoncrawl tests/deduplication
 
 docs:
 	$(BIN)/python -m mkdocs build --strict

@@ -24,7 +24,7 @@ from metacurate.curation.matching.reference import match_text
 from metacurate.curation.matching.spacing import RULES, is_wide, sided, spaced_by
 from metacurate.errors import UserError
 from metacurate.kernels.matching import WIDE_START_RANGES
-from metacurate.kernels.matching_wide import CREDIT
+from metacurate.kernels.matching_wide import CREDIT, _sorted_trie
 from metacurate.texts.scripts import KANA_RANGES, WIDE_MARKS, WIDE_RANGES
 
 OBSERVED = json.loads((Path(__file__).parent / "worldwide_matches.json").read_text("utf-8"))
@@ -93,6 +93,17 @@ def test_every_wide_character_is_looked_for() -> None:
     assert len(wide) > 80_000
     assert all(is_wide(character, "worldwide+kana") for character in wide[::50])
     assert [character for character in wide if character.encode()[0] not in starts] == []
+
+
+@pytest.mark.parametrize("entries", [[], [" "], [" cat ", "猫"]])
+def test_the_trie_stays_within_its_arrays(entries: list[str]) -> None:
+    """The uncompiled function: NumPy refuses what compiled code would write beside an array."""
+    data = np.frombuffer("".join(entries).encode(), np.uint8)
+    offsets = np.cumsum([0, *(len(entry.encode()) for entry in entries)])
+    ids = np.arange(len(entries), dtype=np.uint32)
+    parents, symbols, owns = _sorted_trie.py_func(data, offsets, ids)
+    assert (parents[0], symbols[1]) == (0, ord(" "))
+    assert sorted(owns[owns > 0].tolist()) == [n + 1 for n in range(len(entries))]
 
 
 @settings(max_examples=400, deadline=None)

@@ -608,7 +608,7 @@ def _sorted_trie(data, offsets, ids):
     # The root is node 0, the space node 1; entries that start with it come first but for those
     # with control characters, which are never wide and so start with the space too.
     symbols[1] = _SPACE
-    path = np.zeros(longest + 1, dtype=np.int64)
+    path = np.zeros(longest + 2, dtype=np.int64)  # the space is there without any entry
     path[1] = 1
     nodes, depth = 2, 1
     for entry in range(offsets.size - 1):
