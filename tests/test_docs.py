@@ -305,10 +305,11 @@ def test_coming_from_the_official_scripts(
         (index / name).parent.mkdir(parents=True)
         np.save(index / name, np.array(array, np.uint32))
     # Meta CLIP 2: a shard's texts, the metadata's folder, the counts of a group of shards.
-    for folder in ("pkg_json/0", "metadata", "index_json"):
+    for folder in ("pkg_json/0", "valid_uuids/0", "metadata", "index_json"):
         Path("data", folder).mkdir(parents=True)
     spoken = [["alt", "a plate", "en"], ["title", "一块电池", "zh"]]
     Path("data/pkg_json/0/0.json").write_text(json.dumps({"0" * 24: spoken, "1" * 24: spoken[1:]}))
+    Path("data/valid_uuids/0/0.json").write_text(json.dumps(["1" * 24]))
     Path("data/metadata/en.json").write_text(json.dumps(entries))
     Path("data/metadata/zh.json").write_text(json.dumps(["电池", "猫"]))
     Path("data/metadata/en.pkl").write_bytes(b"not read")

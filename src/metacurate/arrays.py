@@ -11,6 +11,9 @@ import pyarrow as pa
 # The two 64-bit halves (high, low) of uids, each uint64[rows]: their order is the uids' byte order.
 Halves = tuple[np.ndarray, np.ndarray]
 
+UID_LIST_DTYPE = np.dtype("u8,u8")
+"""Of uids in a file: ``f0`` is the number of the first 16 hex digits, ``f1`` that of the others."""
+
 
 @runtime_checkable
 class ArrowStream(Protocol):

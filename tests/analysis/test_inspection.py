@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -562,9 +563,7 @@ def test_a_subset_of_the_numpy_steps(t: str, flat: bool, tmp_path: Path) -> None
     ids=["no index", "counts", "other index", "pairs", "floats", "other text", "damaged",
          "no counts", "other counts"],
 )  # fmt: skip
-def test_subsets_that_cannot_be_read(
-    name: str, content: Any, message: str, tmp_path: Path
-) -> None:
+def test_subsets_that_cannot_be_read(name: str, content: Any, message: str, tmp_path: Path) -> None:
     write_subset(tmp_path)
     (tmp_path / name).unlink()
     if isinstance(content, bytes):

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import webdataset
 from conftest import Command
+from metacurate.arrays import UID_LIST_DTYPE
 from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
 from metacurate.pipeline import curate
@@ -32,7 +33,7 @@ from metacurate.webdataset import uid_list
 from metacurate.webdataset.headers import is_safe_name, read_samples, split_name
 from metacurate.webdataset.ingest import ingest
 from metacurate.webdataset.reshard import reshard
-from metacurate.webdataset.uid_list import UID_LIST_DTYPE, write_uid_list
+from metacurate.webdataset.uid_list import write_uid_list
 
 ONE = LocalEngine(1)
 

@@ -102,4 +102,3 @@ def _shards(folder: Folder) -> list[str]:
             if (shard := _SHARD.fullmatch(name.rpartition("/")[2])) is not None:
                 found[int(shard[1])] = f"{group}/{shard[0]}" if group else shard[0]
     return [found[number] for number in sorted(found)]
-

@@ -36,6 +36,14 @@ def dedup_command(
             help="Drop these: one domain (its subdomains too) or image URL a line.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep only these: uids (.npy), keys (.json) or keys and URLs (.txt); a folder of "
+            "them, or repeated.",
+        ),
+    ] = None,
     max_texts: Annotated[
         int, typer.Option(min=0, help="Distinct texts an image keeps at most; 0: all.")
     ] = 1_000,
@@ -85,6 +93,7 @@ def dedup_command(
     settings = DedupConfig(
         text_rules=rules,
         blocklist=read_blocklist(blocklist) if blocklist else Blocklist(),
+        only=tuple(only or ()),
         max_texts=max_texts,
         max_images_per_text=dedup_texts or 0,
         keep_repeats=keep_repeats,

@@ -1,9 +1,10 @@
 """Deduplicate a pool by uid, exactly and in bounded memory.
 
-``partition`` reads each unit of the pool, filters it and writes it as runs sorted by uid; ``merge``
-merges a range of uids of all runs into one output shard. With a limit on the images that may share
-a text, merging goes to scratch files instead, ``repeats`` counts the texts and ``write`` drops
-those over the limit. What each stage writes depends on the input and the settings alone.
+If the pairs that alone are kept are listed, ``listed`` gathers their uids. ``partition`` reads
+each unit of the pool, filters it and writes it as runs sorted by uid; ``merge`` merges a range of
+uids of all runs into one output shard. With a limit on the images that may share a text, merging
+goes to scratch files instead, ``repeats`` counts the texts and ``write`` drops those over the
+limit. What each stage writes depends on the input and the settings alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
 from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
@@ -21,6 +23,12 @@ import pyarrow.parquet as pq
 
 from metacurate.counts import counted
 from metacurate.deduplication.blocklist import Blocklist
+from metacurate.deduplication.listed import (
+    find_lists,
+    is_listed,
+    read_listed,
+    write_listed,
+)
 from metacurate.deduplication.merging import select_texts
 from metacurate.deduplication.reasons import DroppedRow, DroppedText
 from metacurate.deduplication.repeats import count_texts, drop_texts, limit_texts, plan_buckets
@@ -47,20 +55,22 @@ from metacurate.runtime.manifest import (
     Stage,
     Statistics,
     add_statistics,
+    digest,
     discard,
     finished,
     shard_name,
 )
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again, run_stage
-from metacurate.runtime.storage import Folder, read_ahead
+from metacurate.runtime.storage import Folder, as_addresses, read_ahead
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
 WRITE = Stage("write", ("pool",), format=3)
 REPEATS = Stage("repeats", ("limits",), (WRITE,))
 MERGE = Stage("merge", ("pool", "merged"), (REPEATS,), format=3)
 PARTITION = Stage("partition", ("runs",), (MERGE,))
-SCRATCH = ("runs", "merged", "limits")
+LISTED = Stage("listed", ("listed",), (PARTITION,))
+SCRATCH = ("listed", "runs", "merged", "limits")
 
 SHARD_BYTES = 256 << 20
 ROW_GROUP_ROWS = 65_536
@@ -72,7 +82,9 @@ NO_BLOCKLIST = Blocklist()
 class DedupConfig:
     """What to drop, and how large the output shards are.
 
-    ``text_rules`` look at the cleaned text; what is kept stays as it was. ``max_texts``: texts an
+    ``text_rules`` look at the cleaned text; what is kept stays as it was. ``only``: files with the
+    uids (``.npy``), keys (``.json``) or keys and URLs (``.txt``) of the pairs that alone are kept,
+    if any are given. ``max_texts``: texts an
     image keeps at most (0: all). ``max_images_per_text``: a text that more images share is dropped
     (0: never), or with ``keep_repeats`` stays with the first so many by uid. ``shard_rows``: about
     how many rows an output shard has before merging.
@@ -80,6 +92,7 @@ class DedupConfig:
 
     text_rules: TextRules | None = None
     blocklist: Blocklist = NO_BLOCKLIST
+    only: tuple[str | PathLike[str], ...] = ()
     max_texts: int = 1_000
     max_images_per_text: int = 0
     keep_repeats: bool = False
@@ -88,7 +101,7 @@ class DedupConfig:
     def as_json(self) -> Statistics:
         """Plain values for the manifest."""
         return {
-            **asdict(replace(self, blocklist=NO_BLOCKLIST)),
+            **asdict(replace(self, blocklist=NO_BLOCKLIST, only=())),
             "blocklist": self.blocklist.fingerprint,
         }
 
@@ -102,6 +115,13 @@ class _Job:
     schema: pa.Schema
     units: int
     batch_rows: int
+    listed: str | None  # names the lists of the pairs that alone are kept
+
+
+@dataclass(frozen=True)
+class _ListTask:
+    folder: Folder
+    lists: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,10 +185,11 @@ def dedup(
     distinct texts of all its rows in the order in which they first appear. Resumes; UserError if
     ``out`` holds another run.
     """
-    with open_run(out, inputs=inputs, preload=__name__, quick=True, **options) as run:
+    only = as_addresses(config.only, "only")
+    with open_run(out, inputs=[*inputs, *only], preload=__name__, quick=True, **options) as run:
         pool = open_to_rewrite(run, inputs, pool_config)
+        lists = find_lists(only) if only else {}
         batch_rows = rows_per_batch(pool.rows, config.shard_rows)
-        job = _Job(run.folder, config, canonical_schema(pool), len(pool.units), batch_rows)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
         # change redoes it from its start.
         settings = {
@@ -176,17 +197,25 @@ def dedup(
             "pool": pool.fingerprint,
             "pool_config": asdict(pool_config),
             **config.as_json(),
+            "only": digest(lists) if lists else None,
         }
+        job = _Job(
+            run.folder, config, canonical_schema(pool), len(pool.units), batch_rows,
+            settings["only"],
+        )  # fmt: skip
         last = WRITE if config.max_images_per_text else MERGE
 
         def work() -> Statistics:
             totals = finished(run.folder, last, settings)
             if totals is None:
+                if lists:
+                    tasks = [_ListTask(run.folder, tuple(lists))]
+                    run_stage(run, LISTED, settings, tasks, _list, unit="uids")
                 totals = _run(run, job, pool, settings)
             discard(run.folder, SCRATCH)
             return totals
 
-        return cast(DedupTotals, do_again(run, [PARTITION], work))
+        return cast(DedupTotals, do_again(run, [LISTED if lists else PARTITION], work))
 
 
 def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
@@ -259,6 +288,10 @@ def _limits(position: int) -> str:
     return f"limits/{shard_name(position)}.texts"
 
 
+def _list(task: _ListTask) -> Statistics:
+    return {"uids": write_listed(task.folder, task.lists)}
+
+
 def _partition(task: _PartitionTask) -> Statistics:
     job = task.job
     skipped: Counter[str] = Counter()
@@ -269,7 +302,7 @@ def _partition(task: _PartitionTask) -> Statistics:
         batches = read_unit(task.unit, all_columns=True, skipped=skipped)
         for batch in batches:
             rows = canonical_batch(batch, task.unit.columns, job.schema)
-            yield _filter(rows, job.config, drops)
+            yield _filter(rows, job, drops)
 
     write_runs(
         job.folder, _runs(task.position), tables(), job.schema, job.batch_rows,
@@ -309,14 +342,16 @@ def _with_merged(drops: _Drops, counts: MergeCounts) -> Statistics:
     }
 
 
-def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Table:
+def _filter(rows: pa.RecordBatch, job: _Job, drops: _Drops) -> pa.Table:
     """The rows that are left, with the texts that are left; each drop under its first reason."""
+    config = job.config
     drops.rows += rows.num_rows
     domain, url = config.blocklist.masks(rows.column("url"))
     kept_rows = np.ones(rows.num_rows, dtype=bool)
     no_uid = rows.column("uid").is_null().to_numpy(zero_copy_only=False)
     row_reasons = [
         (DroppedRow.NO_UID, no_uid),
+        (DroppedRow.NOT_LISTED, _not_listed(rows, job)),
         (DroppedRow.BLOCKED_DOMAIN, domain),
         (DroppedRow.BLOCKED_URL, url),
     ]
@@ -338,6 +373,12 @@ def _filter(rows: pa.RecordBatch, config: DedupConfig, drops: _Drops) -> pa.Tabl
     table, left = select_texts(pa.Table.from_batches([rows]), kept)
     _take_out(kept_rows, [(DroppedRow.NO_TEXT, left == 0)], drops.dropped)
     return table if kept_rows.all() else table.filter(pa.array(kept_rows))
+
+
+def _not_listed(rows: pa.RecordBatch, job: _Job) -> np.ndarray:
+    if job.listed is None:
+        return np.zeros(rows.num_rows, dtype=bool)
+    return ~is_listed(rows.column("uid"), read_listed(job.folder, job.listed))
 
 
 def _apply_rules(texts: pa.Array, kept: np.ndarray, rules: TextRules, counts: Counter[str]) -> None:

@@ -9,6 +9,7 @@ class DroppedRow(StrEnum):
     """Of rows."""
 
     NO_UID = "no_uid"
+    NOT_LISTED = "not_listed"
     BLOCKED_DOMAIN = "blocked_domain"
     BLOCKED_URL = "blocked_url"
     NO_TEXT = "no_text"

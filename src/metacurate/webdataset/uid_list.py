@@ -12,7 +12,7 @@ from typing import IO, TypedDict, Unpack
 
 import numpy as np
 
-from metacurate.arrays import uid_halves, uid_order
+from metacurate.arrays import UID_LIST_DTYPE, uid_halves, uid_order
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
@@ -33,9 +33,6 @@ from metacurate.runtime.merge import MergeTask, merge_many
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
-
-UID_LIST_DTYPE = np.dtype("u8,u8")
-"""``f0`` is the number of the uid's first 16 hex digits, ``f1`` that of the last 16."""
 
 PART_UIDS = 1 << 22
 # More parts than these are merged by tasks of so many first.
