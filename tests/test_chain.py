@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from metacurate.cli import app
 from metacurate.errors import UserError
 from metacurate.experiments.config import Arm, ExperimentConfig, load_experiment_config
 from metacurate.experiments.results import mean_interval
-from metacurate.experiments.run import experiment
+from metacurate.experiments.run import RunTask, experiment, train_config
 from metacurate.pipeline import curate
+from metacurate.runtime.storage import Folder
 from metacurate.training.config import from_table
+from metacurate.training.select import PairSource
 from training_pools import SHAPES, WORDS, picture, write_pool
 
 STEPS = 60
@@ -305,9 +308,96 @@ def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
     assert (out / "scores/models/raw/seed-3/evaluation.json").exists()
 
 
+def test_arms_with_a_share_of_the_pool_and_with_mixed_captions(place, tmp_path, monkeypatch):
+    """The same seen pairs of pools of two sizes: counts, pairs and texts are those of each."""
+
+    def untrained(task: RunTask) -> dict[str, Any]:
+        return {
+            "arm": task.arm.name, "seed": task.seed, "pairs": task.pairs, "loss": 0.0,
+            "seen_pairs": train_config(task).seen_pairs, "chance": 0.5, "scores": {"top1": 0.0},
+        }  # fmt: skip
+
+    monkeypatch.setattr("metacurate.experiments.run.run_arm", untrained)
+    rows = pq.read_table(place / "pool").slice(0, 400)
+    made = [f"made {i}" if i % 2 else None for i in range(400)]
+    rows = rows.append_column("synthetic", pa.array(made))
+    (tmp_path / "pool").mkdir()
+    for part in range(2):
+        pq.write_table(rows.slice(200 * part, 200), tmp_path / "pool" / f"{part}.parquet")
+    arms = {
+        "whole": {"kind": "matched"},
+        "raw-half": {"kind": "raw", "pool_fraction": 0.5},
+        "half": {"kind": "balanced", "t": 12, "pool_fraction": 0.5, "captions": {"synthetic": 1}},
+        "random-half": {"kind": "random", "like": "half"},
+        "fifth": {"kind": "matched", "pool_fraction": 0.2},
+    }
+    seeds = [3, 4]
+    config = from_table(
+        ExperimentConfig,
+        {
+            "compare_to": "whole", "seeds": seeds,
+            "pool": {
+                "paths": str(tmp_path / "pool"), "metadata": str(place / "metadata.json"),
+                "caption_cols": ["synthetic"],
+            },
+            "model": tomllib.loads(MODEL)["model"], "optimizer": {"warmup_steps": 1},
+            "train": {"seen_pairs": 16, "global_batch": 16, "threads": 1},
+            "evaluation": {"data": str(place / "test")},
+            "arms": [{"name": name, **arm} for name, arm in arms.items()],
+        },
+        "test",
+    )  # fmt: skip
+    out = tmp_path / "out"
+    found = experiment(config, str(out))["arms"]
+    assert {arm["seen_pairs"] for arm in found.values()} == {16}
+    assert found["half"]["captions"] == {"synthetic": 1.0}
+    assert "captions" not in found["whole"]
+    pools = {}
+    for share, bound in ((0.5, 5 * math.sqrt(400 * 0.25)), (0.2, 5 * math.sqrt(400 * 0.16))):
+        for seed in seeds:
+            pool = pq.read_table(out / f"pools/{share}/seed-{seed}")
+            assert pool.schema.equals(rows.schema)
+            assert abs(len(pool) - 400 * share) < bound
+            pools[share, seed] = set(pool["url"].to_pylist())
+    for n, seed in enumerate(seeds):
+        assert pools[0.2, seed] < pools[0.5, seed]
+        half = out / f"pools/0.5/seed-{seed}"
+        assert found["raw-half"]["pairs"][n] == len(pools[0.5, seed])
+        for t, name in ((12, "half"), (math.inf, "fifth")):
+            pool = half if name == "half" else out / f"pools/0.2/seed-{seed}"
+            card = curate(
+                str(pool), str(place / "metadata.json"), str(tmp_path / f"{name}-{seed}"),
+                t=t, seed=seed, workers=1, report=False,
+            )  # fmt: skip
+            assert found[name]["pairs"][n] == card["kept"]["pairs"]
+        assert found["random-half"]["pairs"] == found["half"]["pairs"]
+        task = RunTask(config, Folder(str(out)), config.arm("half"), seed)
+        source = PairSource(train_config(task).data_config(16))
+        texts = [
+            pair.text.split(" ")[0]
+            for unit in range(source.units)
+            for pair in source.unit_pairs(unit, Counter())
+        ]
+        assert len(texts) == found["half"]["pairs"][n]
+        assert 0.3 < texts.count("made") / len(texts) < 0.7  # of half of the pairs
+    assert pools[0.5, 3] != pools[0.5, 4]
+    # A random arm draws from its source's smaller pool, with draws that are not those of the pool.
+    share = train_config(
+        RunTask(config, Folder(str(out)), config.arm("random-half"), 3, 0.5)
+    ).data_config(16)
+    source = PairSource(share)
+    taken = sum(len(list(source.unit_pairs(unit, Counter()))) for unit in range(source.units))
+    everyone = pq.read_table(out / "curation/pools/0.5/matched-seed-3/curated").num_rows
+    assert abs(taken - everyone / 2) < 5 * math.sqrt(everyone / 4)
+
+
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
+        ({"name": "a", "kind": "raw", "pool_fraction": 0}, "pool_fraction must lie in"),
+        ({"name": "a", "kind": "random", "like": "b", "pool_fraction": 0.5}, "take pool_fraction"),
+        ({"name": "a", "kind": "raw", "paths": "b", "pool_fraction": 0.5}, "take pool_fraction"),
+        ({"name": "a", "kind": "raw", "captions": {"alt": 2}}, "the share of 'alt' must lie in"),
         ({"name": "a", "kind": "best"}, "kind must be one of"),
         ({"name": "a", "kind": "balanced"}, "balanced arms need t"),
         ({"name": "a", "kind": "random"}, "random arms need like"),

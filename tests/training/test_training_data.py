@@ -179,6 +179,123 @@ def test_the_text_is_drawn_uniformly_among_the_kept_texts(runs):
     assert len(texts) == 3
 
 
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pairs whose texts are of several sources; some have a column of captions too.
+
+    As Parquet and as tars. Pair i has two alts, a title that curation rejected, one that it kept if
+    i is odd, and two made captions if i // 2 is odd.
+    """
+    folder = tmp_path_factory.mktemp("captioned")
+    rows = []
+    for i in range(PAIRS):
+        texts = [("alt", f"alt {i}"), ("alt", f"alt {i} again"), ("title", f"rejected {i}")]
+        texts += [("title", f"title {i}")] * (i % 2)
+        rows.append({
+            "url": f"u{i}", "image": b"none",
+            "texts": [{"source": s, "text": t, "lang": None} for s, t in texts],
+            "text_kept": [not text.startswith("rejected") for _, text in texts],
+            "synthetic": [f"made {i}", f"made {i} again"] if i // 2 % 2 else None,
+        })  # fmt: skip
+    schema = {"url": pa.string(), "image": pa.binary(), "texts": TEXTS_TYPE}
+    schema |= {"text_kept": pa.list_(pa.bool_()), "synthetic": pa.list_(pa.string())}
+    (folder / "parquet").mkdir()
+    table = pa.Table.from_pylist(rows, pa.schema(list(schema.items())))
+    pq.write_table(table, folder / "parquet" / "0.parquet", row_group_size=90)
+    (folder / "tars").mkdir()
+    with tarfile.open(folder / "tars" / "0.tar", "w") as tar:
+        for i, row in enumerate(rows):
+            add_member(tar, f"{i:05d}.jpg", row.pop("image"))
+            add_member(tar, f"{i:05d}.txt", f"alt {i}".encode())
+            add_member(tar, f"{i:05d}.json", json.dumps(row).encode())
+    return {kind: folder / kind for kind in ("parquet", "tars")}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tars"])
+@pytest.mark.parametrize(
+    ("captions", "shares"),
+    [
+        # Of alt, title and made captions: of pairs with alts only, with a title, with made ones,
+        # with all three.
+        (
+            {"synthetic": 0.15},
+            [(1, 0, 0), (2 / 3, 1 / 3, 0), (0.85, 0, 0.15), (0.85 * 2 / 3, 0.85 / 3, 0.15)],
+        ),
+        (
+            {"synthetic": 0.3, "alt": 0.7},
+            [(1, 0, 0), (0.7, 0.3, 0), (0.7, 0, 0.3), (0.7, 0, 0.3)],
+        ),
+        (
+            {"title": 0.5, "synthetic": 0.2},
+            [(1, 0, 0), (0.5, 0.5, 0), (0.8, 0, 0.2), (0.3, 0.5, 0.2)],
+        ),
+        ({"alt": 0.25}, [(1, 0, 0), (0.25, 0.75, 0), (1, 0, 0), (0.25, 0.75, 0)]),
+        ({"nobody's": 0.5}, [(1, 0, 0), (2 / 3, 1 / 3, 0), (1, 0, 0), (2 / 3, 1 / 3, 0)]),
+    ],
+)
+def test_captions_of_several_sources_are_mixed_by_their_shares(captioned, kind, captions, shares):
+    base = config(captioned[kind], Curated(), captions=captions, streams=1)
+    columns = ("synthetic",) if "synthetic" in captions else ()
+    base = replace(base, shards=replace(base.shards, caption_cols=columns))
+    source = PairSource(base)
+    epochs = 10
+    skipped: Counter[str] = Counter()
+    seen: dict[int, list[str]] = {}
+    for unit in range(epochs * source.units):
+        for pair in source.unit_pairs(unit, skipped):
+            seen.setdefault(int(pair.text.split(" ")[1]), []).append(pair.text)
+    assert len(seen) == PAIRS
+    assert all(len(texts) == epochs for texts in seen.values())
+    n = epochs * PAIRS // 4
+    missing = 0.0
+    for group, expected in enumerate(shares):
+        texts = [text for i in seen if i % 4 == group for text in seen[i]]
+        found = Counter(text.split(" ")[0] for text in texts)
+        assert found.keys() <= {"alt", "title", "made"}  # none that curation rejected
+        for name, share in zip(("alt", "title", "made"), expected, strict=True):
+            # 5 sd of a binomial: a false alarm in 1.7 million.
+            bound = 5 * math.sqrt(n * share * (1 - share))
+            assert abs(found[name] - n * share) <= bound
+            again = sum(text.startswith(name) and text.endswith("again") for text in texts)
+            half = 0 if name == "title" else n * share / 2
+            assert abs(again - half) <= 5 * math.sqrt(half * (1 - half / n))
+        has = {"alt", *["title"] * (group % 2), *["synthetic"] * (group // 2)}
+        missing += n * sum(share for name, share in captions.items() if name not in has)
+    assert abs(skipped["caption_missing"] - missing) <= 5 * math.sqrt(missing)
+    assert {reason for reason, count in skipped.items() if count} <= {"caption_missing"}
+
+
+def test_a_captions_draw_is_the_pairs_own(captioned):
+    """The same with other shards, streams and blocks, and after other pairs; afresh each epoch."""
+
+    def texts(kind: str, epoch: int, **more: Any) -> dict[bytes, str]:
+        base = config(captioned[kind], Curated(), captions={"alt": 0.5}, **more)
+        return {pair.uid: pair.text for pair in epoch_pairs(PairSource(base), epoch)}
+
+    first = texts("parquet", 0)
+    assert first == texts("tars", 0, streams=2, shuffle_block=64)
+    assert first != texts("parquet", 1)
+    assert first != texts("parquet", 0, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("captions", "columns", "message"),
+    [
+        ({"alt": 0.7, "synthetic": 0.4}, (), "add up to 1.1"),
+        ({"alt": 0}, (), r"the share of 'alt' must lie in \(0, 1\], not 0"),
+        ({"alt": "much"}, (), "not 'much'"),
+        ({"alt": 0.5}, ("synthetic",), "'synthetic' has no share"),
+        ({"texts": 0.5}, ("texts",), "'texts' holds texts that curation saw"),
+        ({"gone": 0.5}, ("gone",), "has no column 'gone'"),
+        ({"text_kept": 0.5}, ("text_kept",), "holds list<.*bool>, not captions"),
+    ],
+)
+def test_captions_that_cannot_be_are_one_line(captioned, captions, columns, message):
+    shards_config = ShardsConfig((str(captioned["parquet"]),), caption_cols=columns)
+    with pytest.raises(UserError, match=message):
+        PairSource(DataConfig(shards_config, Curated(), 24, 8, captions=captions))
+
+
 def test_fraction_takes_the_same_share_of_pairs_in_every_epoch(runs):
     source = PairSource(config(runs["matched"], Curated(), fraction=0.4))
     first = {p.uid for p in epoch_pairs(source, 0)}

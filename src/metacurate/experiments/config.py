@@ -18,6 +18,7 @@ from metacurate.errors import UserError
 from metacurate.runtime.inputs import read_toml
 from metacurate.training.config import OptimizerSection
 from metacurate.training.openclip import ModelConfig
+from metacurate.training.select import check_captions
 
 KINDS = ("raw", "matched", "random", "balanced", "scored")
 SCORE = "clip_score"
@@ -32,9 +33,11 @@ class Arm:
     scorer's if not given): a ``share`` of those that have one, those from ``above`` on, or as many
     as the arm ``like``; with ``t`` these are then matched and balanced.
     ``paths`` and ``metadata``: instead of the pool's; ``rule``, ``p_rule``, ``reference``,
-    ``choose_text``: as of curation. ``scale``: seen pairs and global batch are so many times as
-    large as those of ``[train]``, with as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for
-    data that more languages make larger); the batch is rounded to a multiple of the streams.
+    ``choose_text``: as of curation. ``captions``: as in ``[data]`` of a training configuration.
+    ``scale``: seen pairs and global batch are so many times as large as those of ``[train]``, with
+    as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for data that more languages make
+    larger); the batch is rounded to a multiple of the streams. ``pool_fraction``: the arm's pool is
+    this share of the pool's pairs (see ``pools``): its counts are those of the smaller pool.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Arm:
     score: str = SCORE
     share: float | None = None
     above: float | None = None
+    captions: dict[str, float] = field(default_factory=dict)
+    pool_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -87,6 +92,16 @@ class Arm:
         if self.p_rule is not None:
             check_choice("p_rule", self.p_rule, (*P_RULES, SAME))
         check_choice("choose_text", self.choose_text, TEXT_CHOICES)
+        check_captions(self.captions, ())
+        if not 0 < self.pool_fraction <= 1:
+            raise UserError(
+                f"arm {self.name!r}: pool_fraction must lie in (0, 1], not {self.pool_fraction:g}"
+            )
+        if self.pool_fraction < 1 and (self.paths or self.kind in ("random", "scored")):
+            raise UserError(
+                f"arm {self.name!r}: raw, matched and balanced arms without paths take "
+                "pool_fraction"
+            )
         if not 0 < self.scale < math.inf:
             raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
 
@@ -120,7 +135,10 @@ class TrainSection:
 
 @dataclass(frozen=True)
 class PoolSection:
-    """``[pool]``: the raw pool with its images, and the metadata."""
+    """``[pool]``: the raw pool with its images, and the metadata.
+
+    ``caption_cols``: columns with captions, for arms that name them in ``captions``.
+    """
 
     paths: tuple[str, ...]
     metadata: str
@@ -130,6 +148,7 @@ class PoolSection:
     lang_col: str | None = None
     image_col: str | None = None
     image_root: str | None = None
+    caption_cols: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

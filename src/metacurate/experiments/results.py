@@ -62,6 +62,8 @@ class ArmResult(TypedDict):
     score: NotRequired[str]
     share: NotRequired[float]
     above: NotRequired[float]
+    captions: NotRequired[dict[str, float]]
+    pool_fraction: NotRequired[float]
     pairs: list[int]
     loss: list[float]
     scores: dict[str, Score]
@@ -97,7 +99,7 @@ def summarise(config: ExperimentConfig, runs: Sequence[RunResult]) -> Results:
             for metric in scores
         }
         arm = config.arm(name)
-        given = [f.name for f in fields(arm) if getattr(arm, f.name) != f.default]
+        given = [f.name for f in fields(arm) if getattr(arm, f.name) not in (f.default, {})]
         settings = {k: v for k, v in asdict(arm).items() if k in given and k != "name"}
         found = {
             **settings,

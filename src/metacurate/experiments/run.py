@@ -3,13 +3,14 @@
 An *arm* is a way to choose pairs: ``raw`` (the whole pool), ``matched`` (curated, not balanced),
 ``random`` (of the matched pairs, at random, as many as another arm has), ``balanced`` (at a
 threshold t, drawn once or, with ``online``, in every epoch) and ``scored`` (those of the highest
-scores by a CLIP model, balanced or not). An arm may have its own pool, metadata
-and rules, and see more pairs. Every arm is trained once a seed;
+scores by a CLIP model, balanced or not). An arm may have its own pool, or a share of it, its own
+metadata and rules, and see more pairs. Every arm is trained once a seed;
 the seed decides the weights at the start, the order of the pairs and the draws of the subset.
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
 training run with its evaluation for each arm and seed), for scored arms ``scores/`` (the pool with
-its scores, and the model that gave them) and ``subsets/``, and ``results.json``, ``results.md`` and
+its scores, and the model that gave them) and ``subsets/``, for arms with a share of the pool
+``pools/``, and ``results.json``, ``results.md`` and
 plots. What is finished is not done again.
 """
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
 from metacurate.experiments.config import SCORE, Arm, ExperimentConfig
+from metacurate.experiments.pools import write_share
 from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
 from metacurate.experiments.scoring import ScoreTask, pool_config, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
@@ -41,7 +43,16 @@ if TYPE_CHECKING:
 
 EXPERIMENT = Stage(
     "experiment",
-    ("curation", "subsets", "runs", "results.json", "results.md", "results.png", "results.svg"),
+    (
+        "curation",
+        "pools",
+        "subsets",
+        "runs",
+        "results.json",
+        "results.md",
+        "results.png",
+        "results.svg",
+    ),
 )
 SCORES = Stage("scores", ("scores",))
 EVALUATION_FILE = "evaluation.json"
@@ -135,7 +146,13 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
     for paths in {arm.paths or pool.paths: None for arm in config.arms}:
         find_shards(
             ShardsConfig(
-                paths, pool.url_col, pool.key_col, pool.text_cols, pool.image_col, pool.image_root
+                paths,
+                pool.url_col,
+                pool.key_col,
+                pool.text_cols,
+                pool.image_col,
+                pool.image_root,
+                pool.caption_cols,
             )
         )
     for metadata in {arm.metadata or pool.metadata: None for arm in config.arms}:
@@ -201,9 +218,10 @@ def _source(config: ExperimentConfig, arm: Arm) -> Arm:
 
 
 def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed: int) -> str:
-    """Where the curation run of an arm at a threshold is; without balancing, the seed is nothing.
+    """Where the curation run of an arm at a threshold is.
 
-    Arms of the same pool, metadata and rules share it: that of the first of them.
+    Without balancing the seed is nothing, but where it draws the arm's pool. Arms of the same pool,
+    metadata and rules share it: that of the first of them.
     """
 
     def settings(arm: Arm) -> tuple[Any, ...]:
@@ -214,15 +232,23 @@ def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed
         )
         return arm.paths, arm.metadata, arm.rule, *rules
 
-    own = settings(_source(config, arm))
-    place = "curation"
+    source = _source(config, arm)
+    own, share = settings(source), source.pool_fraction
+    place = "curation" if share == 1 else f"curation/pools/{share:g}"
     if arm.kind == "scored":
-        place = f"curation/scored/{arm.name}"
+        place = f"{place}/scored/{arm.name}"
     elif own != ((), None, None, None, REFERENCE, ANY):
         first = next(other for other in config.arms if settings(other) == own)
-        place = f"curation/arms/{first.name}"
-    name = "matched" if math.isinf(t) else f"t-{t:g}-seed-{seed}"
+        place = f"{place}/arms/{first.name}"
+    name = "matched" if math.isinf(t) else f"t-{t:g}"
+    if not math.isinf(t) or share < 1:
+        name = f"{name}-seed-{seed}"
     return folder.address(f"{place}/{name}")
+
+
+def _smaller_pool(arm: Arm, seed: int) -> str:
+    """Where the pool of an arm with a share of it is, below the experiment's folder."""
+    return f"pools/{arm.pool_fraction:g}/seed-{seed}"
 
 
 def _subset(arm: Arm, seed: int) -> str:
@@ -242,6 +268,8 @@ def _curate(
         paths = list(of.paths or pool.paths)
         if of.kind == "scored":
             paths = [folder.address(_subset(of, seed))]
+        elif of.pool_fraction < 1:
+            paths = [folder.address(_smaller_pool(of, seed))]
         with quiet():
             return curate(
                 paths, of.metadata or pool.metadata,
@@ -260,11 +288,17 @@ def _curate(
         pairs = write_subset(pool, paths, arm, size, folder, _subset(arm, seed))
         return pairs if arm.t is None else run(arm, arm.t, seed)["kept"]["pairs"]
 
+    for share in sorted({arm.pool_fraction for arm in config.arms} - {1.0}):
+        arm = next(arm for arm in config.arms if arm.pool_fraction == share)
+        for seed in config.seeds:
+            write_share(pool, share, seed, folder, _smaller_pool(arm, seed))
     with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
         for arm in config.arms:
-            if arm.online or arm.kind in ("raw", "matched", "random"):
-                matched = run(arm, math.inf)
+            of_seeds = _source(config, arm).pool_fraction < 1
             for seed in config.seeds:
+                unbalanced = arm.online or arm.kind in ("raw", "matched", "random")
+                if unbalanced and (of_seeds or seed == config.seeds[0]):
+                    matched = run(arm, math.inf, seed)
                 if arm.kind == "raw":
                     sizes[arm.name, seed] = matched["pool"]["pairs"]
                 elif arm.kind == "matched":
@@ -278,13 +312,14 @@ def _curate(
             if arm.kind == "scored":
                 sizes[arm.name, seed] = choose(arm, seed)
             elif arm.like is not None:
-                sizes[arm.name, seed] = min(sizes[arm.like, seed], _matched(config, folder, arm))
+                matching = _matched(config, folder, arm, seed)
+                sizes[arm.name, seed] = min(sizes[arm.like, seed], matching)
     return sizes
 
 
-def _matched(config: ExperimentConfig, folder: Folder, arm: Arm) -> int:
+def _matched(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int) -> int:
     """How many pairs an arm's curation keeps without balancing."""
-    card = Folder(_curation(config, folder, arm, math.inf, 0)).read_json("datacard.json")
+    card = Folder(_curation(config, folder, arm, math.inf, seed)).read_json("datacard.json")
     return int(card["kept"]["pairs"])
 
 
@@ -292,7 +327,7 @@ def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: 
     pairs = sizes[arm.name, seed]
     if arm.kind != "random":
         return RunTask(config, folder, arm, seed, 1.0, pairs)
-    return RunTask(config, folder, arm, seed, pairs / _matched(config, folder, arm), pairs)
+    return RunTask(config, folder, arm, seed, pairs / _matched(config, folder, arm, seed), pairs)
 
 
 def train_config(task: RunTask) -> TrainConfig:
@@ -302,6 +337,8 @@ def train_config(task: RunTask) -> TrainConfig:
         shards=arm.paths or pool.paths,
         selection="all",
         fraction=task.fraction,
+        captions=arm.captions,
+        caption_cols=tuple(name for name in pool.caption_cols if name in arm.captions),
         url_col=pool.url_col,
         key_col=pool.key_col,
         text_cols=pool.text_cols,
@@ -315,6 +352,9 @@ def train_config(task: RunTask) -> TrainConfig:
     if arm.kind == "scored" and arm.t is None:
         subset = Folder(task.folder.address(_subset(arm, task.seed)))
         data = replace(data, shards=(subset.address("*.parquet"),))
+    elif arm.kind == "raw" and arm.pool_fraction < 1:
+        smaller = Folder(task.folder.address(_smaller_pool(arm, task.seed)))
+        data = replace(data, shards=(smaller.address("*.parquet"),))
     elif arm.kind != "raw":
         t = arm.t if arm.t is not None and not arm.online else math.inf
         curation = Folder(_curation(config, task.folder, arm, t, task.seed))

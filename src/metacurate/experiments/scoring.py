@@ -58,7 +58,7 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
 
     if task.threads is not None:
         torch.set_num_threads(task.threads)
-    pool = _open(task.pool)
+    pool = open_section(task.pool)
     section = task.pool
     images = ShardsConfig(section.paths, image_col=section.image_col)
     images = replace(images, image_root=section.image_root)
@@ -81,7 +81,7 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
             row_scores[i] = best(of_pair)
         return pa.array(row_scores, pa.float32())
 
-    schema = _without(pool.schema, SCORE).append(pa.field(SCORE, pa.float32()))
+    schema = plain_schema(pool.schema, SCORE).append(pa.field(SCORE, pa.float32()))
     pairs = 0
     for number, unit in enumerate(pool.units):
         with (
@@ -99,7 +99,8 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
     return {"pairs": pairs, "skipped": counted(skipped)}
 
 
-def _open(section: PoolSection, paths: Sequence[str] | None = None) -> Pool:
+def open_section(section: PoolSection, paths: Sequence[str] | None = None) -> Pool:
+    """The experiment's pool, or other files that are read as it; UserError if it has no rows."""
     pool = open_pool(paths or section.paths, pool_config(section), reserved=())
     pool.require_all()
     if not pool.units:
@@ -107,8 +108,9 @@ def _open(section: PoolSection, paths: Sequence[str] | None = None) -> Pool:
     return pool
 
 
-def _without(schema: pa.Schema, name: str) -> pa.Schema:
-    return pa.schema([field.remove_metadata() for field in schema if field.name != name])
+def plain_schema(schema: pa.Schema, without: str = "") -> pa.Schema:
+    """A pool's schema as its rows are written again, but for one column."""
+    return pa.schema([field.remove_metadata() for field in schema if field.name != without])
 
 
 def _decoded(image: Any, root: str | None, skipped: Counter[str]) -> PilImage.Image | None:
@@ -136,7 +138,7 @@ def write_subset(
     ``size``: how many at most, for an arm that is like another one. Of pairs with the same score
     the first in the pool is taken first. Rows without a score are never taken.
     """
-    pool = _open(section, paths)
+    pool = open_section(section, paths)
     if arm.score not in pool.schema.names:
         raise UserError(
             f"arm {arm.name!r}: the pool has no column {arm.score!r}; it has "
@@ -154,7 +156,7 @@ def write_subset(
     chosen = np.zeros(scores.size, np.bool_)
     chosen[taken] = True
     first = 0
-    schema = _without(pool.schema, "")
+    schema = plain_schema(pool.schema)
     for number, unit in enumerate(pool.units):
         with (
             folder.create(f"{name}/{shard_name(number)}.parquet") as file,

@@ -140,6 +140,14 @@ def _as_bytes(array: pa.Array) -> pa.LargeBinaryArray:
 Offsets = npt.NDArray[np.int64]
 
 
+def column_texts(
+    rows: pa.RecordBatch, name: str, skipped: Counter[str]
+) -> tuple[pa.LargeStringArray, Offsets]:
+    """The texts of one of ``PoolBatch.columns``, and where each row's begin: int64[n + 1]."""
+    flat, offsets = _flat_texts(rows.column(name))
+    return _checked_texts(_text_of(flat), skipped), offsets
+
+
 def _texts(
     rows: pa.RecordBatch, resolved: ResolvedColumns, skipped: Counter[str]
 ) -> tuple[pa.LargeStringArray, Offsets, pa.DictionaryArray | None]:

@@ -7,7 +7,7 @@ import json
 import math
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from metacurate.analysis.read_counts import Numbered, in_order, read_file
@@ -19,7 +19,14 @@ from metacurate.metadata.store import load_metadata
 from metacurate.runtime.inputs import read_toml
 from metacurate.runtime.storage import Folder
 from metacurate.training.openclip import ModelConfig
-from metacurate.training.select import AllTexts, Curated, DataConfig, Online, Selection
+from metacurate.training.select import (
+    AllTexts,
+    Curated,
+    DataConfig,
+    Online,
+    Selection,
+    check_captions,
+)
 from metacurate.training.shards import ShardsConfig
 
 Section = TypeVar("Section")
@@ -36,7 +43,8 @@ class DataSection:
     counts and thresholds of ``run``, the folder of a curation of the same pool, or with ``counts``,
     its counts.npy, or counts by name and the ``metadata`` of the run, and ``t``) or "all" (no
     curation). ``choose_text``: which of a pair's texts may
-    keep it online, "any" or "one"; that of ``run`` if not given.
+    keep it online, "any" or "one"; that of ``run`` if not given. ``captions``: shares of sources of
+    captions; ``caption_cols``: those of them that are columns beside the texts.
     The rest: see ``metacurate.training.select.DataConfig`` and
     ``metacurate.training.shards.ShardsConfig``. ``workers``: loader processes a rank.
     """
@@ -49,6 +57,8 @@ class DataSection:
     run: str | None = None
     choose_text: str | None = None
     fraction: float = 1.0
+    captions: dict[str, float] = field(default_factory=dict)
+    caption_cols: tuple[str, ...] = ()
     url_col: str | None = None
     key_col: str | None = None
     text_cols: tuple[str, ...] = ()
@@ -76,6 +86,7 @@ class DataSection:
             )
         if self.choose_text is not None:
             check_choice("choose_text", self.choose_text, TEXT_CHOICES)
+        check_captions(self.captions, self.caption_cols)
         if self.t is not None and not self.t > 0:
             raise UserError(f"t must be positive, not {self.t:g}")
         if self.workers < 0:
@@ -203,7 +214,7 @@ class TrainConfig:
         return DataConfig(
             shards=ShardsConfig(
                 data.shards, data.url_col, data.key_col, data.text_cols, data.image_col,
-                data.image_root,
+                data.image_root, data.caption_cols,
             ),
             selection=data.load_selection(),
             global_batch=self.global_batch,
@@ -213,6 +224,7 @@ class TrainConfig:
             streams=data.streams,
             shuffle_block=data.shuffle_block,
             crop_scale=data.crop_scale,
+            captions=data.captions,
         )  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:

@@ -262,6 +262,8 @@ class PairLoader:
             "selection": selection,
             "seed": config.seed,
             "fraction": config.fraction,
+            "captions": sorted(config.captions.items()),
+            "caption_cols": sorted(config.shards.caption_cols),
             "streams": config.streams,
             "shuffle_block": config.shuffle_block,
             "global_batch": config.global_batch,

@@ -1,7 +1,8 @@
 """Why pairs are not trained on: the names under which they are counted (``skipped``).
 
-Besides these, images that cannot be decoded have their own (``images.reasons.BadImage``), and odd
-members of tars theirs (``webdataset.reasons``).
+``caption_missing`` is no reason to skip a pair: it counts those that lacked the caption drawn for
+them, and gave another text. Besides these, images that cannot be decoded have their own
+(``images.reasons.BadImage``), and odd members of tars theirs (``webdataset.reasons``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ class SkippedPair(StrEnum):
 
     NO_UID = "no_uid"
     NO_TEXT = "no_text"
+    CAPTION_MISSING = "caption_missing"
     BROKEN_MATCHED = "broken_matched"
     BROKEN_TEXT_KEPT = "broken_text_kept"
     MISSING_IMAGE = "missing_image"

@@ -11,6 +11,12 @@ of the same generator for (seed, epoch, uid, text position 2**32 - 1, entry 0): 
 real text has. The random crop uses the entries 1, 2, ... of that position, ``fraction`` the entry
 2**32 - 1 (with epoch 0).
 
+``captions`` gives sources of texts a share each. With that probability (by the draw of the entry
+2**32 - 3) a pair gives one of its texts of that source: of the kept texts, or of a column beside
+those that curation saw (``caption_cols``), whose texts it does not choose among. Otherwise, or if
+the pair has no such text, it gives one of its kept texts of no named source, or one of all its kept
+texts if there is none.
+
 **In which order.** The shards are cut into *units*: shards, or, if there are fewer shards than
 streams, every n-th pair of a shard. An epoch is a keyed permutation of the units, and epochs follow
 one another without a break. There are ``streams`` logical streams; stream s takes the units s,
@@ -21,9 +27,10 @@ batch takes the same number of pairs from every stream.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +52,8 @@ from metacurate.training.shards import (
 
 FREE_POSITION = 2**32 - 1
 FREE_ENTRY = 2**32 - 1
+SOURCE_ENTRY = 2**32 - 3  # 2**32 - 2 is that of a text chosen first ("one")
+POOL_ENTRY = 2**32 - 4  # of an experiment's arms with a share of the pool
 # Keys of the permutations; the balancing draws have 0 here.
 UNIT_ORDER, BLOCK_ORDER = 1, 2
 FRUITLESS_EPOCHS = 3
@@ -87,7 +96,8 @@ class DataConfig:
 
     ``global_batch``: pairs a step over all ranks, a multiple of ``streams``; ``image_size``: pixels
     a side; ``crop_scale``: the random crop's share of the area, (1, 1) for a plain resize;
-    ``fraction``: the share of the pairs that is used at all.
+    ``fraction``: the share of the pairs that is used at all; ``captions``: shares of sources of
+    captions, which add up to 1 at most.
     """
 
     shards: ShardsConfig
@@ -99,8 +109,10 @@ class DataConfig:
     streams: int = 8
     shuffle_block: int = 1024
     crop_scale: tuple[float, float] = (0.9, 1.0)
+    captions: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_captions(self.captions, self.shards.caption_cols)
         if not 0 < self.fraction <= 1:
             raise UserError(f"fraction must lie in (0, 1], not {self.fraction:g}")
         for name in ("global_batch", "image_size", "streams", "shuffle_block"):
@@ -111,6 +123,20 @@ class DataConfig:
                 f"global_batch ({self.global_batch}) must be a multiple of streams "
                 f"({self.streams}): every stream gives as many pairs to a batch"
             )
+
+
+def check_captions(captions: Mapping[str, Any], columns: Sequence[str]) -> None:
+    """UserError unless sources' shares are positive, at most 1 in all, and name all columns."""
+    for name, share in captions.items():
+        if isinstance(share, bool) or not isinstance(share, float | int) or not 0 < share <= 1:
+            raise UserError(f"captions: the share of {name!r} must lie in (0, 1], not {share!r}")
+    if math.fsum(captions.values()) > 1 + 1e-9:
+        raise UserError(
+            f"captions: the shares add up to {math.fsum(captions.values()):g}, more than 1"
+        )
+    for name in columns:
+        if name not in captions:
+            raise UserError(f"caption_cols: {name!r} has no share in captions")
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,10 @@ class PairSource:
         self.config = config
         self.shards = tuple(find_shards(config.shards) if shards is None else shards)
         self.splits = -(-config.streams // len(self.shards))
+        self._reading = replace(config.shards, with_sources=bool(config.captions))
+        # In the order of names, not of the configuration's lines.
+        self._names = tuple(sorted(config.captions))
+        self._shares = np.cumsum([config.captions[name] for name in self._names])
         self._keep_probs, self._choose_text = None, ANY
         if isinstance(config.selection, Online):
             self._keep_probs = config.selection.keep_probs
@@ -186,7 +216,7 @@ class PairSource:
         first = 0
         # A shard that is split is read once a split: what its files lack is counted once only.
         counted = skipped if split == 0 else Counter[str]()
-        for batch in read_shard(shard, self.config.shards, counted):
+        for batch in read_shard(shard, self._reading, counted):
             rows = np.arange(len(batch.uids))
             own = (rows + first) % self.splits == split
             first += len(rows)
@@ -216,11 +246,39 @@ class PairSource:
                 balancing.draw(config.seed, uid, FREE_POSITION, FREE_ENTRY) >= config.fraction
             ):
                 continue
-            texts = np.flatnonzero(kept[offsets[i] : offsets[i + 1]])
-            at = int(free_draw(config.seed, uid, 0, epoch) * texts.size) if texts.size > 1 else 0
-            text = batch.texts[offsets[i] + texts[at]]
-            assert text is not None
-            yield KeptPair(uid, text, batch.image(int(i)))
+            places = offsets[i] + np.flatnonzero(kept[offsets[i] : offsets[i + 1]])
+            texts = [batch.texts[place] or "" for place in places]
+            if self._names:
+                sources = [batch.sources[place] for place in places]
+                texts = self._of_source(batch, int(i), uid, epoch, texts, sources, skipped)
+            at = int(free_draw(config.seed, uid, 0, epoch) * len(texts)) if len(texts) > 1 else 0
+            yield KeptPair(uid, texts[at], batch.image(int(i)))
+
+    def _of_source(
+        self,
+        batch: PairBatch,
+        pair: int,
+        uid: bytes,
+        epoch: int,
+        texts: list[str],
+        sources: list[str | None],
+        skipped: Counter[str],
+    ) -> list[str]:
+        """Those of a pair's texts that are of the source drawn for it."""
+        drawn = free_draw(self.config.seed, uid, SOURCE_ENTRY, epoch)
+        number = int(np.searchsorted(self._shares, drawn, side="right"))
+        if number < len(self._names):
+            name = self._names[number]
+            if name in batch.captions:
+                found, offsets = batch.captions[name]
+                own = [t for t in found[offsets[pair] : offsets[pair + 1]] if t and not t.isspace()]
+            else:
+                own = [t for t, source in zip(texts, sources, strict=True) if source == name]
+            if own:
+                return own
+            skipped[SkippedPair.CAPTION_MISSING] += 1
+        others = [t for t, s in zip(texts, sources, strict=True) if s not in self.config.captions]
+        return others or texts
 
     def _text_mask(
         self,

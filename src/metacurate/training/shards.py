@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from metacurate.arrays import offsets_of
 from metacurate.curation.match_index import MATCHED_TYPE
 from metacurate.errors import ArgumentError, UserError
+from metacurate.formats.types import is_texts
 from metacurate.pool import columns
 from metacurate.pool.find import subset_of
 from metacurate.pool.open import Unit, open_pool
-from metacurate.pool.read import read_unit
+from metacurate.pool.read import column_texts, read_unit
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import key_uid, url_uid
+from metacurate.pool.write import canonical_texts
 from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.storage import is_local, local_path, open_file, storage_failure
 from metacurate.training.reasons import SkippedPair
@@ -53,6 +56,8 @@ class ShardsConfig:
     ``paths``: files, folders or globs, all of one kind; ``url_col``, ``key_col``, ``text_cols``: as
     for pools; ``image_col``: the Parquet column with image bytes or paths; ``image_root``: the
     folder that paths are relative to (a path that leads out of it is not followed).
+    ``caption_cols``: columns (fields of a tar's JSON) with captions beside the texts that curation
+    saw; ``with_sources``: whether the texts' sources are read.
     """
 
     paths: tuple[str, ...]
@@ -61,6 +66,8 @@ class ShardsConfig:
     text_cols: tuple[str, ...] = ()
     image_col: str | None = None
     image_root: str | None = None
+    caption_cols: tuple[str, ...] = ()
+    with_sources: bool = False
 
     @property
     def pool(self) -> PoolConfig:
@@ -82,6 +89,10 @@ class Shard:
         return self.address if groups is None else f"{self.address} row groups {groups}"
 
 
+Texts = tuple[Sequence[str | None], npt.NDArray[np.int64]]
+"""Texts of some pairs, and where each pair's begin: int64[n + 1]."""
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """Some consecutive pairs of a shard.
@@ -89,7 +100,8 @@ class PairBatch:
     ``uids`` uint64[n, 2] (little-endian halves) and ``has_uid`` bool[n]; ``texts`` a list of str or
     None, those of pair ``i`` at ``text_offsets[i]`` (int64[n + 1]); ``matched`` list<list<uint32>>
     and ``text_kept`` list<bool> of n rows, or None if the shard lacks them; ``image(i)`` the image
-    of a pair.
+    of a pair. ``sources``: of each of ``texts``, if they are asked for; ``captions``: the texts of
+    each of the ``caption_cols``.
     """
 
     uids: npt.NDArray[np.uint64]
@@ -99,6 +111,8 @@ class PairBatch:
     matched: pa.ListArray | None
     text_kept: pa.ListArray | None
     image: Callable[[int], Image]
+    sources: Sequence[str | None] = ()
+    captions: Mapping[str, Texts] = field(default_factory=dict)
 
 
 SHARDS = Wanted(
@@ -126,6 +140,8 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
     if pool.bad_files:
         raise UserError(" ".join(pool.bad_files[0]))
     image_column(pool.schema, config, parquet[0])
+    for unit in pool.units:
+        _check_captions(unit, config)
     return [Shard(unit.url, unit) for unit in pool.units]
 
 
@@ -192,7 +208,8 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
     counts: Counter[str] = Counter()
     image_name = image_column(unit.columns.carried, config, unit.url)
     # Columns that training does not need are not read.
-    lean = replace(unit, columns=unit.columns.only((image_name, "matched", "text_kept")))
+    wanted = (image_name, "matched", "text_kept", *config.caption_cols)
+    lean = replace(unit, columns=unit.columns.only(wanted))
     for batch in read_unit(lean, all_columns=True, skipped=counts, batch_rows=BATCH_ROWS):
         assert batch.columns is not None
         rows = batch.columns
@@ -200,6 +217,14 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
         for reason in ("no_url", "no_text"):
             del counts[reason]
         words = np.frombuffer(batch.uids.buffers()[1] or b"", "<u8").reshape(-1, 2)
+        captions = {}
+        for name in config.caption_cols:
+            texts, offsets = column_texts(rows, name, counts)
+            captions[name] = (texts.to_pylist(), offsets)
+        sources: Sequence[str | None] = ()
+        if config.with_sources:
+            structs = canonical_texts(batch, lean.columns).flatten()
+            sources = pc.struct_field(structs, "source").to_pylist()
         yield (
             PairBatch(
                 uids=words[batch.uids.offset :][: batch.rows],
@@ -209,9 +234,26 @@ def _parquet_batches(unit: Unit, config: ShardsConfig) -> Iterator[Counted]:
                 matched=_optional(rows, "matched", MATCHED_TYPE, unit.url),
                 text_kept=_optional(rows, "text_kept", TEXT_KEPT_TYPE, unit.url),
                 image=image_getter(rows.column(image_name)),
+                sources=sources,
+                captions=captions,
             ),
             _taken(counts),
         )
+
+
+def _check_captions(unit: Unit, config: ShardsConfig) -> None:
+    """UserError if a file lacks a column with captions, or has no texts in it."""
+    for name in config.caption_cols:
+        if name in unit.columns.texts:
+            raise UserError(
+                f"{unit.url}: {name!r} holds texts that curation saw: it is a source of captions "
+                "already; leave it out of caption_cols"
+            )
+        if name not in unit.columns.carried.names:
+            raise UserError(f"{unit.url} has no column {name!r} for captions")
+        kind = unit.columns.carried.field(name).type
+        if not is_texts(kind):
+            raise UserError(f"{unit.url}: the column {name!r} holds {kind}, not captions")
 
 
 def image_column(schema: pa.Schema, config: ShardsConfig, address: str) -> str:
@@ -280,21 +322,29 @@ def _sample(found: Sample, counts: Counter[str]) -> _Sample:
 
 def _tar_batch(samples: Sequence[_Sample], config: ShardsConfig, counts: Counter[str]) -> PairBatch:
     uids = [_tar_uid(sample, config) for sample in samples]
-    texts = [
-        [found.text for found in sample_texts(sample.row, sample.text, counts, config.text_cols)]
-        for sample in samples
-    ]
-    offsets = offsets_of([len(t) for t in texts])
+    texts = [sample_texts(sample.row, sample.text, counts, config.text_cols) for sample in samples]
+    captions = {
+        name: [sample_texts(sample.row, None, counts, (name,)) for sample in samples]
+        for name in config.caption_cols
+    }
     words = np.frombuffer(b"".join(uid or bytes(16) for uid in uids), "<u8").reshape(-1, 2)
     images = [sample.image for sample in samples]
     return PairBatch(
         uids=words,
         has_uid=np.array([uid is not None for uid in uids], dtype=np.bool_),
-        texts=[text for of_pair in texts for text in of_pair],
-        text_offsets=offsets,
+        texts=[text.text for of_pair in texts for text in of_pair],
+        text_offsets=offsets_of([len(of_pair) for of_pair in texts]),
         matched=_tar_lists(samples, "matched", MATCHED_TYPE, counts),
         text_kept=_tar_lists(samples, "text_kept", TEXT_KEPT_TYPE, counts),
         image=images.__getitem__,
+        sources=[text.source for of_pair in texts for text in of_pair],
+        captions={
+            name: (
+                [text.text for of in found for text in of],
+                offsets_of([len(of) for of in found]),
+            )
+            for name, found in captions.items()
+        },
     )
 
 
