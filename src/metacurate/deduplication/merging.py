@@ -7,13 +7,18 @@ order of the halves is the order of the bytes.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metacurate.arrays import list_offsets, offsets_of, ranges_to_indices, uid_halves, uid_order
+from metacurate.arrays import list_offsets, offsets_of, uid_halves, uid_order
+from metacurate.formats.types import is_string
+from metacurate.kernels.merging import choose_texts
+
+SEED = np.uint64(int.from_bytes(os.urandom(8), "little"))
 
 
 class Merged(NamedTuple):
@@ -36,39 +41,24 @@ def merge_rows(table: pa.Table, max_texts: int) -> Merged:
     batch = as_one_batch(table)
     if batch.num_rows == 0:
         return Merged(table, 0, 0, 0)
-    high, low = uid_halves(batch.column("uid"))
-    order = uid_order((high, low))
-    high, low = high[order], low[order]
+    halves = uid_halves(batch.column("uid"))
+    order = uid_order(halves)
+    high, low = (half[order] for half in halves)
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    group = np.cumsum(is_first) - 1
-    groups = int(group[-1]) + 1
-
+    starts = np.flatnonzero(is_first)
     lists = batch.column("texts")
-    offsets = lists.offsets.to_numpy()
-    lengths = np.diff(offsets)[order]
-    positions = ranges_to_indices(offsets[:-1][order], lengths)
-    text_group = np.repeat(group, lengths)
-    keep = _first_of_each(lists.values, positions, text_group)
-    duplicates = int(np.count_nonzero(~keep))
-    positions, text_group = positions[keep], text_group[keep]
-    over = 0
-    if max_texts:
-        within = rank_in_group(text_group) < max_texts
-        over = int(np.count_nonzero(~within))
-        positions, text_group = positions[within], text_group[within]
+    chosen, counts, duplicates, over = _choose(lists, order, starts, max_texts)
     texts = pa.ListArray.from_arrays(
-        list_offsets(np.bincount(text_group, minlength=groups)),
-        _take_structs(lists.values, pa.array(positions)),
-        type=lists.type,
+        list_offsets(counts), _take_structs(lists.values, pa.array(chosen)), type=lists.type
     )
-    rows = pa.array(order[is_first])
+    rows = pa.array(order[starts])
     columns = [
-        texts if name == "texts" else column.take(rows)
+        texts if name == "texts" else _take(column, rows)
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
     merged = pa.Table.from_arrays(columns, schema=batch.schema)
-    return Merged(merged, batch.num_rows - groups, duplicates, over)
+    return Merged(merged, batch.num_rows - len(starts), duplicates, over)
 
 
 def as_one_batch(table: pa.Table) -> pa.RecordBatch:
@@ -110,46 +100,38 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
     return np.arange(len(group)) - np.repeat(starts, lengths)
 
 
+def _choose(
+    lists: pa.ListArray, order: np.ndarray, starts: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """The distinct texts of each image (positions, int64), how many it has, and what is left out:
+    texts that had come before, and those over ``most``.
+
+    The rows of image i are ``order[starts[i]:starts[i + 1]]``.
+    """
+    # struct_field, not .field(): it respects the struct array's own offset.
+    text = pc.struct_field(lists.values, "text")
+    _, offsets, data = text.buffers()
+    text_offsets = np.frombuffer(offsets, np.int32, len(text) + 1, 4 * text.offset)
+    content = np.frombuffer(data if data is not None else b"", np.uint8)
+    chosen, counts = np.empty(len(text), np.int64), np.empty(len(starts), np.int64)
+    bounds = np.append(starts, len(order))
+    kept, duplicates, over = choose_texts(
+        content, text_offsets, lists.offsets.to_numpy(), order, bounds, most, SEED, chosen, counts
+    )
+    return chosen[:kept], counts, duplicates, over
+
+
 def _take_structs(values: pa.StructArray, positions: pa.Array) -> pa.StructArray:
-    """``values.take(positions)`` of structs that are not null themselves; few have a language."""
-    children = []
-    for place, field in enumerate(values.type):
-        child = pc.struct_field(values, place)
-        empty = child.null_count == len(child)
-        children.append(pa.nulls(len(positions), field.type) if empty else child.take(positions))
+    """``values.take(positions)`` of structs that are not null themselves."""
+    children = [_take(pc.struct_field(values, n), positions) for n in range(len(values.type))]
     return pa.StructArray.from_arrays(children, fields=list(values.type))
 
 
-def _first_of_each(values: pa.StructArray, positions: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Mask over ``positions``: whether its text is the first with these bytes in its group."""
-    keep = np.ones(len(positions), dtype=bool)
-    if not len(group):
-        return keep
-    several = np.flatnonzero(np.bincount(group)[group] > 1)
-    # struct_field, not .field(): it respects the struct array's own offset.
-    text = pc.struct_field(values, "text")
-    # Texts of different lengths are different: most of a group's need no closer look.
-    sizes = np.asarray(pc.binary_length(text))[positions[several]]
-    several = several[_occur_again(_pairs(group[several], sizes))]
-    codes = np.asarray(text.take(pa.array(positions[several])).dictionary_encode().indices)
-    keys = _pairs(group[several], codes)
-    _, first = np.unique(keys, return_index=True)
-    keep[several] = False
-    keep[several[first]] = True
-    return keep
-
-
-def _pairs(group: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Groups with a number each (both below 2**32) as one number, uint64."""
-    return group.astype(np.uint64) << np.uint64(32) | numbers.astype(np.uint64)
-
-
-def _occur_again(keys: np.ndarray) -> np.ndarray:
-    """Which of the keys are not the only ones of their value (bool[n])."""
-    order = np.argsort(keys)
-    ordered = keys[order]
-    equal = ordered[1:] == ordered[:-1]
-    found = np.zeros(len(keys), dtype=bool)
-    found[order[1:]] = equal
-    found[order[:-1]] |= equal
-    return found
+def _take(column: pa.Array, positions: pa.Array) -> pa.Array:
+    """``column.take(positions)`` of no more positions than values; of one value without a look."""
+    if len(column) and is_string(column.type):
+        if column.null_count == len(column):
+            return pa.nulls(len(positions), column.type)
+        if not column.null_count and pc.all(pc.equal(column, column[0])).as_py():
+            return column.slice(0, len(positions))
+    return column.take(positions)
