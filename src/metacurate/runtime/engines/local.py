@@ -31,6 +31,8 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # Of glibc's malloc.h; arrays over the first size (the largest that it takes) go back at once.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_ARRAY_BYTES, KEPT_BYTES = 32 << 20, 64 << 20
+# Of Arrow's allocator (mimalloc): it keeps what is freed, for the same reason (`_keep_freed_memory`).
+KEEP_ARROW_MEMORY = ("MIMALLOC_PURGE_DELAY", "-1")
 OWN = "metacurate.runtime.engines.own"
 
 
@@ -44,6 +46,20 @@ def _forget_server() -> None:
 
 if START_METHOD == "forkserver":
     os.register_at_fork(after_in_child=_forget_server)
+
+
+@contextlib.contextmanager
+def _set_if_unset(variable: tuple[str, str]) -> Iterator[None]:
+    """For the block, have an environment variable that the user has not set."""
+    name, value = variable
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def available_cores() -> int:
@@ -71,7 +87,8 @@ class LocalEngine:
         if self.workers > 1 and START_METHOD == "forkserver":
             # Already now: the server's imports overlap with what comes before the first tasks.
             self._context.set_forkserver_preload([OWN, *([self._preload] if self._preload else [])])
-            multiprocessing.forkserver.ensure_running()
+            with _set_if_unset(KEEP_ARROW_MEMORY):
+                multiprocessing.forkserver.ensure_running()
         return self
 
     def __exit__(self, *_: object) -> None:
