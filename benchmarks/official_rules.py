@@ -6,6 +6,7 @@ that are listed for each kept text; a probability that is a capped sum.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def main() -> None:
         own.append(int(balanced.pairs.sum()))
     exact = np.array([
         1 - np.prod(1 - probabilities[ids[first:end]])
-        for first, end in zip(text_offsets[:-1], text_offsets[1:], strict=True)
+        for first, end in pairwise(text_offsets)
     ])  # fmt: skip
     capped = capped_sums(matches, probabilities, lengths.size)
     drawable = (lengths > 0) & (exact < 1)

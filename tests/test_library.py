@@ -139,6 +139,57 @@ def test_a_subset_is_a_pool_again(run: mc.Curated) -> None:
     assert pl.DataFrame(run).height == run.kept["pairs"]
 
 
+def test_pools_in_memory_go_from_function_to_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each returns is what it writes, and the next one's pool; nothing is left on disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    table = make_pairs(300)
+    table = pa.concat_tables([table, table.slice(10, 50)])
+    pq.write_table(table, tmp_path / "pool.parquet")
+    given = {"pool_config": COLUMNS, "workers": 1}
+    by_file = mc.dedup(tmp_path / "pool.parquet", tmp_path / "clean", **given)
+    clean = mc.dedup(pl.from_arrow(table), **given)
+    assert (clean.out, clean.totals) == (None, by_file.totals)
+    rows = table.to_pylist()
+    assert clean["pairs"] == len({r["url"] for r in rows if r["url"] and (r["alt"] or r["title"])})
+    assert set(clean) == set(clean.totals)
+    assert clean.to_arrow().equals(by_file.to_arrow())
+    assert clean.to_arrow().equals(pq.read_table(tmp_path / "clean" / "pool"))
+    # Each library takes the rows, not the totals.
+    assert pl.DataFrame(clean).height == pa.table(clean).num_rows == clean["pairs"]
+    monkeypatch.setitem(sys.modules, "shouting", _Shouting)
+    language = mc.LanguageConfig(identifier="shouting:identifier")
+    named = mc.identify_languages(clean, config=language, workers=1)
+    texts = pa.table(named)["texts"].to_pylist()
+    assert "en" in {text["lang"] for row in texts for text in row} <= {"en", "und"}
+    curated = mc.curate(named, ENTRIES, t=20, workers=1)
+    uids = mc.uids(curated, tmp_path / "uids.npy", workers=1)
+    assert uids["uids"] == curated.kept["pairs"] == len(np.load(tmp_path / "uids.npy")) > 0
+    matched = mc.match(clean, ENTRIES, tmp_path / "run", workers=1)
+    assert matched["pairs_matched"] == curated.matched["pairs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clean", "pool.parquet", "run", "uids.npy",
+    ]  # fmt: skip
+    hostile = "<script>alert(1)</script>\x1b[2J"
+    page = mc.WrittenPool({"rows": 1234, "bad_files": {hostile: hostile}}, hostile)._repr_html_()
+    assert "1,234" in page
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert repr(by_file) == (
+        f"WrittenPool(units=1, rows=350, pairs={clean['pairs']}, texts_read="
+        f"{clean['texts_read']}, texts={clean['texts']}, shards=1, out={by_file.out!r})"
+    )
+
+
+class _Shouting:
+    """A module with an identifier for which everything is English."""
+
+    class identifier:
+        def identify(self, texts: list[str]) -> tuple[list[str], list[float]]:
+            return ["en"] * len(texts), [1.0] * len(texts)
+
+
 def test_a_table_lies_in_the_output_folder_and_another_one_is_refused(
     pairs: pa.Table, tmp_path: Path
 ) -> None:

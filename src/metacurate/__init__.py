@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from metacurate.pool.identify import LanguageConfig, LanguageTotals
     from metacurate.pool.schema import PoolConfig
     from metacurate.pool.uid import key_uid, url_uid
+    from metacurate.pool.written import WrittenPool
     from metacurate.reporting.build import ReportConfig, ReportTotals
     from metacurate.runtime.progress import Progress
     from metacurate.runtime.run import ReadOptions, RunOptions
@@ -127,6 +128,7 @@ __all__ = [
     "TrainConfig",
     "UidListTotals",
     "UserError",
+    "WrittenPool",
     "__version__",
     "balance",
     "balance_run",
@@ -207,6 +209,7 @@ _NAMES = {
     "pool.identify": ("LanguageConfig", "LanguageTotals"),
     "pool.schema": ("PoolConfig",),
     "pool.uid": ("key_uid", "url_uid"),
+    "pool.written": ("WrittenPool",),
     "reporting.build": ("ReportConfig", "ReportTotals"),
     "runtime.progress": ("Progress",),
     "runtime.run": ("ReadOptions", "RunOptions"),

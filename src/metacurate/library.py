@@ -7,8 +7,9 @@ go on meanwhile. Settings are the rooms' frozen dataclasses.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from metacurate.arguments import listed
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from metacurate.metadata.describe import Description
     from metacurate.metadata.store import Metadata
     from metacurate.pool.identify import LanguageConfig, LanguageTotals
+    from metacurate.pool.memory import AnyPool
     from metacurate.pool.schema import PoolConfig
+    from metacurate.pool.written import WrittenPool
     from metacurate.reporting.build import ReportConfig, ReportTotals
     from metacurate.runtime.manifest import Statistics
     from metacurate.texts.languages import LanguageMap
@@ -50,6 +53,7 @@ PIPELINE = "metacurate.pipeline"
 Path: TypeAlias = str | os.PathLike[str]
 Paths: TypeAlias = Path | Sequence[Path]
 Config = TypeVar("Config")
+Totals = TypeVar("Totals", bound=Mapping[str, Any])
 
 
 def _checked(config: Config) -> Config:
@@ -65,6 +69,17 @@ def _checked(config: Config) -> Config:
 
 
 # Pools.
+
+
+def _written(out: Path | None, work: Callable[[str], Totals]) -> WrittenPool[Totals]:
+    """The pool that ``work`` writes into a folder; without one it is read into memory."""
+    from metacurate.pool.written import WrittenPool, read_written
+
+    if out is not None:
+        place = as_address(out, "out")
+        return WrittenPool(work(place), place)
+    with TemporaryDirectory(prefix="metacurate-") as scratch:
+        return WrittenPool(work(scratch), None, read_written(Folder(scratch)))
 
 
 def extract(
@@ -91,18 +106,19 @@ def extract(
 
 
 def dedup(
-    pool: Paths,
-    out: Path,
+    pool: AnyPool,
+    out: Path | None = None,
     config: DedupConfig | None = None,
     *,
     pool_config: PoolConfig | None = None,
     **options: Unpack[RunOptions],
-) -> DedupTotals:
+) -> WrittenPool[DedupTotals]:
     """Make one row of all rows with the same image URL or key (``pool dedup``).
 
     Args:
-        pool: Files, folders, patterns or ``@LIST``s.
-        out: The output folder; the pool is ``out/pool/*.parquet``.
+        pool: Files, folders, patterns or ``@LIST``s; or a table in memory, as of ``curate``.
+        out: The output folder; the pool is ``out/pool/*.parquet``. None: nothing stays on disk, the
+            pool is in memory (``WrittenPool.to_arrow``).
         config: What else to drop (``DedupConfig``).
         pool_config: Which columns hold what; found by name if not given.
         options: How it runs (``RunOptions``).
@@ -111,24 +127,24 @@ def dedup(
     from metacurate.deduplication.dedup import dedup as run
     from metacurate.pool.schema import PoolConfig
 
-    places = as_addresses(pool, "pool")
     settings = _checked(config or DedupConfig())
-    return run(places, as_address(out, "out"), settings, pool_config or PoolConfig(), **options)
+    columns = pool_config or PoolConfig()
+    return _written(out, lambda place: run(pool, place, settings, columns, **options))
 
 
 def identify_languages(
-    pool: Paths,
-    out: Path,
+    pool: AnyPool,
+    out: Path | None = None,
     config: LanguageConfig | None = None,
     *,
     pool_config: PoolConfig | None = None,
     **options: Unpack[RunOptions],
-) -> LanguageTotals:
+) -> WrittenPool[LanguageTotals]:
     """Find the language of each text that has none (``pool language``).
 
     Args:
-        pool: Files, folders, patterns or ``@LIST``s.
-        out: The output folder; the pool is ``out/pool/*.parquet``.
+        pool: As of ``dedup``.
+        out: As of ``dedup``.
         config: The identifier and its least score (``LanguageConfig``).
         pool_config: Which columns hold what; found by name if not given.
         options: How it runs (``RunOptions``).
@@ -137,9 +153,8 @@ def identify_languages(
     from metacurate.pool.identify import identify_languages as run
     from metacurate.pool.schema import PoolConfig
 
-    places = as_addresses(pool, "pool")
-    settings = config or LanguageConfig()
-    return run(places, as_address(out, "out"), settings, pool_config or PoolConfig(), **options)
+    settings, columns = config or LanguageConfig(), pool_config or PoolConfig()
+    return _written(out, lambda place: run(pool, place, settings, columns, **options))
 
 
 def ingest(tars: Path, out: Path, **options: Unpack[RunOptions]) -> IngestTotals:
@@ -180,29 +195,31 @@ def reshard(
     )  # fmt: skip
 
 
-def uids(curated: Paths, out: Path, **options: Unpack[RunOptions]) -> UidListTotals:
+def uids(curated: AnyPool, out: Path, **options: Unpack[RunOptions]) -> UidListTotals:
     """Write a pool's sorted uids as DataComp's resharder takes them (``pool uids``).
 
     Args:
-        curated: Output folders of this package, or files, folders or patterns.
+        curated: Output folders of this package, files, folders or patterns; or a table in memory
+            (what ``curate`` returns, say).
         out: A ``.npy`` file, of dtype ``u8,u8``, shape (uids,).
         options: How it runs (``RunOptions``).
     """
     from metacurate.webdataset.uid_list import write_uid_list
 
-    return write_uid_list(as_addresses(curated, "curated"), as_address(out, "out"), **options)
+    return write_uid_list(curated, as_address(out, "out"), **options)
 
 
 # Images.
 
 
 def download(
-    source: Path, out: Path, config: DownloadConfig | None = None, **options: Unpack[RunOptions]
+    source: AnyPool, out: Path, config: DownloadConfig | None = None, **options: Unpack[RunOptions]
 ) -> DownloadTotals:
     """Download the images of a curated set into WebDataset tars (``pool download``).
 
     Args:
-        source: A curated folder, or a file, folder or pattern of any pool format with URLs.
+        source: Curated folders, or files, folders or patterns of any pool format with URLs; or a
+            table in memory (what ``curate`` returns, say).
         out: The folder for the tars.
         config: Columns, images, limits of requests (``DownloadConfig``).
         options: How it runs (``RunOptions``).
@@ -211,7 +228,7 @@ def download(
     from metacurate.images.download import download as run
 
     settings = _checked(config or DownloadConfig())
-    return run(as_address(source, "source"), as_address(out, "out"), settings, **options)
+    return run(source, as_address(out, "out"), settings, **options)
 
 
 def duplicates(
@@ -295,7 +312,7 @@ def describe_metadata(
 
 
 def match(
-    pool: Paths,
+    pool: AnyPool,
     metadata: Path | Metadata | Sequence[str],
     out: Path,
     *,
@@ -307,7 +324,7 @@ def match(
     """Match all texts of a pool with the metadata (``match``): the first stage of ``curate``.
 
     Args:
-        pool: Files, folders, patterns or ``@LIST``s.
+        pool: As of ``curate``.
         metadata: As of ``curate``.
         out: The output folder; the matches are ``out/index``.
         rule: As of ``curate``.
@@ -323,9 +340,11 @@ def match(
 
     if rule is not None:
         check_rule(rule)
-    inputs = as_addresses(pool, "pool")
+    from metacurate.pool.memory import Given
+
+    given = Given.of(pool)
     with open_run(
-        as_address(out, "out"), inputs=inputs, preload=PIPELINE, quick=True, **options
+        as_address(out, "out"), inputs=given.paths, preload=PIPELINE, quick=True, **options
     ) as run:
         from metacurate.curation.layout import MATCH
         from metacurate.curation.match import match as stage
@@ -337,9 +356,9 @@ def match(
         from metacurate.texts.languages import LanguageMap, load_language_map
 
         entries, columns = as_metadata(metadata), pool_config or PoolConfig()
-        given = isinstance(language_map, LanguageMap)
-        table = language_map if given else load_language_map(language_map)  # type: ignore[arg-type]
-        opened = open_pool(inputs, columns, needs_of(entries), engine=run.engine)
+        loaded = isinstance(language_map, LanguageMap)
+        table = language_map if loaded else load_language_map(language_map)  # type: ignore[arg-type]
+        opened = open_pool(given.files(run), columns, needs_of(entries), engine=run.engine)
 
         def work() -> Statistics:
             return stage(run, opened, columns, entries, rule, table)  # type: ignore[arg-type]

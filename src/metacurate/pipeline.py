@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Unpack
 
-import pyarrow as pa
-
 from metacurate.analysis.read_counts import read_counts
 from metacurate.arrays import ArrowArray, ArrowStream
-from metacurate.counts import in_words
 from metacurate.curation import balancing
 from metacurate.curation.balance import balance
 from metacurate.curation.balancing import Counts
@@ -29,23 +24,20 @@ from metacurate.curation.settings import ANY, REFERENCE, Balance
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.store import Metadata, as_metadata
 from metacurate.needs import MissingPackageError
-from metacurate.pool.memory import InMemory, batches_of, write_batches
+from metacurate.pool.memory import POOL_FILE, AnyPool, Given
 from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again
-from metacurate.runtime.storage import as_address, as_addresses, checksum
+from metacurate.runtime.storage import as_address
 from metacurate.sharing.card import renew_card
 from metacurate.texts.languages import LanguageMap, load_language_map
 
-POOL_FILE = "given_pool.parquet"
-"""Where a pool in memory is written."""
-
 
 def curate(
-    pool: str | PathLike[str] | Sequence[str | PathLike[str]] | InMemory,
+    pool: AnyPool,
     metadata: str | PathLike[str] | Metadata | Sequence[str] | ArrowArray | ArrowStream,
     out: str | PathLike[str] | None = None,
     *,
@@ -128,8 +120,7 @@ def curate(
         check_rule(rule)
     if not isinstance(language_map, LanguageMap):
         language_map = load_language_map(language_map)
-    batches = batches_of(pool)
-    inputs = as_addresses(pool, "pool") if batches is None else []
+    given = Given.of(pool)
     metadata = as_metadata(metadata)
     with ExitStack() as stack:
         if out is None:
@@ -137,12 +128,10 @@ def curate(
             report = False
         else:
             place = as_address(out, "out")
-        with open_run(place, inputs=inputs, preload=__name__, quick=True, **options) as run:
-            if batches is not None:
-                inputs = [_written(run, batches)]
+        with open_run(place, inputs=given.paths, preload=__name__, quick=True, **options) as run:
             card = curate_run(
                 run,
-                inputs,
+                given.files(run),
                 metadata,
                 pool_config or PoolConfig(),
                 settings,
@@ -154,36 +143,11 @@ def curate(
         if out is not None:
             return Curated(card, place)
         full = run.folder.read_json(DATACARD_FILE)
-        if batches is not None:  # the name of a file that is gone says nothing
+        if given.batches is not None:  # the name of a file that is gone says nothing
             for each in (card, full):
                 (fingerprint,) = each["pool"]["fingerprints"].values()
                 each["pool"]["fingerprints"] = {POOL_FILE: fingerprint}
         return Curated(card, None, Subset(read_curated(run.folder), full))
-
-
-def _written(run: Run, batches: Iterator[pa.RecordBatch]) -> str:
-    """Write a pool in memory into the run's folder; the address of its file.
-
-    UserError if the folder has a run of another pool in memory.
-    """
-    address = run.folder.address(POOL_FILE)
-    with TemporaryDirectory(prefix="metacurate-") as scratch:
-        file = Path(scratch, POOL_FILE)
-        if lost := write_batches(batches, file):
-            note(f"values of the pool that have no place in Parquet: {in_words(lost)}")
-        if run.folder.is_file(POOL_FILE):
-            with file.open("rb") as new, run.folder.open(POOL_FILE) as old:
-                if checksum(new) == checksum(old):
-                    return address
-            if not run.overwrite:
-                raise ArgumentError(
-                    "{out} {folder} has the results of another pool: choose another folder, or "
-                    "{overwrite}",
-                    folder=run.folder.url,
-                )
-        with file.open("rb") as source, run.folder.create(POOL_FILE) as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-    return address
 
 
 def given_counts(counts: str | PathLike[str] | Counts | None, metadata: Metadata) -> Counts | None:

@@ -75,9 +75,9 @@ def test_valid_uuids_of_the_official_scripts(form: str, tmp_path: Path) -> None:
     assert totals["dropped"] == {"not_listed": 40 - len(kept)}
     assert totals["texts_dropped"] == {"of_dropped_pair": 40 - len(kept)}
     assert not (tmp_path / "out/listed").exists()
-    assert mc.dedup(pool, tmp_path / "out", config, workers=1) == totals
-    again = mc.dedup(pool, tmp_path / "out", config, workers=1, overwrite=True)
-    assert again == totals
+    for overwrite in (False, True):
+        again = mc.dedup(pool, tmp_path / "out", config, workers=1, overwrite=overwrite)
+        assert again.totals == totals.totals
     (lists / form).write_bytes(FORMS[form](kept[1:]))
     with pytest.raises(mc.UserError, match="only"):
         mc.dedup(pool, tmp_path / "out", config, workers=1)

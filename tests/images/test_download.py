@@ -357,6 +357,28 @@ def test_expected_hashes_are_checked(server: HostileServer, tmp_path: Path) -> N
     assert [row["input_sha256"] for row in rows] == table["sha256"].to_pylist()
 
 
+def test_a_table_in_memory_gives_the_tars_of_its_file(
+    server: HostileServer, tmp_path: Path
+) -> None:
+    urls: list[str | None] = [server.url(path) for path in ("photo/1.jpg", "status/404")]
+    table = write_curated(tmp_path / "in.parquet", urls)
+    expected = download(str(tmp_path / "in.parquet"), str(tmp_path / "file"), CONFIG)
+    made = []
+    for given in (table, iter(table.to_batches(max_chunksize=1))):  # the second time it resumes
+        assert download(given, str(tmp_path / "table"), CONFIG) == expected
+        made.append((tmp_path / "table" / "manifest.json").read_bytes())
+    assert made[0] == made[1]
+    files = {name: contents(tmp_path / name) for name in ("file", "table")}
+    for name in ("00000.tar", "00000.parquet"):
+        assert files["file"][name] == files["table"][name]
+    # Only the tars and their tables lie there: the folder is a pool of the downloaded pairs.
+    assert [path.name for path in sorted((tmp_path / "table").glob("*.parquet"))] == [
+        "00000.parquet"
+    ]
+    with pytest.raises(UserError, match="has the results of another pool"):
+        download(table.slice(1), str(tmp_path / "table"), CONFIG)
+
+
 def test_a_bare_list_of_urls_is_enough(server: HostileServer, tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": [server.url("photo/1.jpg")]}), tmp_path / "in.parquet")
     totals = download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG)
@@ -380,13 +402,13 @@ def test_pools_of_any_format(server: HostileServer, tmp_path: Path, suffix: str)
     else:
         text = "".join(f"{u},{t}\n" for u, t in [("url", "caption"), *rows])
         path.write_bytes(gzip.compress(text.encode()))
-    table = UrlTable.find(str(path), ColumnNames())
+    table = UrlTable.find([str(path)], ColumnNames())
     assert table.rows == 50
     for first, count in ((0, 50), (45, 5), (0, 3), (2, 1), (20, 25)):
         some = UrlReader(table.part(first, count)).read(first, count)
         assert some.urls == [u for u, _ in rows[first : first + count]]
         assert some.captions == [t for _, t in rows[first : first + count]]
-    sample = UrlTable.find(str(path), ColumnNames(), sample=5)
+    sample = UrlTable.find([str(path)], ColumnNames(), sample=5)
     assert UrlReader(sample).read(0, 5).captions == [f"text {n}" for n in (5, 15, 25, 35, 45)]
     totals = download(str(path), str(tmp_path / "out"), replace(CONFIG, sample=3))
     assert totals["successes"] == 3
@@ -533,7 +555,7 @@ def write_mixed(folder: Path) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_each_file_has_its_own_columns_and_losses_are_told_once(tmp_path: Path, size: int) -> None:
     write_mixed(tmp_path / "in")
-    table = UrlTable.find(str(tmp_path / "in"), ColumnNames())
+    table = UrlTable.find([str(tmp_path / "in")], ColumnNames())
     reader = UrlReader(table)
     parts = [reader.read(first, min(size, 8 - first)) for first in range(0, 8, size)]
     names = ["a0", "a1", "a2", "a3", "b0", "b1", "b2", "c0"]

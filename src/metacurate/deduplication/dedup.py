@@ -42,6 +42,7 @@ from metacurate.deduplication.runs import (
     write_runs,
 )
 from metacurate.formats import reasons
+from metacurate.pool.memory import AnyPool, Given
 from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
@@ -173,7 +174,7 @@ class DedupTotals(TypedDict):
 
 
 def dedup(
-    inputs: Sequence[str],
+    pool: AnyPool,
     out: str,
     config: DedupConfig,
     pool_config: PoolConfig,
@@ -186,21 +187,25 @@ def dedup(
     ``out`` holds another run.
     """
     only = as_addresses(config.only, "only")
-    with open_run(out, inputs=[*inputs, *only], preload=__name__, quick=True, **options) as run:
-        pool = open_to_rewrite(run, inputs, pool_config)
+    given = Given.of(pool)
+    with open_run(
+        out, inputs=[*given.paths, *only], preload=__name__, quick=True, **options
+    ) as run:
+        inputs = given.files(run)
+        opened = open_to_rewrite(run, inputs, pool_config)
         lists = find_lists(only) if only else {}
-        batch_rows = rows_per_batch(pool.rows, config.shard_rows)
+        batch_rows = rows_per_batch(opened.rows, config.shard_rows)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
         # change redoes it from its start.
         settings = {
-            "inputs": list(inputs),
-            "pool": pool.fingerprint,
+            "inputs": inputs,
+            "pool": opened.fingerprint,
             "pool_config": asdict(pool_config),
             **config.as_json(),
             "only": digest(lists) if lists else None,
         }
         job = _Job(
-            run.folder, config, canonical_schema(pool), len(pool.units), batch_rows,
+            run.folder, config, canonical_schema(opened), len(opened.units), batch_rows,
             settings["only"],
         )  # fmt: skip
         last = WRITE if config.max_images_per_text else MERGE
@@ -211,7 +216,7 @@ def dedup(
                 if lists:
                     tasks = [_ListTask(run.folder, tuple(lists))]
                     run_stage(run, LISTED, settings, tasks, _list, unit="uids")
-                totals = _run(run, job, pool, settings)
+                totals = _run(run, job, opened, settings)
             discard(run.folder, SCRATCH)
             return totals
 

@@ -29,6 +29,7 @@ from metacurate.images.fetch import FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig
 from metacurate.images.shard import Outcome, Shard, fetch_rows, make_shard
 from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable
+from metacurate.pool.memory import POOL_FILE, AnyPool, Given
 from metacurate.runtime.engine import Engine, Result, Shared, SharingEngine, Task
 from metacurate.runtime.engines.local import LocalEngine, available_cores
 from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
@@ -109,22 +110,16 @@ class DownloadTotals(TypedDict):
 
 
 def download(
-    source: str, out: str, config: DownloadConfig, **options: Unpack[RunOptions]
+    source: AnyPool, out: str, config: DownloadConfig, **options: Unpack[RunOptions]
 ) -> DownloadTotals:
-    """Download the images of a curated set (or any Parquet with URLs) into tar shards.
+    """Download the images of a curated set (or any pool with URLs) into tar shards.
 
     ``workers`` are decoding processes on one machine, and shards under way on a cluster, where
     ``fetch.concurrency`` is that of each shard. Raises UserError for options and files that do not
     fit.
     """
     _check(config)
-    table = UrlTable.find(source, config.columns, config.sample, config.sample_offset)
-    size = config.samples_per_shard
-    shards = [
-        _ShardTask(n, first, min(size, table.rows - first))
-        for n, first in enumerate(range(0, table.rows, size))
-    ]
-    recorded = {"input": table.fingerprint(), **config.recorded()}
+    given = Given.of(source, "source")
 
     def totals(shards: list[Statistics]) -> DownloadTotals:
         summed = {"status_dict": {}, "skipped": {}, **add_statistics(shards)}
@@ -141,7 +136,16 @@ def download(
     if options.get("engine", "local") == "local":
         # Its processes would be of no use here: what decodes images are others.
         options = {**options, "workers": 1}
-    with open_run(out, inputs=[source], **options) as run, ExitStack() as stack:
+    with open_run(out, inputs=given.paths, **options) as run, ExitStack() as stack:
+        # Beside the tars it would be taken for one of their tables.
+        files = given.files(run, f"state/{POOL_FILE}")
+        table = UrlTable.find(files, config.columns, config.sample, config.sample_offset)
+        size = config.samples_per_shard
+        shards = [
+            _ShardTask(n, first, min(size, table.rows - first))
+            for n, first in enumerate(range(0, table.rows, size))
+        ]
+        recorded = {"input": table.fingerprint(), **config.recorded()}
         tasks: Sequence[Any]
         function: Callable[[Any], Statistics]
         if isinstance(run.engine, SharingEngine):

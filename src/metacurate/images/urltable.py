@@ -103,8 +103,14 @@ class UrlTable:
     skipped: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def find(cls, source: str, columns: ColumnNames, sample: int = 0, offset: float = 0.5) -> Self:
-        """The files of a folder (of its ``curated/``, if it has one), a glob, or one file.
+    def find(
+        cls,
+        sources: Sequence[str],
+        columns: ColumnNames,
+        sample: int = 0,
+        offset: float = 0.5,
+    ) -> Self:
+        """The files of folders (of their ``curated/``, if they have one), globs, or files.
 
         Each file's columns are found for itself. Files that do not tell how many rows they have are
         read once for it. UserError if there are no files, or one cannot be used or lacks the
@@ -113,10 +119,10 @@ class UrlTable:
         config = PoolConfig(columns.url, None, columns.texts)
         extra = () if columns.sha256 is None else (columns.sha256,)
         needs = Needs(name="unused", url="required", texts="optional", others=extra)
-        pool = open_pool([source], replace(config, rows_per_unit=1), needs, reserved=())
+        pool = open_pool(sources, replace(config, rows_per_unit=1), needs, reserved=())
         pool.require_all()
         if not pool.units:
-            raise UserError(f"{source} has no rows")
+            raise UserError(f"{', '.join(sources)} has no rows")
         if columns.sha256 is not None:
             for unit in pool.units:
                 if not is_text(unit.columns.file.field(columns.sha256).type):
@@ -133,9 +139,9 @@ class UrlTable:
         rows = int(first_rows[-1])
         if not 0 <= sample <= rows:
             raise ArgumentError(
-                "{sample} must be between 0 and the {rows} rows of {source}",
+                "{sample} must be between 0 and the {rows} rows of {sources}",
                 rows=rows,
-                source=source,
+                sources=", ".join(sources),
             )
         found = tuple(
             ColumnNames(unit.columns.url, unit.columns.texts, columns.sha256) for unit in pool.units

@@ -7,7 +7,7 @@ depends on the input and the settings alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TypedDict, Unpack, cast
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError
+from metacurate.pool.memory import AnyPool, Given
 from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import TEXTS_TYPE, PoolBatch, PoolConfig
@@ -88,7 +89,7 @@ class LanguageTotals(TypedDict):
 
 
 def identify_languages(
-    inputs: Sequence[str],
+    pool: AnyPool,
     out: str,
     config: LanguageConfig,
     pool_config: PoolConfig,
@@ -105,21 +106,24 @@ def identify_languages(
             "{min_lang_score} must be from 0 to 1, not {value}", value=config.min_score
         )
     load_identifier(config.identifier)  # a missing package is told before the work begins
-    with open_run(out, inputs=inputs, preload=__name__, **options) as run:
-        pool = open_to_rewrite(run, inputs, pool_config)
+    given = Given.of(pool)
+    with open_run(out, inputs=given.paths, preload=__name__, **options) as run:
+        inputs = given.files(run)
+        opened = open_to_rewrite(run, inputs, pool_config)
         settings = {
-            "inputs": list(inputs),
-            "pool": pool.fingerprint,
+            "inputs": inputs,
+            "pool": opened.fingerprint,
             "pool_config": asdict(pool_config),
             **asdict(config),
         }
-        schema = canonical_schema(pool)
-        tasks = [_Task(run.folder, n, unit, schema, config) for n, unit in enumerate(pool.units)]
+        schema = canonical_schema(opened)
+        units = enumerate(opened.units)
+        tasks = [_Task(run.folder, n, unit, schema, config) for n, unit in units]
 
         def totals(shards: list[Statistics]) -> LanguageTotals:
             found = add_statistics([_NOTHING, *shards])
             found["languages"] = _most(found["languages"])
-            bad_files = dict(pool.bad_files)
+            bad_files = dict(opened.bad_files)
             return cast(LanguageTotals, {"units": len(tasks), **found, "bad_files": bad_files})
 
         return run_stage(

@@ -7,19 +7,26 @@ once, piece by piece. What is read from the file is what the table holds.
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from tempfile import TemporaryDirectory
+from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.arguments import shown
 from metacurate.arrays import ArrowArray, ArrowStream
+from metacurate.counts import in_words
 from metacurate.errors import ArgumentError
 from metacurate.formats.types import carried_type
 from metacurate.pool.convert import converted
+from metacurate.runtime.progress import note
+from metacurate.runtime.run import Run
+from metacurate.runtime.storage import as_addresses, checksum
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 256 << 20
@@ -28,6 +35,51 @@ PIECE_ROWS = 1024
 
 
 InMemory: TypeAlias = ArrowStream | ArrowArray | Iterable[ArrowStream | ArrowArray]
+AnyPool: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | InMemory
+"""A pool as functions take it: paths, or a table in memory (see ``batches_of``)."""
+
+POOL_FILE = "given_pool.parquet"
+"""Where a pool in memory is written, in the folder of the run that reads it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A pool as the caller gave it: ``paths``, or the ``batches`` of one in memory."""
+
+    paths: tuple[str, ...]
+    batches: Iterator[pa.RecordBatch] | None
+
+    @classmethod
+    def of(cls, pool: AnyPool, name: str = "pool") -> Self:
+        """ArgumentError if it is neither; ``name``: what the argument is called."""
+        batches = batches_of(pool)
+        return cls(tuple(as_addresses(pool, name)) if batches is None else (), batches)
+
+    def files(self, run: Run, name: str = POOL_FILE) -> list[str]:
+        """The paths to read in a run; a pool in memory is written there first, as ``name``.
+
+        UserError if the folder has a run of another pool in memory.
+        """
+        if self.batches is None:
+            return list(self.paths)
+        address = run.folder.address(name)
+        with TemporaryDirectory(prefix="metacurate-") as scratch:
+            file = Path(scratch, POOL_FILE)
+            if lost := write_batches(self.batches, file):
+                note(f"values of the pool that have no place in Parquet: {in_words(lost)}")
+            if run.folder.is_file(name):
+                with file.open("rb") as new, run.folder.open(name) as old:
+                    if checksum(new) == checksum(old):
+                        return [address]
+                if not run.overwrite:
+                    raise ArgumentError(
+                        "{out} {folder} has the results of another pool: choose another folder, or "
+                        "{overwrite}",
+                        folder=run.folder.url,
+                    )
+            with file.open("rb") as source, run.folder.create(name) as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+        return [address]
 
 
 def batches_of(pool: Any) -> Iterator[pa.RecordBatch] | None:

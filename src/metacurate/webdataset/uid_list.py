@@ -17,6 +17,7 @@ from metacurate.counts import counted
 from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.pool.columns import Needs
+from metacurate.pool.memory import POOL_FILE, AnyPool, Given
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_uids
 from metacurate.pool.schema import PoolConfig
@@ -60,10 +61,8 @@ class UidListTotals(TypedDict):
     skipped: dict[str, int]
 
 
-def write_uid_list(
-    curated: Sequence[str], out: str, **options: Unpack[RunOptions]
-) -> UidListTotals:
-    """Write the distinct uids of a pool (files, folders or globs, of any format) in rising order.
+def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) -> UidListTotals:
+    """Write the distinct uids of a pool (paths of any format, or a table) in rising order.
 
     ``out`` is a ``.npy`` file of ``UID_LIST_DTYPE``, shape (uids,). A row's uid is that of
     docs/pools.md; rows without one are counted in ``skipped``. Memory: some 16-byte uids a few
@@ -76,8 +75,9 @@ def write_uid_list(
         raise ArgumentError("{out} {value} must end in .npy", value=out)
     if target.exists(name) and not options.get("overwrite"):
         raise ArgumentError("{file} is there already; use {overwrite} or another {out}", file=out)
+    given = Given.of(curated, "curated")
     with open_run(f"{out}.work", preload=__name__, **options) as run:
-        pool = open_pool(curated, PoolConfig(), Needs(texts="unused"), engine=run.engine)
+        pool = open_pool(given.files(run), PoolConfig(), Needs(texts="unused"), engine=run.engine)
         pool.require_all()
         tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
@@ -105,7 +105,7 @@ def write_uid_list(
             totals=totals,
             replace=True,
         )
-        for scratch in ("parts", "state", DETAILS, MANIFEST):
+        for scratch in ("parts", "state", DETAILS, MANIFEST, POOL_FILE):
             run.folder.remove(scratch)
     return result
 
