@@ -83,9 +83,18 @@ def test_datasets_loads_the_folder(
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    found = datasets.load_dataset(str(run / part), cache_dir=str(tmp_path))
+    found = datasets.load_dataset(
+        str(run / part), cache_dir=str(tmp_path), verification_mode="all_checks"
+    )
     assert list(found) == ["train"]
+    said = datasets.load_dataset_builder(str(run / part), cache_dir=str(tmp_path / "said")).info
+    assert said.splits["train"].num_examples == len(found["train"])
+    assert said.dataset_size == said.splits["train"].num_bytes
+    # Some bits more or less where a column has no nulls.
+    assert said.dataset_size == pytest.approx(found["train"].info.dataset_size, rel=0.001)
     files = run / ("curated" if not part else "distribution/distribution.parquet")
+    listed = files.iterdir() if files.is_dir() else [files]
+    assert said.download_size == sum(file.stat().st_size for file in listed)
     rows = pq.read_table(files)
     assert found["train"].data.table.cast(rows.schema).equals(rows)
 

@@ -181,7 +181,8 @@ def balance_shard(task: BalanceTask) -> Statistics:
     ``values_lost`` of what is returned: how many values of the unit's own columns are null because
     they could not be carried, by reason.
     """
-    totals: Statistics = dict.fromkeys(("pairs_matched", "pairs_kept", "texts_kept"), 0)
+    names = ("pairs_matched", "pairs_kept", "texts_kept", "bytes_in_memory")
+    totals: Statistics = dict.fromkeys(names, 0)
     expected: list[float] = []
     added = {field.name for field in CURATED_FIELDS}
     own = [field for field in task.unit.columns.carried if field.name not in added]
@@ -199,6 +200,14 @@ def balance_shard(task: BalanceTask) -> Statistics:
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []
+
+        def write_group() -> None:
+            # As its readers have it: in one piece.
+            rows = pa.Table.from_batches(group).combine_chunks()
+            totals["bytes_in_memory"] += rows.nbytes
+            writer.write_table(rows)
+            group.clear()
+
         for first_row, rows in read_columns(task.unit, skipped=skipped):
             kept = kept_batches.take_below(first_row + rows.num_rows)
             if not kept.num_rows:
@@ -211,10 +220,9 @@ def balance_shard(task: BalanceTask) -> Statistics:
                 sum(b.num_rows for b in group) >= ROW_GROUP_ROWS
                 or sum(b.nbytes for b in group) >= ROW_GROUP_BYTES
             ):
-                writer.write_table(pa.Table.from_batches(group))
-                group = []
+                write_group()
         if group:
-            writer.write_table(pa.Table.from_batches(group))
+            write_group()
     # Other losses are those that matching counted.
     lost = {reason: skipped[reason] for reason in reasons.VALUES if skipped[reason]}
     return {**totals, "pairs_expected": math.fsum(expected), "values_lost": lost}

@@ -41,7 +41,6 @@ from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.storage import Folder, recorded, unrecorded
 from metacurate.sharing import croissant, readme
-from metacurate.sharing.columns import hub_features
 from metacurate.sharing.config import DEFAULT_NAME, CardConfig
 from metacurate.sharing.facts import plot_files, read_facts
 
@@ -227,12 +226,10 @@ def _write_distribution(run_folder: Folder, config: CardConfig) -> int:
         records=[croissant.record_set("entries", "A row for each entry", counts.schema,
                                       {"fileObject": {"@id": COUNTS_PARQUET}})],
     ))  # fmt: skip
-    features = hub_features(counts.schema)
-    assert features is not None
-    _write_readme(folder, README_FILE, readme.distribution_card(
-        facts, config, features, counts.num_rows, COUNTS_PARQUET,
-        folder.size(COUNTS_PARQUET),
-    ))  # fmt: skip
+    card = readme.distribution_card(
+        facts, config, counts, COUNTS_PARQUET, folder.size(COUNTS_PARQUET)
+    )
+    _write_readme(folder, README_FILE, card)
     return counts.num_rows
 
 
@@ -251,7 +248,7 @@ def distribution_table(folder: Folder) -> pa.Table:
     columns["count"] = pa.array(counts)
     columns["kept_count"] = pa.array(load_array(folder, KEPT_COUNTS_FILE))
     columns["keep_prob"] = pa.array(keep_probabilities(counts, run_thresholds(folder).by_entry))
-    return pa.table(columns)
+    return pa.table(columns).combine_chunks()
 
 
 def _without_pool(card: dict[str, Any]) -> dict[str, Any]:

@@ -48,15 +48,16 @@ class Facts:
     """A run as its card tells it.
 
     ``card``: the data card. ``schema``: of the curated shards, which are ``shards`` many of
-    ``bytes`` together; ``checksum`` names their content. ``plots``: titles by file name.
-    ``entries``: the file beside the card that has the entries. ``command``: the command that makes
-    the same subset.
+    ``bytes`` together, and of ``bytes_in_memory`` when read; ``checksum`` names their content.
+    ``plots``: titles by file name. ``entries``: the file beside the card that has the entries.
+    ``command``: the command that makes the same subset.
     """
 
     card: dict[str, Any]
     schema: pa.Schema
     shards: int
     bytes: int
+    bytes_in_memory: int
     checksum: str
     plots: dict[str, str]
     entries: str
@@ -112,6 +113,7 @@ def read_facts(folder: Folder, entries: str) -> Facts:
     plots = {name: title for name, title in named.items() if name in drawn}
     return Facts(
         card, schema, len(shards), sum(w["bytes"] for w in shards.values()),
+        balance["totals"]["bytes_in_memory"],
         digest({name: written["xxh3"] for name, written in sorted(shards.items())}),
         plots, entries,
         command_of(folder, entries),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from metacurate.sharing.columns import hub_features
 from metacurate.sharing.config import CardConfig
 from metacurate.sharing.facts import Facts, language_codes
@@ -42,13 +44,18 @@ def front_matter(
     features: list[dict[str, Any]] | None,
     files: str,
     size: int,
+    memory: int,
     *,
     tasks: bool,
 ) -> str:
-    """The YAML of a card with one split, with its fences."""
-    # A split's size in memory is not known without reading it, and its rows are not taken alone.
+    """The YAML of a card with one split, with its fences.
+
+    ``size``: of the files, and ``memory``: of the rows in Arrow's memory, in bytes; ``datasets``
+    compares number and sizes if it is told to verify.
+    """
     info: dict[str, Any] = {} if features is None else {"features": features}
-    info["download_size"] = size
+    info["splits"] = [{"name": "train", "num_bytes": memory, "num_examples": rows}]
+    info |= {"download_size": size, "dataset_size": memory}
     found: dict[str, Any] = {
         "pretty_name": config.name,
         **config.license_fields,
@@ -74,7 +81,7 @@ def pairs_card(facts: Facts, config: CardConfig) -> str:
     kept = facts.card["kept"]
     front = front_matter(
         config, card_languages(facts, config), kept["pairs"], hub_features(facts.schema),
-        PAIRS_FILES, facts.bytes, tasks=True,
+        PAIRS_FILES, facts.bytes, facts.bytes_in_memory, tasks=True,
     )  # fmt: skip
     where = config.repo or "DIR"
     body = [
@@ -99,11 +106,22 @@ def pairs_card(facts: Facts, config: CardConfig) -> str:
     return front + "\n".join(["", *body, ""])
 
 
-def distribution_card(facts: Facts, config: CardConfig, features: list[dict[str, Any]], rows: int,
-                      files: str, size: int) -> str:  # fmt: skip
+def distribution_card(
+    facts: Facts, config: CardConfig, counts: pa.Table, files: str, size: int
+) -> str:
     """The card of the distribution alone: entries and counts, nothing of the pairs."""
+    rows = counts.num_rows
     languages = card_languages(facts, config)
-    front = front_matter(config, languages, rows, features, files, size, tasks=False)
+    front = front_matter(
+        config,
+        languages,
+        rows,
+        hub_features(counts.schema),
+        files,
+        size,
+        counts.nbytes,
+        tasks=False,
+    )
     where = config.repo or "DIR/distribution"
     body = [
         f"# {markdown(config.name, 200)}: the distribution",
