@@ -91,7 +91,7 @@ def test_datasets_loads_the_folder(
     assert said.splits["train"].num_examples == len(found["train"])
     assert said.dataset_size == said.splits["train"].num_bytes
     # Some bits more or less where a column has no nulls.
-    assert said.dataset_size == pytest.approx(found["train"].info.dataset_size, rel=0.001)
+    assert said.dataset_size == pytest.approx(found["train"].info.dataset_size, rel=0.01)
     files = run / ("curated" if not part else "distribution/distribution.parquet")
     listed = files.iterdir() if files.is_dir() else [files]
     assert said.download_size == sum(file.stat().st_size for file in listed)
