@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,6 +204,18 @@ def webdataset(folder: Path) -> None:
     test_output_formats.write_tars(folder / "tars", lambda shard, sample: bytes([shard, sample]))
 
 
+def troubleshooting(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("link,words\nhttps://example.org/1.jpg,a dog\n")
+    rows = ("url,caption", "https://example.org/1.jpg,a dog", "https://example.org/2.jpg,a cat", "")
+    (folder / "pool.csv").write_text("\n".join(rows))
+    (folder / "damaged.parquet").write_bytes(bytes(100))
+    (folder / "repeated.json").write_text('["dog", "cat", "dog", ""]')
+    (folder / "entries.json").write_text('["dog", "cat"]')
+    (folder / "empty").mkdir()
+    (folder / "tars").mkdir()
+    tarfile.open(folder / "tars/00000.tar", "w").close()
+
+
 INPUTS: dict[str, Callable[[Path], None]] = {
     "README.md": readme,
     "docs/commoncrawl.md": commoncrawl,
@@ -215,6 +228,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "docs/report.md": report,
     "docs/sharing.md": sharing,
     "docs/training.md": training,
+    "docs/troubleshooting.md": troubleshooting,
     "docs/using-the-output.md": using_the_output,
     "docs/webdataset.md": webdataset,
 }

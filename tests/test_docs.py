@@ -13,13 +13,15 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chromium import Browser, browser, find_chromium
 from conftest import REPOSITORY, environment, run_here
 from doc_inputs import INPUTS
 
@@ -399,3 +401,92 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not [address for address in loaded if re.match(r"(?:https?:)?//", address)], page
     for style in site.glob("**/*.css"):
         assert not re.search(r"url\(['\"]?(?:https?:)?//", style.read_text(encoding="utf-8"))
+
+
+def test_site_has_all_commands_and_changes(site: Path) -> None:
+    from typer.main import get_command
+
+    from metacurate.cli import app
+
+    page = (site / "cli.html").read_text(encoding="utf-8")
+    shown = dict(re.findall(r'<h2 id="([^"]+)">.*?</h2>(.*?)(?=<h2|</article)', page, re.S))
+    commands = {"metacurate": get_command(app)}
+    leaves = 0
+    while commands:
+        path, command = commands.popitem()
+        nested = getattr(command, "commands", None)
+        if nested is not None:
+            commands |= {f"{path}-{name}": one for name, one in nested.items()}
+            continue
+        leaves += 1
+        for option in command.params:
+            if option.param_type_name == "option":
+                for name in (*option.opts, *option.secondary_opts):
+                    assert re.search(rf"<code>[^<]*{name}(?![-\w])", shown[path]), (path, name)
+    assert leaves == len(shown) > 20
+    changes = (site / "changelog.html").read_text(encoding="utf-8")
+    assert 'id="unreleased"' in changes
+    assert "<!-- changelog -->" not in changes
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("Chromium is not installed")
+    with browser(executable) as running:
+        # The theme keeps the colours of the page before.
+        forget = "localStorage.clear()"
+        running.call("Page.addScriptToEvaluateOnNewDocument", source=forget)
+        yield running
+
+
+def test_site_is_searched_from_files(site: Path, chromium: Browser) -> None:
+    chromium.open(site / "index.html", 1280, 800)
+    chromium.evaluate(
+        "document.querySelector('#__search').click();"
+        "const field = document.querySelector('.md-search__input'); field.focus();"
+        "field.value = 'threshold'; field.dispatchEvent(new Event('input'));"
+        "field.dispatchEvent(new KeyboardEvent('keyup'))"
+    )
+    links = "[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)"
+    found = chromium.wait_for(f"{links}.length && {links}")
+    assert any("semantics.html" in link or "tutorial.html" in link for link in found)
+    assert chromium.complaints() == []
+    kinds = {address.partition(":")[0] for address in chromium.requests()}
+    assert kinds <= {"file", "data", "about"}
+
+
+@pytest.mark.parametrize(
+    ("page", "width", "dark"),
+    [
+        ("index", 390, True),
+        ("index", 1280, False),
+        ("training", 390, False),
+        ("training", 1280, True),
+        ("cli", 390, True),
+    ],
+)
+def test_site_is_for_all_readers(
+    site: Path, chromium: Browser, page: str, width: int, dark: bool
+) -> None:
+    """No serious finding of axe-core, nothing from elsewhere, nothing beyond the window."""
+    chromium.open(site / f"{page}.html", width, 800, dark=dark)
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    chromium.evaluate(f"{axe}; 1")
+    # What the theme puts on the page late is completed late.
+    chromium.wait_for("document.querySelectorAll('.md-code__nav').length")
+    found = chromium.evaluate("axe.run({resultTypes: ['violations']})")
+    assert len(found["passes"]) > 10
+    grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in grave] == []
+    assert {address.partition(":")[0] for address in chromium.requests()} <= {"file", "data"}
+    colour = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 300) == dark
+    clipped = chromium.evaluate(
+        "[...document.querySelectorAll('pre code')].filter((code) => /[│▼]/.test(code.innerText))"
+        ".map((code) => code.scrollWidth - code.clientWidth)"
+    )
+    assert max(clipped, default=0) <= 0
+    assert (page == "index") == bool(clipped)
