@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 ROOM ?= pool
 
-.PHONY: setup lint types quick room bounds docs all
+.PHONY: setup lint types quick room bounds docs picture all
 
 setup:  ## make .venv
 	tests/run --venv $(BIN:/bin=) --setup
@@ -27,6 +27,9 @@ bounds:  ## compiled loops with each index checked: some minutes, in a cache of 
 
 docs:
 	$(BIN)/python -m mkdocs build --strict
+
+picture:  ## the picture of the report in README
+	$(BIN)/python tests/report_picture.py
 
 all: lint types
 	tests/run --venv $(BIN:/bin=)
