@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from metacurate.runtime.manifest import Statistics
     from metacurate.texts.languages import LanguageMap
     from metacurate.training.config import TrainConfig
+    from metacurate.training.export import ExportTotals
     from metacurate.training.trainer import TrainTotals
     from metacurate.webdataset.ingest import IngestTotals
     from metacurate.webdataset.reshard import ReshardTotals
@@ -733,6 +734,33 @@ def experiment(
             settings, as_address(out, "out"),  # type: ignore[arg-type]
             workers=workers, overwrite=overwrite, show_progress=show_progress,
         )  # fmt: skip
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    *,
+    to: str,
+    model: str | None = None,
+    overwrite: bool = False,
+) -> ExportTotals:
+    """Write a checkpoint in open_clip's or transformers' layout (``export``; extra ``train``).
+
+    Args:
+        checkpoint: A folder of ``train``, of open_clip's layout or of a ``CLIPModel`` of
+            transformers, a checkpoint file, or a tag of open_clip's weights.
+        out: The folder for the files.
+        to: ``open_clip`` or ``transformers``.
+        model: open_clip's name of the architecture, for files and tags.
+        overwrite: See ``Run``.
+    """
+    _need_open_clip()
+    from metacurate.training.export import export as run
+
+    return run(
+        as_address(checkpoint, "checkpoint"), as_address(out, "out"),
+        to=to, model=model, overwrite=overwrite,
+    )  # fmt: skip
 
 
 class Evaluation(TypedDict):

@@ -54,3 +54,37 @@ def train_command(
         raise typer.Exit(128 + stop.number) from None  # the first rank says it for all
     if first:
         show(totals, summary_table("train", totals_rows(totals)), as_json=as_json)
+
+
+@app.command("export")
+def export_command(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A folder of train, of open_clip's layout or of transformers; a file or tag.",
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="open_clip|transformers", help="Whose files are written.")
+    ],
+    out: Out,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="open_clip's name of the architecture (file or tag)."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint as open_clip's hub layout or as a CLIPModel of transformers.
+
+    Both can be read again, by eval and export too: so a checkpoint goes there and back.
+
+    Example: [bold]metacurate export model/ --to transformers --out model-hf/[/bold]
+
+    Example, back: [bold]metacurate export model-hf/ --to open_clip --out model-oc/[/bold]
+    """
+    from metacurate.library import export
+
+    totals = export(checkpoint, out, to=to, model=model, overwrite=overwrite)
+    show(totals, summary_table("export", totals_rows(totals)), as_json=as_json)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
@@ -22,7 +19,7 @@ with needs("train"):
     from torch.nn import functional
 
 from metacurate.counts import counted, in_words
-from metacurate.errors import ArgumentError, UserError, first_line
+from metacurate.errors import UserError
 from metacurate.evaluation import datasets, metrics
 from metacurate.evaluation.datasets import ClassificationText, Example
 from metacurate.evaluation.reasons import SkippedExample
@@ -30,7 +27,8 @@ from metacurate.images.decode import DATASET_FORMATS, UndecodableImage
 from metacurate.images.decoders import decode_isolated
 from metacurate.runtime.engines.local import available_cores
 from metacurate.runtime.progress import Meter
-from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip, register
+from metacurate.training.checkpoints import load_checkpoint
+from metacurate.training.openclip import OpenClipTokenizer
 
 RECALL_AT = (1, 5, 10)
 TOP = 5
@@ -70,58 +68,16 @@ def load_model(
 ) -> LoadedModel:
     """Load a model to evaluate.
 
-    ``checkpoint``: a folder of ``metacurate train``; a checkpoint file, with ``model`` open_clip's
-    name of its architecture; or a tag of open_clip's pretrained weights (``openai``,
-    ``metaclip_400m``), with ``model``. Raises UserError if that cannot be found.
+    ``checkpoint``: a folder of ``metacurate train``, in open_clip's layout or of a ``CLIPModel`` of
+    transformers; a checkpoint file, with ``model`` open_clip's name of its architecture; or a tag
+    of open_clip's pretrained weights (``openai``, ``metaclip_400m``), with ``model``. Raises
+    UserError if that cannot be found.
     """
-    clip = open_clip()
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    path = Path(checkpoint)
-    config = ModelConfig(model) if model is not None else None
-    if path.is_dir():
-        config, path = _trained(path)
-        checkpoint = str(path)
-    if config is None and not path.is_file():
-        raise ArgumentError(
-            "there is no folder or file {checkpoint}; for a tag of open_clip's published weights "
-            "give {model} too",
-            checkpoint=checkpoint,
-        )
-    if config is None:
-        raise ArgumentError(
-            "give {model} with {checkpoint}: open_clip's name of the architecture "
-            "(ViT-B-32-quickgelu, for example)",
-            checkpoint=checkpoint,
-        )
-    register(config)
-    if not path.is_file() and checkpoint not in clip.list_pretrained_tags_by_model(config.name):
-        tags = clip.list_pretrained_tags_by_model(config.name)
-        raise UserError(
-            f"{checkpoint} is neither a file, a folder of a finished training run, nor weights "
-            f"that open_clip knows for {config.name} ({', '.join(tags) or 'none'})"
-        )
-    try:
-        loaded, _, preprocess = clip.create_model_and_transforms(
-            config.name, pretrained=checkpoint, device=place
-        )
-    except Exception as error:  # a file that is no checkpoint can make torch raise anything
-        first = first_line(error)
-        if "weights_only" in first:  # torch's advice is to run the code in the file
-            first = "it is no file of weights alone"
-        raise UserError(
-            f"{checkpoint} cannot be loaded as {config.name}: {first}; give a local file if the "
-            "weights cannot be fetched"
-        ) from None
-    return LoadedModel(loaded.eval(), preprocess, OpenClipTokenizer(config), place, batch_size)
-
-
-def _trained(folder: Path) -> tuple[ModelConfig, Path]:
-    final, config = folder / "final.pt", folder / "model.json"
-    if not (final.is_file() and config.is_file()):
-        raise UserError(f"{folder} holds no finished training run (no final.pt and model.json)")
-    values = json.loads(config.read_text())
-    # A name of its own: the folder's weights go with the folder's sizes.
-    return ModelConfig(f"metacurate-{zlib.crc32(config.read_bytes()):08x}", values), final
+    found = load_checkpoint(checkpoint, model, place)
+    return LoadedModel(
+        found.model, found.preprocess, OpenClipTokenizer(found.config), place, batch_size
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,225 @@
+"""Loading CLIP checkpoints, of whatever kind: the one way for evaluation and export.
+
+A checkpoint is a folder of ``metacurate train``, a folder in open_clip's layout of the hub
+(``open_clip_config.json``), a folder of a ``CLIPModel`` of transformers (``config.json``), a file
+of weights, or the tag of weights that open_clip knows. What is read is data: no code in it is run.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from metacurate.errors import ArgumentError, UserError, first_line
+from metacurate.needs import needs
+from metacurate.training.openclip import ModelConfig, open_clip, quiet, register
+from metacurate.training.transformers_clip import (
+    VOCABULARY,
+    to_open_clip_config,
+    to_open_clip_weights,
+)
+
+with needs("train"):
+    import torch
+    from safetensors.torch import load_file
+
+RUN_CONFIG, RUN_WEIGHTS = "model.json", "final.pt"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+TRANSFORMERS_CONFIG = "config.json"
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+IMAGE_CONFIG = "preprocessor_config.json"
+PROCESSOR_CONFIG = "processor_config.json"  # of newer releases, with the former in it
+VOCABULARY_FILE, TOKENIZER_FILE = "vocab.json", "tokenizer.json"
+WEIGHTS = {
+    OPEN_CLIP_CONFIG: (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin"),
+    TRANSFORMERS_CONFIG: (TRANSFORMERS_WEIGHTS, "pytorch_model.bin"),
+}
+"""Files of weights by the file that says which folder it is; the first that is there is read."""
+# Pillow's numbers of the ways to interpolate.
+INTERPOLATIONS = {"bilinear": 2, "bicubic": 3}
+# open_clip's names of what its configuration of images calls otherwise.
+IMAGE_OPTIONS = {
+    "mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation",
+    "resize_mode": "image_resize_mode",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with its weights, in evaluation mode; ``preprocess``: an image to float32[3, h, w].
+
+    ``config``: as open_clip's model files have it, with ``config.config`` filled in.
+    """
+
+    model: Any
+    preprocess: Any
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a checkpoint's weights are, and of what model; ``image``: open_clip's options."""
+
+    config: ModelConfig
+    weights: str
+    image: Mapping[str, Any] = field(default_factory=dict)
+    of_transformers: bool = False
+
+
+def load_checkpoint(checkpoint: str, model: str | None, device: Any) -> Checkpoint:
+    """Load a checkpoint; ``model``: open_clip's name of the architecture, for files and tags.
+
+    Raises UserError if there is none, or if it does not fit the model.
+    """
+    clip = open_clip()
+    found = _find(checkpoint, model)
+    config = found.config
+    register(config)
+    weights = None if found.of_transformers else found.weights
+    try:
+        with quiet() if found.of_transformers else nullcontext():
+            loaded, _, preprocess = clip.create_model_and_transforms(
+                config.name, pretrained=weights, device=device, **found.image
+            )
+        if found.of_transformers:
+            own = to_open_clip_weights(_weights(found.weights), config.config)
+            loaded.load_state_dict(own)
+    except UserError as error:
+        raise UserError(f"{checkpoint}: {error}") from None
+    except Exception as error:  # a file that is no checkpoint can make torch raise anything
+        first = first_line(error)
+        # torch's advice is to run the code in the file.
+        if "weights_only" in first or "Weights only" in first:
+            first = "it is no file of weights alone"
+        raise UserError(
+            f"{checkpoint} cannot be loaded as {config.name}: {first}; give a local file if the "
+            "weights cannot be fetched"
+        ) from None
+    known = ModelConfig(config.name, config.config or clip.get_model_config(config.name))
+    return Checkpoint(loaded.eval(), preprocess, known)
+
+
+def _find(checkpoint: str, model: str | None) -> _Found:
+    path = Path(checkpoint)
+    if path.is_dir():
+        return _in_folder(path)
+    if model is None and not path.is_file():
+        raise ArgumentError(
+            "there is no folder or file {checkpoint}; for a tag of open_clip's published weights "
+            "give {model} too",
+            checkpoint=checkpoint,
+        )
+    if model is None:
+        raise ArgumentError(
+            "give {model} with {checkpoint}: open_clip's name of the architecture "
+            "(ViT-B-32-quickgelu, for example)",
+            checkpoint=checkpoint,
+        )
+    config = ModelConfig(model)
+    register(config)
+    tags = open_clip().list_pretrained_tags_by_model(config.name)
+    if not path.is_file() and checkpoint not in tags:
+        raise UserError(
+            f"{checkpoint} is neither a file, a folder of a finished training run, nor weights "
+            f"that open_clip knows for {config.name} ({', '.join(tags) or 'none'})"
+        )
+    return _Found(config, checkpoint)
+
+
+def _in_folder(folder: Path) -> _Found:
+    if (folder / RUN_WEIGHTS).is_file() and (folder / RUN_CONFIG).is_file():
+        return _Found(_named(_json(folder / RUN_CONFIG)), str(folder / RUN_WEIGHTS))
+    kind = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if kind is None:
+        raise UserError(
+            f"{folder} holds no finished training run ({RUN_WEIGHTS} and {RUN_CONFIG}), no "
+            f"{OPEN_CLIP_CONFIG} and no {TRANSFORMERS_CONFIG}"
+        )
+    weights = next((name for name in WEIGHTS[kind] if (folder / name).is_file()), None)
+    if weights is None:
+        raise UserError(f"{folder} has no weights ({' or '.join(WEIGHTS[kind])})")
+    said = _json(folder / kind)
+    try:
+        if kind == TRANSFORMERS_CONFIG:
+            own = to_open_clip_config(said)
+            _check_vocabulary(folder, own["text_cfg"]["vocab_size"])
+            return _Found(_named(own), str(folder / weights), _image(folder), True)
+        config, image = said.get("model_cfg"), said.get("preprocess_cfg") or {}
+        if not isinstance(config, dict) or not isinstance(config.get("text_cfg"), dict):
+            raise UserError(f"{kind} has no model_cfg")
+        if config["text_cfg"].get("hf_tokenizer_name"):  # as open_clip does: it is in the folder
+            config["text_cfg"]["hf_tokenizer_name"] = str(folder.resolve())
+        options = {IMAGE_OPTIONS[k]: v for k, v in image.items() if k in IMAGE_OPTIONS}
+        return _Found(_named(config), str(folder / weights), options)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{folder / kind} cannot be read ({first_line(error)})") from None
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+
+
+def _named(config: dict[str, Any]) -> ModelConfig:
+    """A model under a name of its own: a folder's weights go with the folder's sizes."""
+    content = json.dumps(config, sort_keys=True).encode()
+    return ModelConfig(f"metacurate-{zlib.crc32(content):08x}", config)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+def _weights(path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file, on the CPU."""
+    if path.endswith(".safetensors"):
+        found: dict[str, torch.Tensor] = load_file(path)
+        return found
+    loaded: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded
+
+
+def _image(folder: Path) -> dict[str, Any]:
+    """How a folder of transformers prepares images, as open_clip's options."""
+    said: dict[str, Any] = {}
+    if (folder / IMAGE_CONFIG).is_file():
+        said = _json(folder / IMAGE_CONFIG)
+    elif (folder / PROCESSOR_CONFIG).is_file():
+        said = _json(folder / PROCESSOR_CONFIG).get("image_processor") or {}
+    found: dict[str, Any] = {n: said[n] for n in ("image_mean", "image_std") if n in said}
+    if "resample" in said:
+        names = {number: name for name, number in INTERPOLATIONS.items()}
+        if said["resample"] not in names:
+            raise UserError(f"images are resized by resample = {said['resample']!r}")
+        found["image_interpolation"] = names[said["resample"]]
+    return found
+
+
+def _check_vocabulary(folder: Path, size: int) -> None:
+    """UserError unless a folder of transformers has CLIP's own vocabulary."""
+    words: Any = None
+    if (folder / VOCABULARY_FILE).is_file():
+        words = _json(folder / VOCABULARY_FILE)
+    elif (folder / TOKENIZER_FILE).is_file():
+        words = (_json(folder / TOKENIZER_FILE).get("model") or {}).get("vocab")
+    own = clip_vocabulary()
+    if (words is None and size != VOCABULARY) or (words is not None and words != own):
+        raise UserError("its tokenizer is not CLIP's: open_clip has none for it")
+
+
+@lru_cache(maxsize=1)
+def clip_vocabulary() -> dict[str, int]:
+    """CLIP's tokens with their ids, as transformers writes them."""
+    tokens = list(open_clip().SimpleTokenizer().encoder)
+    tokens[-2:] = ["<|startoftext|>", "<|endoftext|>"]
+    return {token: number for number, token in enumerate(tokens)}

@@ -1,0 +1,252 @@
+"""Checkpoints that travel: open_clip's and transformers' own code give the same features."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra metacurate[train]")
+
+from PIL import Image
+from typer.testing import CliRunner
+
+from metacurate.cli import app
+from metacurate.errors import UserError
+from metacurate.evaluation.zero_shot import load_model
+from metacurate.training.export import export
+from metacurate.training.openclip import ModelConfig, create_model, open_clip, register
+
+VISION = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
+TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+MODEL = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+TEXTS = ["a dog", "", "Two  cats & a 鳥, it's 12:30!", "word " * 40]
+SHAPES = {
+    "quick": {},
+    # The ratio of bigG/14: the inner width is a number that it does not give exactly.
+    "gelu": {
+        "quick_gelu": False,
+        "vision_cfg": {**VISION, "mlp_ratio": 4.9231},
+        "custom_text": True,
+    },
+}
+
+
+def picture() -> Any:
+    ramp = torch.arange(40 * 60 * 3).reshape(40, 60, 3) * 7 % 251
+    return Image.fromarray(ramp.to(torch.uint8).numpy())
+
+
+@pytest.fixture(scope="module", params=sorted(SHAPES))
+def trained(request: Any, tmp_path_factory: Any) -> Path:
+    """A folder as training leaves it, of a model whose every weight is drawn."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = MODEL | SHAPES[request.param]
+    model = ModelConfig(f"travel-{request.param}", config)
+    register(model)
+    torch.manual_seed(0)
+    made = create_model(model, "cpu")
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape))
+        made.logit_scale.fill_(3.3)
+    torch.save({"name": model.name, "state_dict": made.state_dict()}, folder / "final.pt")
+    (folder / "model.json").write_text(json.dumps(config))
+    return folder
+
+
+def features(loaded: Any) -> tuple[Any, Any]:
+    with torch.no_grad():
+        images = loaded.image_features([loaded.preprocess(picture())])
+        return images, loaded.text_features(TEXTS)
+
+
+def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
+    for own, other in zip(found, expected, strict=True):
+        assert torch.allclose(own, other, atol=2e-6)
+
+
+def test_open_clip_loads_its_layout(trained, tmp_path):
+    export(str(trained), str(tmp_path / "out"), to="open_clip")
+    name = f"local-dir:{tmp_path / 'out'}"
+    model, preprocess = open_clip().create_model_from_pretrained(name)
+    tokenizer = open_clip().get_tokenizer(name)
+    with torch.no_grad():
+        images = model.encode_image(preprocess(picture())[None], normalize=True)
+        texts = model.encode_text(tokenizer(TEXTS), normalize=True)
+    expected = features(load_model(str(trained), device="cpu"))
+    assert torch.equal(images, expected[0])
+    assert torch.equal(texts, expected[1])
+    assert_same(features(load_model(str(tmp_path / "out"), device="cpu")), expected)
+
+
+def test_transformers_loads_its_layout_and_it_comes_back(trained, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    out = tmp_path / "out"
+    export(str(trained), str(out), to="transformers")
+    model, report = transformers.CLIPModel.from_pretrained(out, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys"))
+    processor = transformers.AutoProcessor.from_pretrained(out)
+    own = load_model(str(trained), device="cpu")
+    expected = features(own)
+    said = processor(
+        text=TEXTS, images=picture(), padding=True, truncation=True, return_tensors="pt"
+    )
+    # Resizing differs in the last bits: the model is compared on the same pixels.
+    pixels = own.preprocess(picture())[None]
+    assert (said["pixel_values"] - pixels).abs().max() < 0.05
+    with torch.no_grad():
+        result = model(**{**said, "pixel_values": pixels})
+        other = model(input_ids=own.tokenizer(TEXTS), pixel_values=pixels)  # padded otherwise
+    for found in (result, other):
+        assert_same((found.image_embeds, found.text_embeds), expected)
+    cosines = result.logits_per_image / math.exp(3.3)
+    assert torch.allclose(cosines, expected[0] @ expected[1].T, atol=2e-6)
+
+    # What transformers itself writes is read again, and so is what this wrote.
+    model.save_pretrained(tmp_path / "theirs")
+    processor.save_pretrained(tmp_path / "theirs")
+    for folder in (out, tmp_path / "theirs"):
+        assert_same(features(load_model(str(folder), device="cpu")), expected)
+    export(str(tmp_path / "theirs"), str(tmp_path / "back"), to="open_clip")
+    back = safetensors.load_file(tmp_path / "back" / "open_clip_model.safetensors")
+    first = torch.load(trained / "final.pt")["state_dict"]
+    assert {k: v.tolist() for k, v in back.items()} == {
+        name.removeprefix("text."): value.tolist() for name, value in first.items()
+    }
+    again = json.loads((tmp_path / "back" / "open_clip_config.json").read_text())["model_cfg"]
+    assert again["quick_gelu"] == json.loads((trained / "model.json").read_text())["quick_gelu"]
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+def test_the_command_writes_the_same_bytes_and_refuses_a_mix(trained, tmp_path):
+    def run(out: str, to: str) -> Any:
+        return CliRunner().invoke(
+            app, ["export", str(trained), "--to", to, "--out", str(tmp_path / out), "--json"]
+        )
+
+    totals = json.loads(run("a", "transformers").stdout)
+    assert totals["parameters"] == sum(
+        value.numel() for value in torch.load(trained / "final.pt")["state_dict"].values()
+    )
+    run("b", "transformers")
+    for name in totals["files"]:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert json.loads(run("a", "transformers").stdout) == totals
+    assert "holds a run with other settings" in str(run("a", "open_clip").exception)
+
+
+def changed(out: Path, config: dict[str, Any]) -> Path:
+    """A folder as training leaves it, of another model."""
+    model = ModelConfig(f"travel-{zlib.crc32(json.dumps(config).encode())}", config)
+    register(model)
+    out.mkdir()
+    torch.save({"state_dict": create_model(model, "cpu").state_dict()}, out / "final.pt")
+    (out / "model.json").write_text(json.dumps(config))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision_cfg": {**VISION, "layers": [1, 1, 1, 1], "width": 8}}, "tower is a ResNet"),
+        ({"vision_cfg": {**VISION, "no_ln_pre": True}}, "no_ln_pre = True"),
+        ({"text_cfg": {**TEXT, "pool_type": "last"}}, "pool_type = 'last'"),
+        ({"text_cfg": {**TEXT, "vocab_size": 300}}, "vocab_size = 300"),
+        ({"init_logit_bias": -10.0}, "init_logit_bias = -10.0"),
+    ],
+)
+def test_models_that_are_no_clip_model_are_refused(tmp_path, change, message):
+    folder = changed(tmp_path / "model", MODEL | change)
+    with pytest.raises(UserError, match=message):
+        export(str(folder), str(tmp_path / "out"), to="transformers")
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_tokenizer_of_ones_own_travels_with_open_clip_only(tmp_path):
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "tokenizer.json").write_text("{}")
+    (words / "secret.txt").write_text("stays")
+    config = MODEL | {"text_cfg": {**TEXT, "hf_tokenizer_name": str(words)}}
+    folder = changed(tmp_path / "model", config)
+    with pytest.raises(UserError, match="export it to open_clip"):
+        export(str(folder), str(tmp_path / "out"), to="transformers")
+    totals = export(str(folder), str(tmp_path / "kept"), to="open_clip")
+    assert totals["files"] == [
+        "open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"
+    ]  # fmt: skip
+    own = load_model(str(tmp_path / "kept"), device="cpu").tokenizer.model.config
+    assert own["text_cfg"]["hf_tokenizer_name"] == str(tmp_path / "kept")
+    shutil.rmtree(words)
+    with pytest.raises(UserError, match=r"is no folder with tokenizer\.json"):
+        export(str(folder), str(tmp_path / "lost"), to="open_clip")
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", r"config.json cannot be read"),
+        ("config.json", "[]", "no JSON object"),
+        ("config.json", '{"model_type": "bert"}', "of type 'bert', not 'clip'"),
+        ("config.json", {"text_config": {"eos_token_id": 7}}, "eos_token_id = 7"),
+        ("config.json", {"text_config": {"hidden_act": "relu"}}, "activations are"),
+        (
+            "config.json",
+            {"vision_config": {"num_hidden_layers": 3}},
+            "weights have no vision_model",
+        ),
+        ("config.json", {"vision_config": {"hidden_size": "48"}}, "config.json cannot be read"),
+        ("vocab.json", '{"a": 0}', "its tokenizer is not CLIP's"),
+        ("model.safetensors", "nothing", "cannot be loaded"),
+    ],
+)
+def test_folders_of_transformers_that_cannot_be_read_are_named(
+    trained, tmp_path, file, content, message
+):
+    export(str(trained), str(tmp_path / "out"), to="transformers")
+    path = tmp_path / "out" / file
+    if isinstance(content, dict):
+        config = json.loads(path.read_text())
+        for name, fields in content.items():
+            config[name] |= fields
+        content = json.dumps(config)
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_model(str(tmp_path / "out"), device="cpu")
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("harmed"),))
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+@pytest.mark.parametrize(
+    ("to", "old", "name"),
+    [
+        ("transformers", "model.safetensors", "pytorch_model.bin"),
+        ("open_clip", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+    ],
+)
+def test_code_in_weights_is_not_run(trained, tmp_path, monkeypatch, to, old, name):
+    monkeypatch.chdir(tmp_path)
+    export(str(trained), str(tmp_path / "out"), to=to)
+    weights = safetensors.load_file(tmp_path / "out" / old)
+    (tmp_path / "out" / old).unlink()
+    torch.save(weights, tmp_path / "out" / name)
+    assert_same(
+        features(load_model(str(tmp_path / "out"), device="cpu")),
+        features(load_model(str(trained), device="cpu")),
+    )
+    torch.save({**weights, "more": Harmful()}, tmp_path / "out" / name)
+    with pytest.raises(UserError, match="no file of weights alone"):
+        load_model(str(tmp_path / "out"), device="cpu")
+    assert not (tmp_path / "harmed").exists()
