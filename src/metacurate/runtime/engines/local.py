@@ -31,7 +31,7 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # Of glibc's malloc.h; arrays over the first size (the largest that it takes) go back at once.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_ARRAY_BYTES, KEPT_BYTES = 32 << 20, 64 << 20
-# Of Arrow's allocator (mimalloc): it keeps what is freed, for the same reason (`_keep_freed_memory`).
+# Of Arrow's allocator (mimalloc): it keeps what is freed, as `_keep_freed_memory` has glibc do.
 KEEP_ARROW_MEMORY = ("MIMALLOC_PURGE_DELAY", "-1")
 OWN = "metacurate.runtime.engines.own"
 
