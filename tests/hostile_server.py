@@ -145,7 +145,7 @@ class HostileServer:
             if name in self.specials:
                 return web.Response(body=self.specials[name], headers=JPEG)
             handlers: dict[str, Callable[[web.Request, str], Awaitable[web.StreamResponse]]] = {
-                "photo": self._photo, "endless": self._endless, "drip": self._drip,
+                "photo": self._photo, "large": self._large, "endless": self._endless, "drip": self._drip,
                 "loop": self._loop_around, "to": self._to, "status": self._status,
                 "flaky": self._flaky, "busy": self._busy, "page": self._page,
                 "robots": self._robots, "gzip": self._gzip, "bomb": self._bomb,
@@ -160,6 +160,10 @@ class HostileServer:
 
     async def _photo(self, request: web.Request, rest: str) -> web.StreamResponse:
         return web.Response(body=encoded(photo(int(rest.removesuffix(".jpg")))), headers=JPEG)
+
+    async def _large(self, request: web.Request, rest: str) -> web.StreamResponse:
+        picture = encoded(photo(int(rest.removesuffix(".jpg"))))
+        return web.Response(body=picture + bytes(1 << 20), headers=JPEG)
 
     async def _endless(self, request: web.Request, rest: str) -> web.StreamResponse:
         response = web.StreamResponse(headers=JPEG)

@@ -1,10 +1,12 @@
 """Runs the command line again and again in copies of one warm process, and kills them.
 
 Started as a program of its own (a fresh process may fork: no test has started threads in it), with
-a folder and the commands that warm it up as JSON. Reads commands as JSON lines on standard input,
-answers with one JSON line each: ``{"arguments": [...], "event": k}`` runs the command in a fork
-that stops at its k-th file-system event; ``{"arguments": [...], "seconds": s}`` kills the fork
-after that time. ``Warm`` is the other end.
+a folder. Reads commands as JSON lines on standard input, answers with one JSON line each:
+``{"arguments": [...], "event": k}`` runs the command in a fork that stops at its k-th file-system
+event; ``{"arguments": [...], "seconds": s}`` kills the fork after that time. ``"memory": b`` lets the fork have no more than so many bytes of memory of its own
+in addition to what it starts with. ``"here": true`` runs
+it in the process itself, once for all forks: that loads code and compiled kernels. ``Warm`` is the
+other end.
 
 An event is a point between two file-system operations below the folder: before a file is opened to
 write, in the middle of its first bytes, before it gets its name, before a file or folder is made or
@@ -23,10 +25,12 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,8 +70,9 @@ def event() -> None:
     """Note an event, and let happen what is due."""
     with fate.lock:
         fate.events += 1
-        if fate.events == fate.wanted:
-            fate.action()
+        due = fate.events == fate.wanted
+    if due:
+        fate.action()
 
 
 def count_events(place: str) -> None:
@@ -140,6 +145,13 @@ def read_only(folder: str) -> None:
         os.chmod(place, 0o555)
 
 
+def limit_memory(more: int) -> None:
+    """Have the kernel refuse this process, and each that it starts, more private memory."""
+    status = Path("/proc/self/status").read_text()
+    has = int(status.partition("VmData:")[2].split()[0]) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (has + more, has + more))
+
+
 # Tasks on Ray -----------------------------------------------------------------------------------
 
 
@@ -193,6 +205,9 @@ def events_of_tasks(notes: Path) -> dict[str, int]:
 
 def run(command: dict[str, Any], place: str) -> dict[str, Any]:
     """Run a command in a fork; how it ended, what it said, and how many events there were."""
+    if command.get("here"):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return {"code": call(command["arguments"])}
     said, say = os.pipe()
     counted, count = os.pipe()
     start = time.monotonic()
@@ -204,9 +219,11 @@ def run(command: dict[str, Any], place: str) -> dict[str, Any]:
             os.setgroups([])
             os.setgid(user)
             os.setuid(user)
-        fate.wanted = command.get("event", 0)
+        fate.events, fate.wanted = 0, command.get("event", 0)
         if (folder := command.get("read_only")) is not None:
             fate.action = partial(read_only, folder)
+        if (memory := command.get("memory")) is not None:
+            limit_memory(memory)
         if (workers := command.get("workers")) is not None:
             watch_tasks(place, workers)
         code = call(command["arguments"])
@@ -235,8 +252,8 @@ def call(arguments: list[str]) -> int:
         main(arguments)
     except SystemExit as exit_:
         return int(exit_.code or 0)
-    except BaseException as error:
-        print(repr(error), file=sys.stderr, flush=True)
+    except BaseException:
+        traceback.print_exc()
         return 1
     return 0
 
@@ -244,10 +261,6 @@ def call(arguments: list[str]) -> int:
 def serve() -> None:
     """Answer commands until standard input ends."""
     place = sys.argv[1]
-    with contextlib.redirect_stdout(sys.stderr):
-        # Once for all forks: loads code and compiled kernels.
-        codes = [call(arguments) for arguments in json.loads(sys.argv[2])]
-    print(json.dumps({"codes": codes}), flush=True)
     count_events(place)
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line), place)), flush=True)
@@ -256,8 +269,8 @@ def serve() -> None:
 class Warm:
     """A warm process: calls are commands for it (``run``), answers are how they ended."""
 
-    def __init__(self, place: Path, warming: Sequence[Sequence[str]]) -> None:
-        self._started = [sys.executable, __file__, str(place), json.dumps(warming)]
+    def __init__(self, place: Path) -> None:
+        self._started = [sys.executable, __file__, str(place)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -267,8 +280,6 @@ class Warm:
             env={**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"},
             text=True,
         )
-        codes = self._answer()["codes"]
-        assert not any(codes), codes
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -278,9 +289,6 @@ class Warm:
         assert self._process.stdin is not None
         command = {"arguments": list(arguments), **how}
         print(json.dumps(command), file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer

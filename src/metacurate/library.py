@@ -248,7 +248,12 @@ def duplicates(
 
 
 def filter(
-    tars: Path, out: Path, config: FilterConfig | None = None, **options: Unpack[RunOptions]
+    tars: Path,
+    out: Path,
+    config: FilterConfig | None = None,
+    *,
+    gpus_per_task: float = 0,
+    **options: Unpack[RunOptions],
 ) -> FilterTotals:
     """Score images and drop or blur some, into new tars (``pool filter``).
 
@@ -256,12 +261,17 @@ def filter(
         tars: The folder of tars.
         out: The folder for the new tars.
         config: Scorers and rules (``FilterConfig``).
+        gpus_per_task: GPUs of each task on Ray, for scorers that use them; 0.5: two tasks share
+            one.
         options: How it runs (``RunOptions``).
     """
     from metacurate.images.filter import FilterConfig, filter_images
 
     settings = _checked(config or FilterConfig())
-    return filter_images(as_address(tars, "tars"), as_address(out, "out"), settings, **options)
+    return filter_images(
+        as_address(tars, "tars"), as_address(out, "out"), settings,
+        gpus_per_task=gpus_per_task, **options,
+    )  # fmt: skip
 
 
 def survival(tars: Path) -> Survival:

@@ -30,6 +30,7 @@ from metacurate.deduplication.runs import (
     merge_range,
     plan_ranges,
     read_index,
+    read_range,
     write_runs,
 )
 from metacurate.errors import UserError
@@ -563,6 +564,23 @@ def test_ranges_are_even_for_uneven_uids(tmp_path: Path) -> None:
     assert counts.duplicate_pairs == 20_000
     # Even to within one record batch of each run.
     assert all(abs(t.num_rows - 2_500) <= 2_000 for t in tables)
+
+
+def test_ranges_are_even_for_many_small_units(tmp_path: Path) -> None:
+    """Each run is one batch with uids from all over: else one shard would be nearly the pool."""
+    folder, schema = Folder(str(tmp_path)), table_of([], []).schema
+    random, names = np.random.default_rng(3), [f"{n}" for n in range(40)]
+    for name in names:
+        uids = [random.bytes(16) for _ in range(250)]
+        write_runs(folder, name, [table_of(uids, [["x"]] * 250)], schema, 2_000, 0, MergeCounts())
+    ranges = plan_ranges([read_index(folder, name) for name in names], 500, 1 << 40)
+    assert len(ranges) == 20
+    before = pa.total_allocated_bytes()
+    for uids in ranges:
+        tables = [table for name in names for table in read_range(folder, name, uids)]
+        assert 300 < sum(table.num_rows for table in tables) < 700
+        # Not the batches that they are parts of, which are the pool.
+        assert pa.total_allocated_bytes() - before < 4 * sum(table.nbytes for table in tables)
 
 
 def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:

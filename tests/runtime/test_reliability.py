@@ -55,7 +55,8 @@ def run(place: Path) -> Iterator[Runner]:
     """Runs commands in forks of one warm process: ``run(arguments, event=17)``."""
     if not hasattr(os, "fork"):
         pytest.skip("needs fork, which this system does not have")
-    with Warm(place, [curate(place, "warm", report=True)]) as warm:
+    with Warm(place) as warm:
+        assert warm(curate(place, "warm", report=True), here=True)["code"] == 0
         yield warm
 
 

@@ -260,6 +260,12 @@ def filter_(
         ),
     ] = None,
     quality: Annotated[int, typer.Option(help="JPEG quality of blurred images.")] = 95,
+    gpus_per_task: Annotated[
+        float,
+        typer.Option(
+            help="GPUs of each task on Ray, for scorers that use them; 0.5: two tasks share one."
+        ),
+    ] = 0.0,
     *,
     options: Options,
     as_json: AsJson = False,
@@ -282,7 +288,7 @@ def filter_(
         drop_duplicates=drop_duplicates,
         quality=quality,
     )
-    totals = filter_images(tars, out, settings, **options)
+    totals = filter_images(tars, out, settings, gpus_per_task=gpus_per_task, **options)
     show(totals, summary_table(f"Images in {out}", totals_rows(totals)), as_json=as_json)
 
 

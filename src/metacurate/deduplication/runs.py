@@ -2,8 +2,8 @@
 
 A shard of the input becomes one Arrow file of *runs*: tables sorted by uid in which each uid occurs
 once, cut into small record batches, and beside it an index with the uid range of each batch. The
-indices are also the sample from which the ranges of the output shards are drawn, so shards come
-out even for any distribution of uids. Nothing larger than a run, or than an output shard before
+indices also tell how uids are distributed, by which the ranges of the output shards are cut, so
+shards come out even. Nothing larger than a run, or than an output shard before
 merging, is ever in memory.
 """
 
@@ -26,6 +26,8 @@ RUN_BYTES = 192 << 20
 MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000
 # A shard's rows are merged each time this many bytes wait: many repeats of one uid stay bounded.
 MERGE_BYTES = 256 << 20
+# Of the uids at which ranges may be cut.
+POINTS_PER_SHARD = 64
 
 INDEX_DTYPE = np.dtype(
     [
@@ -122,17 +124,35 @@ def read_index(folder: Folder, name: str) -> np.ndarray:
 
 
 def plan_ranges(indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int) -> list[UidRange]:
-    """Cut the uids into ranges of at most about ``shard_rows`` rows and ``shard_bytes`` bytes."""
+    """Cut the uids into ranges of at most about ``shard_rows`` rows and ``shard_bytes`` bytes.
+
+    The rows of a batch count as evenly spread over its uids: batches that are few and wide (those
+    of a pool of small units) are cut inside.
+    """
     entries = np.concatenate([*indices, np.zeros(0, dtype=INDEX_DTYPE)])
-    entries = entries[np.lexsort((entries["first_low"], entries["first_high"]))]
-    filled = np.cumsum(np.maximum(entries["rows"] / shard_rows, entries["bytes"] / shard_bytes))
-    total = float(filled[-1]) if len(filled) else 0.0
-    shards = max(1, int(np.ceil(total - 1e-6)))  # sums of fractions are a hair off
-    places = np.searchsorted(filled, total / shards * np.arange(1, shards))
-    uids = entries[places]
-    firsts = zip(uids["first_high"].tolist(), uids["first_low"].tolist(), strict=True)
-    bounds = sorted({LOWEST, *firsts})
+    weights = np.maximum(entries["rows"] / shard_rows, entries["bytes"] / shard_bytes)
+    shards = max(1, int(np.ceil(weights.sum() - 1e-6)))  # sums of fractions are a hair off
+    if shards == 1:
+        return [UidRange(LOWEST, None)]
+    lowest = min(zip(entries["first_high"].tolist(), entries["first_low"].tolist(), strict=True))
+    first = _distance(entries["first_high"], entries["first_low"], lowest)
+    last = _distance(entries["last_high"], entries["last_low"], lowest)
+    each = 1 + POINTS_PER_SHARD * shards // len(entries)
+    points = (first[:, None] + (last - first)[:, None] * (np.arange(each) / each)).ravel()
+    order = np.argsort(points, kind="stable")
+    filled = np.cumsum(np.repeat(weights / each, each)[order])
+    places = np.searchsorted(filled, filled[-1] / shards * np.arange(1, shards))
+    start = (lowest[0] << 64) + lowest[1]
+    cuts = {start + int(distance) for distance in points[order[places]].tolist()}
+    bounds = sorted({LOWEST, *(divmod(cut, 1 << 64) for cut in cuts)})
     return [UidRange(a, b) for a, b in zip(bounds, [*bounds[1:], None], strict=True)]
+
+
+def _distance(high: np.ndarray, low: np.ndarray, start: Uid) -> np.ndarray:
+    """How far uids lie above ``start``, as floats: exact to 53 bits of the distance."""
+    above = low - np.uint64(start[1])  # both modulo 2**64
+    borrow = (low < np.uint64(start[1])).astype(np.uint64)
+    return (high - np.uint64(start[0]) - borrow) * 2.0**64 + above
 
 
 def read_range(folder: Folder, name: str, uids: UidRange) -> Iterator[pa.Table]:
@@ -156,8 +176,11 @@ def _slices(file: IO[bytes], batches: Sequence[int], uids: UidRange) -> Iterator
         end = batch.num_rows
         if uids.end is not None:
             end = int(np.count_nonzero(~_at_least(high, low, uids.end)))
-        if end > start:
-            yield pa.Table.from_batches([batch.slice(start, end - start)])
+        if end - start == batch.num_rows:
+            yield pa.Table.from_batches([batch])
+        elif end > start:
+            # Copied: a slice would hold all of its batch in memory, of each of many runs.
+            yield pa.Table.from_batches([batch.take(pa.array(np.arange(start, end)))])
 
 
 def _at_least(high: np.ndarray, low: np.ndarray, uid: Uid) -> np.ndarray:

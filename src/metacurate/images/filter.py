@@ -12,7 +12,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from metacurate.images.reasons import Filtered
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.needs import needs
 from metacurate.pool.convert import json_row
+from metacurate.runtime.engine import GpuEngine
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
@@ -135,9 +136,23 @@ class FilterTotals(TypedDict):
 
 
 def filter_images(
-    tars: str, out: str, config: FilterConfig, **options: Unpack[RunOptions]
+    tars: str,
+    out: str,
+    config: FilterConfig,
+    *,
+    gpus_per_task: float = 0,
+    **options: Unpack[RunOptions],
 ) -> FilterTotals:
-    """Score and filter a folder of tar shards into another one."""
+    """Score and filter a folder of tar shards into another one.
+
+    ``gpus_per_task``: of an engine that has GPUs to give (``runtime.engine.GpuEngine``); a share
+    below 1, or whole ones.
+    """
+    if not (0 <= gpus_per_task < 1 or float(gpus_per_task).is_integer()) or gpus_per_task < 0:
+        raise ArgumentError(
+            "{gpus_per_task} must be a share below 1 or a whole number of GPUs, not {value:g}",
+            value=gpus_per_task,
+        )
     if config.drop_duplicates not in (None, *KINDS):
         raise ArgumentError("{drop_duplicates} is {kinds}", kinds=" or ".join(KINDS))
     if not (config.scorers or config.drop_duplicates):
@@ -164,6 +179,10 @@ def filter_images(
         tasks = [
             _FilterTask(source, run.folder, stem, name, config) for stem, name in shards_in.items()
         ]
+        if gpus_per_task:
+            if not isinstance(run.engine, GpuEngine):
+                raise ArgumentError("{gpus_per_task} needs {engine} ray, whose tasks get GPUs")
+            run = replace(run, engine=run.engine.with_gpus(gpus_per_task))
         return run_stage(
             run, FILTER, recorded, tasks, _filter_shard, unit="images",
             totals=_totals, alone=True,

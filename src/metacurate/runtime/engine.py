@@ -64,6 +64,18 @@ class SharingEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class GpuEngine(Engine, Protocol):
+    """An engine that gives tasks GPUs of their own."""
+
+    def with_gpus(self, each: float) -> Engine:
+        """The same engine; each task has so many GPUs (below 1: it shares one with others).
+
+        Raises UserError if no machine has them.
+        """
+        ...
+
+
 def died_too_often(position: int) -> UserError:
     """The error for a task whose workers die again and again."""
     return ArgumentError(

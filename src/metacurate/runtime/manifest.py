@@ -96,7 +96,7 @@ def begin(
     """
     manifest = read_manifest(folder)
     sections = manifest["stages"]
-    config = {"format": stage.format, **json.loads(json.dumps(config))}
+    config = _as_recorded(stage, config)
     section = sections.get(stage.name)
     stale = section is not None and section["state"] == "stale"
     if section is not None and (stale or section["config"] != config):
@@ -212,8 +212,17 @@ def finished(
         return None
     if config is None:
         return section["totals"]
-    same = section["config"] == {"format": stage.format, **json.loads(json.dumps(config))}
-    return section["totals"] if same else None
+    return section["totals"] if section["config"] == _as_recorded(stage, config) else None
+
+
+def has_begun(folder: Folder, stage: Stage, config: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a stage with this config, however far it is."""
+    section = read_manifest(folder)["stages"].get(stage.name)
+    return section is not None and section["config"] == _as_recorded(stage, config)
+
+
+def _as_recorded(stage: Stage, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": stage.format, **json.loads(json.dumps(config))}
 
 
 def reopen(folder: Folder, stage: Stage) -> None:

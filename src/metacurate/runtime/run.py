@@ -32,6 +32,7 @@ from metacurate.runtime.storage import (
     as_address,
     is_local,
     local_path,
+    under_way,
     unrecorded,
 )
 
@@ -151,6 +152,7 @@ def open_run(
             )
         stack.enter_context(unrecorded())
         stack.enter_context(hold(folder))
+        stack.enter_context(under_way(folder.url))
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
             if quick and workers is None and engine == "local":
@@ -216,8 +218,7 @@ def hold(folder: Folder) -> Iterator[None]:
         ) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        if (path / MANIFEST).exists():
-            _remove_unfinished(folder)
+        _remove_unfinished(folder)
         yield
     finally:
         holder.unlink(missing_ok=True)

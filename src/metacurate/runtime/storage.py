@@ -219,6 +219,22 @@ def unrecorded() -> Iterator[None]:
         _RECORD.reset(token)
 
 
+_RUN: ContextVar[str | None] = ContextVar("_RUN", default=None)
+
+
+@contextmanager
+def under_way(run: str) -> Iterator[None]:
+    """Unfinished files that this thread writes outside a run's folder are in this run's folder.
+
+    The next run there finds those that a killed one leaves.
+    """
+    token = _RUN.set(run if is_local(run) else None)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
 def _record(address: str, path: Path) -> None:
     if (files := _RECORD.get()) is not None:
         with path.open("rb") as file:
@@ -255,10 +271,15 @@ class Folder:
         return address.removeprefix(start) if address.startswith(start) else None
 
     def _temporary(self, final: Path) -> Path:
-        """Where a file is written first: in a run's scratch folder, elsewhere beside itself."""
+        """Where a file is written first: in a run's scratch folder, else beside itself."""
         name = f".tmp-{final.name}.{uuid.uuid4().hex}"
+        run = _RUN.get()
         if local_path(self.address("manifest.json")).exists():
-            scratch = local_path(self.address(SCRATCH))
+            run = self.url
+        elif run is not None and local_path(run) in final.parents:
+            run = None  # it has no manifest yet, and is removed if it gets none
+        if run is not None:
+            scratch = local_path(Folder(run).address(SCRATCH))
             scratch.mkdir(parents=True, exist_ok=True)
             if scratch.stat().st_dev == final.parent.stat().st_dev:
                 return scratch / name

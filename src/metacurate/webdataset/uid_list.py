@@ -28,6 +28,7 @@ from metacurate.runtime.manifest import (
     Stage,
     Statistics,
     add_statistics,
+    has_begun,
     shard_name,
 )
 from metacurate.runtime.merge import MergeTask, merge_many
@@ -73,12 +74,16 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
     target = Folder(parent)
     if not name.endswith(".npy"):
         raise ArgumentError("{out} {value} must end in .npy", value=out)
-    if target.exists(name) and not options.get("overwrite"):
-        raise ArgumentError("{file} is there already; use {overwrite} or another {out}", file=out)
     given = Given.of(curated, "curated")
     with open_run(f"{out}.work", preload=__name__, **options) as run:
         pool = open_pool(given.files(run), PoolConfig(), Needs(texts="unused"), engine=run.engine)
         pool.require_all()
+        config = {"files": pool.fingerprints}
+        # A list that this command has written already, before it was killed, is its own.
+        if not (run.overwrite or has_begun(run.folder, UIDS, config)) and target.exists(name):
+            raise ArgumentError(
+                "{file} is there already; use {overwrite} or another {out}", file=out
+            )
         tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
         def totals(shards: list[Statistics]) -> UidListTotals:
@@ -94,7 +99,6 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
                 "skipped": counted(skipped),
             }
 
-        config = {"files": pool.fingerprints}
         result = run_stage(
             run,
             UIDS,

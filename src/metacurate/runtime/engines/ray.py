@@ -150,6 +150,7 @@ class RayEngine:
         self._ray: Any = ray
         self._workers = workers
         self._per_core = 1
+        self._gpus = 0.0
         self._starts = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         if self._starts:
@@ -208,13 +209,28 @@ class RayEngine:
         engine._per_core = tasks
         return engine
 
+    def with_gpus(self, each: float) -> RayEngine:
+        """See ``metacurate.runtime.engine.GpuEngine``."""
+        # Ray itself would wait for such a machine, without a word.
+        most = max((node["Resources"].get("GPU", 0) for node in self._ray.nodes()), default=0)
+        if most < each:
+            raise ArgumentError(
+                "{gpus_per_task} is {each:g}, but no machine of the Ray cluster has more than "
+                "{most:g} GPUs; start Ray where they are, or give fewer",
+                each=each,
+                most=most,
+            )
+        engine = copy.copy(self)
+        engine._gpus = each
+        return engine
+
     def map_shards(
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
         """See ``metacurate.runtime.engine.Engine``."""
         ray = self._ray
         # Deaths are counted here and not by Ray, whose retries are many where memory ran out.
-        options = {"num_cpus": 1 / self._per_core, "max_retries": 0}
+        options = {"num_cpus": 1 / self._per_core, "num_gpus": self._gpus, "max_retries": 0}
         submit = ray.remote(run_call).options(**options).remote
         deaths = dict.fromkeys(range(len(tasks)), 0)
         waiting = list(reversed(deaths))

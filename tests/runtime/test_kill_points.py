@@ -1,0 +1,47 @@
+"""A seeded few of the points of ``tests/kill_points.py``: every command, killed and given again."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kill_points import Commands, Sweep, cluster, commands
+from killed_runs import Warm
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+SEED = 13
+POINTS = 3
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, Warm]]:
+    with commands(tmp_path_factory.mktemp("killed")) as found:
+        yield found
+
+
+def test_killed_on_this_machine(known: tuple[Commands, Warm]) -> None:
+    """In one test, since each command reads what earlier ones made."""
+    made, run = known
+    for name in made.words:
+        expected = made.make(name)
+        sweep = Sweep(made, run, name, expected, made.local(name))
+        for kill in sweep.points(POINTS, random.Random(f"{SEED} {name}")):
+            sweep.check(kill)
+
+
+@pytest.mark.usefixtures("known")
+def test_killed_on_ray(known: tuple[Commands, Warm]) -> None:
+    """The command with a worker, and a worker alone."""
+    pytest.importorskip("ray", reason="needs the extra metacurate[ray]")
+    made, run = known
+    rng = random.Random(SEED)
+    name = rng.choice(["extract", "dedup", "build", "curated", "download"])
+    expected = made.make(name)
+    with cluster() as address:
+        sweep = Sweep(made, run, name, expected, ["--engine", "ray", "--address", address])
+        for kill in sweep.points(2, rng):
+            sweep.check(kill)
