@@ -7,14 +7,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster_chain import write_tars
 from conftest import Command, digests
 from curation_pools import OPTIONS, entries_file, fails, pool  # noqa: F401  (fixtures)
 from hostile_server import HostileServer
@@ -42,10 +45,13 @@ def _workers_find_the_tests() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(_workers_find_the_tests: None) -> Iterator[None]:
-    """A Ray of two cores on this machine, for all tests of this module."""
+    """A Ray of two cores on this machine, told of two GPUs, for all tests of this module."""
     from metacurate.runtime.engines.ray import RayEngine
 
-    with RayEngine(workers=2):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", partial(ray.init, num_gpus=2))
+        engine = RayEngine(workers=2)
+    with engine:
         yield
 
 
@@ -149,6 +155,33 @@ def test_a_download_is_polite_over_all_tasks_and_has_the_same_bytes(
     assert metacurate(*common, tmp_path / "ray", "--workers", 1).returncode == 0
     assert 0 < server.requests.total() <= 8 + 5, "one shard, and redirects"
     assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+
+
+# GPUs -------------------------------------------------------------------------------------------
+
+
+def given_gpu(images: Sequence[Any], _: Sequence[Any]) -> dict[str, list[int]]:
+    """A scorer: the number of the task's GPU."""
+    return {"gpu": [int(os.environ.get("CUDA_VISIBLE_DEVICES") or -1)] * len(images)}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_tasks_of_a_filter_have_a_gpu_of_their_own(metacurate: Command, tmp_path: Path) -> None:
+    (tmp_path / "tars").mkdir()
+    for number in range(3):
+        write_tars(tmp_path / "tars", number)
+    common = ("pool", "filter", tmp_path / "tars", "--scorer", "test_ray:given_gpu", "--out")
+    for gpus, expected in ((0, {-1}), (1, {0, 1})):
+        out = tmp_path / f"{gpus}"
+        run = metacurate(*common, out, "--engine", "ray", "--gpus-per-task", gpus)
+        assert run.returncode == 0, run.stderr
+        found = pa.concat_tables(pq.read_table(path) for path in out.glob("*.parquet"))
+        assert found.num_rows == 18
+        assert set(found["gpu"].to_pylist()) <= expected
+    too_many = (*common, tmp_path / "no", "--engine", "ray", "--gpus-per-task")
+    fails(metacurate(*too_many, 3), "--gpus-per-task is 3", "more than 2 GPUs")
+    fails(metacurate(*too_many, 1.5), "--gpus-per-task must be a share below 1 or a whole number")
+    fails(metacurate(*common, tmp_path / "no", "--gpus-per-task", 1), "needs --engine ray")
 
 
 # Workers that die -------------------------------------------------------------------------------
