@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from metacurate.runtime.progress import Progress
     from metacurate.runtime.run import ReadOptions, RunOptions
     from metacurate.sharing.card import write_card
+    from metacurate.sharing.push import push
     from metacurate.texts.rules import TextRules
     from metacurate.training.config import TrainConfig
     from metacurate.version import __version__
@@ -161,6 +162,7 @@ __all__ = [
     "merge_metadata",
     "pair_keep_probabilities",
     "plan",
+    "push",
     "read_blocklist",
     "report",
     "reshard",
@@ -224,6 +226,7 @@ _NAMES = {
     "runtime.progress": ("Progress",),
     "runtime.run": ("ReadOptions", "RunOptions"),
     "sharing.card": ("write_card",),
+    "sharing.push": ("push",),
     "texts.rules": ("TextRules",),
     "training.config": ("TrainConfig",),
     "version": ("__version__",),

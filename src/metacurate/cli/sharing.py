@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,46 +45,73 @@ def card_command(
             help="Write DIR/distribution: entries, counts and plots, nothing of the pairs.",
         ),
     ] = False,
+    push: Annotated[
+        bool,
+        typer.Option("--push", help="Upload what is for others to --repo (extra hf)."),
+    ] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --push: a new data set is private.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="With --push: list what would be sent, and send nothing."),
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a card that was changed by hand.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace a card that was changed by hand, or another's on the hub."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the dataset card of a run (DIR/README.md, and croissant.json) to share it with.
 
-    Every curate writes one; this adds what it cannot know. Nothing is sent anywhere.
+    Every curate writes one; this adds what it cannot know. Nothing is sent anywhere without --push:
+    then card, pairs, entries, plots and the figures are, but neither the index nor the report.
 
     Example: [bold]metacurate card run/ --name "My pairs" --license cc-by-4.0[/bold]
     """
+    from metacurate.errors import UserError
     from metacurate.runtime.storage import Folder
-    from metacurate.sharing.card import write_card
-    from metacurate.sharing.config import DEFAULT_NAME
+    from metacurate.sharing.card import is_changed_by_hand, write_card
+    from metacurate.sharing.push import push as send
 
-    totals = write_card(
-        run_folder,
-        name=DEFAULT_NAME if name is None else name,
-        license=license,
-        languages=languages or (),
-        repo=repo,
-        distribution_only=distribution_only,
-        overwrite=overwrite,
-    )
+    if (dry_run or private) and not push:
+        raise UserError(f"--{'dry-run' if dry_run else 'private'} needs --push")
     folder = Folder(run_folder)
-    written = {key: folder.address(str(totals[key])) for key in ("readme", "croissant")}
-    place = f"{run_folder.rstrip('/')}/distribution" if distribution_only else run_folder
-    upload = ["hf", "upload", repo or "USER/NAME", place, ".", "--repo-type", "dataset"]
-    for pattern in () if distribution_only else SHARED:
-        upload += ["--include", pattern]
-    rows = [
-        ("entries" if distribution_only else "pairs", f"{totals['rows']:,}"),
-        ("card", written["readme"]),
-        ("Croissant", written["croissant"]),
-        ("to publish", shlex.join(upload)),
-    ]
-    show({**totals, **written, "upload": upload}, summary_table("Card", rows), as_json=as_json)
-
-
-SHARED = (
-    "README.md", "croissant.json", "curated/*", "metadata.parquet", "datacard.json", "report/*.png",
-)  # fmt: skip
-"""What is published of a run: not its index, nor the report, which shows texts."""
+    said = bool(name or license or languages or overwrite)
+    found: dict[str, Any] = {}
+    rows: list[tuple[str, str]] = []
+    # A card that was changed by hand is sent as it is, unless something new is said.
+    if not push or said or not is_changed_by_hand(folder, distribution_only=distribution_only):
+        totals = write_card(
+            run_folder,
+            name=name,
+            license=license,
+            languages=languages or (),
+            repo=repo,
+            distribution_only=distribution_only,
+            overwrite=overwrite,
+        )
+        written = {key: folder.address(str(totals[key])) for key in ("readme", "croissant")}
+        found = {**totals, **written}
+        rows = [
+            ("entries" if distribution_only else "pairs", f"{totals['rows']:,}"),
+            ("card", written["readme"]),
+            ("Croissant", written["croissant"]),
+        ]
+    if push:
+        sent = send(
+            run_folder, repo, distribution_only=distribution_only, private=private,
+            dry_run=dry_run, overwrite=overwrite,
+        )  # fmt: skip
+        found["push"] = sent
+        rows += [(f"to {sent['repo']}", f"{n}  ({size:,} bytes)")
+                 for n, size in sent["files"].items()]  # fmt: skip
+        rows += [("removed there", name) for name in sent["removed"]]
+        rows.append(("sent", sent["url"] or "nothing (--dry-run)"))
+    else:
+        words = ["metacurate", "card", run_folder, "--repo", repo or "USER/NAME", "--push"]
+        words += ["--distribution-only"] if distribution_only else []
+        rows.append(("to publish", shlex.join(words)))
+    show(found, summary_table("Card", rows), as_json=as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -41,13 +42,14 @@ from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.storage import Folder, recorded, unrecorded
 from metacurate.sharing import croissant, readme
-from metacurate.sharing.config import DEFAULT_NAME, CardConfig
+from metacurate.sharing.config import CardConfig
 from metacurate.sharing.facts import plot_files, read_facts
 
 COUNTS_PARQUET = "distribution.parquet"
 JSON_FORMAT = "application/json"
 # The last line of a card that nobody has changed: a checksum of all before it.
-_MARK = re.compile(rb"\n<!-- metacurate card ([0-9a-f]{32}) -->\n\Z")
+MARK_START = b"\n<!-- metacurate card "
+_MARK = re.compile(MARK_START + rb"([0-9a-f]{32}) -->\n\Z")
 MAX_CARD_BYTES = 64 * 2**20
 
 
@@ -62,7 +64,7 @@ class CardTotals(TypedDict):
 def write_card(
     folder: str | PathLike[str],
     *,
-    name: str = DEFAULT_NAME,
+    name: str | None = None,
     license: str | None = None,
     languages: Sequence[str] = (),
     repo: str | None = None,
@@ -74,7 +76,8 @@ def write_card(
     ``README.md`` and ``croissant.json`` describe the kept pairs, so that
     ``datasets.load_dataset(folder)`` reads them. With ``distribution_only`` they lie in
     ``folder/distribution``, with the counts of the entries and the plots, and nothing of the pairs:
-    a folder to publish by itself. Nothing is sent anywhere.
+    a folder to publish by itself. Nothing is sent anywhere (``push`` does that). What is not given
+    stays as it was said before.
 
     Args:
         folder: The output folder of ``curate``.
@@ -89,9 +92,22 @@ def write_card(
         UserError: The run is not finished or in use, what is given cannot be, or ``README.md`` was
             not written by this function, or changed since.
     """
-    config = CardConfig(name, license, tuple(listed("languages", languages)), repo)
+    given: dict[str, Any] = {
+        "name": name, "license": license, "languages": tuple(listed("languages", languages)),
+        "repo": repo,
+    }  # fmt: skip
+    given = {field: value for field, value in given.items() if value not in (None, ())}
+    CardConfig(**given)  # what cannot be is told before the folder is opened
     with open_run(folder, existing=True, workers=1, overwrite=overwrite) as run:
+        stage = DISTRIBUTION if distribution_only else README
+        config = replace(_said(run.folder, stage), **given)
         return write_card_of(run, config, distribution_only=distribution_only)
+
+
+def _said(folder: Folder, stage: Stage) -> CardConfig:
+    """What was said of the run when its card was written last."""
+    section = read_manifest(folder)["stages"].get(stage.name)
+    return CardConfig(**(section["config"]["said"] if section is not None else {}))
 
 
 def write_card_of(
@@ -109,10 +125,8 @@ def write_card_of(
                 file=folder.address(foreign),
             )
         folder.remove(foreign)
-    section = read_manifest(folder)["stages"].get(stage.name)
     if config is None:
-        said = section["config"]["said"] if section is not None else {}
-        config = CardConfig(**said)
+        config = _said(folder, stage)
     plots = {n: w["xxh3"] for n, w in plot_files(folder).items()}
     write = _write_distribution if distribution_only else _write_pairs
     if not folder.exists(name):
@@ -153,6 +167,13 @@ def _once(
         "croissant": prefix + CROISSANT_FILE,
         "rows": done["rows"],
     }
+
+
+def is_changed_by_hand(folder: Folder, *, distribution_only: bool = False) -> bool:
+    """Whether there is a card that is someone's own, or was changed."""
+    stage = DISTRIBUTION if distribution_only else README
+    prefix = f"{DISTRIBUTION_FOLDER}/" if distribution_only else ""
+    return _foreign(folder, stage, prefix + README_FILE) is not None
 
 
 def _foreign(folder: Folder, stage: Stage, readme_name: str) -> str | None:
@@ -211,7 +232,7 @@ def _write_distribution(run_folder: Folder, config: CardConfig) -> int:
     counts = distribution_table(run_folder)
     with folder.create(COUNTS_PARQUET) as file:
         pq.write_table(counts, file, compression="zstd")
-    folder.write_json(DATACARD_FILE, _without_pool(facts.card))
+    folder.write_json(DATACARD_FILE, without_pool(facts.card))
     for name in facts.plots:
         with run_folder.open(name) as source, folder.create(name) as copy:
             copy.write(source.read())
@@ -251,7 +272,7 @@ def distribution_table(folder: Folder) -> pa.Table:
     return pa.table(columns).combine_chunks()
 
 
-def _without_pool(card: dict[str, Any]) -> dict[str, Any]:
+def without_pool(card: dict[str, Any]) -> dict[str, Any]:
     """A data card without the names of the pool's files and what was said of them."""
     pool = card["pool"]
     numbered = {str(n): print_ for n, print_ in enumerate(pool["fingerprints"].values(), 1)}
