@@ -1,4 +1,4 @@
-"""Runs are uploaded by the hub's own client to a server on this machine that speaks its protocol."""
+"""Runs are uploaded by the hub's own client, to a server of this machine with its protocol."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pool.mkdir()
     for part in range(2):
         rows = range(300 * part, 300 * part + 300)
-        pairs = {"url": [f"https://a.example/{n}.jpg" for n in rows],
-                 "text": [f"a cat {n * 7919 % 1000}" if n % 9 else f"zzsecret {n}" for n in rows]}  # fmt: skip
+        texts = [f"a cat {n * 7919 % 1000}" if n % 9 else f"zzsecret {n}" for n in rows]
+        pairs = {"url": [f"https://a.example/{n}.jpg" for n in rows], "text": texts}
         pq.write_table(pa.table(pairs), pool / f"{part}.parquet")
     mc.curate(pool, ["cat", "a"], folder / "run", t=400, workers=1)
     return folder
