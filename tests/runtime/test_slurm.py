@@ -7,12 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
-import typer
 
+from command_lines import check
 from conftest import REPOSITORY
-from metacurate.cli import app
 
 SCRIPT = REPOSITORY / "examples" / "slurm" / "metacurate.sbatch"
 NOTED = """#!/usr/bin/env bash
@@ -66,11 +64,7 @@ def test_the_script_starts_ray_and_gives_commands_that_there_are(
     assert chain[0][2] == given[0]
     for call in chain:
         assert call[-4:] == ["--engine", "ray", "--address", "10.0.0.1:32345"]
-        command: click.Command = typer.main.get_command(app)
-        words = call
-        while isinstance(command, click.Group):
-            command, words = command.commands[words[0]], words[1:]
-        command.make_context("metacurate", words)  # else a click.UsageError
+        check(call)
 
 
 def test_a_job_whose_ray_does_not_start_ends(noted: dict[str, str], tmp_path: Path) -> None:
