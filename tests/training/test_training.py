@@ -469,7 +469,8 @@ def test_mistakes_in_the_configuration_are_named(change, message):
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 WORLDWIDE = EXAMPLES / "vit-h-14-worldwide.toml"
-RECIPES = sorted({*EXAMPLES.glob("*.toml")} - {WORLDWIDE})
+V1_2 = EXAMPLES / "vit-h-14-v1.2.toml"
+RECIPES = sorted({*EXAMPLES.glob("*.toml")} - {WORLDWIDE, V1_2})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -479,7 +480,7 @@ def test_shipped_recipes_are_the_papers(path):
     assert recipe.seen_pairs == 12_800_000_000
     assert recipe.global_batch == 32_768
     assert recipe.steps == 390_625
-    lr = 4e-4 if "L-14" in recipe.model.name or "H-14" in recipe.model.name else 5e-4
+    lr = 4e-4 if recipe.model.name.split("-")[1] in ("L", "H", "bigG") else 5e-4
     assert dataclasses.astuple(recipe.optimizer) == (lr, 2000, 0.9, 0.98, 1e-6, 0.2, None)
     assert recipe.max_logit_scale == 100
     assert recipe.precision == "amp_bf16"
@@ -500,8 +501,20 @@ def test_the_worldwide_recipe_is_meta_clip_2s():
     assert own == theirs
 
 
-def test_there_are_recipes_for_all_four_models():
-    assert len(RECIPES) == 4
+def test_the_recipe_of_v1_2_is_metaclips():
+    """config/metaclip_v1_2.py of its repository: 32 epochs of 1.6B, 256 GPUs with 512 pairs."""
+    recipe = load_train_config(str(V1_2))
+    assert recipe.seen_pairs == 32 * 1_600_000_000
+    assert (recipe.global_batch, recipe.steps) == (256 * 512, 390_625)
+    assert dataclasses.astuple(recipe.optimizer) == (4e-4, 2000, 0.9, 0.95, 1e-6, 0.1, None)
+    assert not open_clip().get_model_config(recipe.model.name).get("quick_gelu")
+    assert (recipe.data.selection, recipe.data.choose_text) == ("online", "one")
+    assert recipe.data.captions == {"synthetic": 0.15}
+    assert recipe.data.caption_cols == ("synthetic",)
+
+
+def test_there_are_recipes_for_all_models():
+    assert len(RECIPES) == 5
 
 
 def test_help_names_an_example():
