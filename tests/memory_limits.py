@@ -66,7 +66,9 @@ def write_crawl(path: Path, scale: float) -> None:
     page = "<p>" + " ".join(SENTENCES) * 3000
     with path.open("wb") as file:
         for number in range(int(scale * INPUT_MIB * MIB / len(page))):
-            images = "".join(f'<img src="/{number}-{i}.jpg" alt="{SENTENCES[0]}">' for i in range(9))
+            images = "".join(
+                f'<img src="/{number}-{i}.jpg" alt="{SENTENCES[0]}">' for i in range(9)
+            )
             block = response(f"<html lang=en>{images}{page}</html>")
             block = record("response", block, f"http://a.example/{number}")
             file.write(gzip.compress(block, 1, mtime=0))

@@ -116,7 +116,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[
 # They look at little, or train, which has ways of its own to use several machines.
 ON_ONE_MACHINE = {
     "status", "diff", "inspect text", "pool survival", "metadata merge", "metadata info",
-    "train", "eval", "experiment", "card",
+    "train", "eval", "experiment", "card", "export",
 }  # fmt: skip
 COMMANDS = dict(commands(get_command(app)))
 

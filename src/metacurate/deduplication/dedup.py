@@ -215,7 +215,7 @@ def dedup(
             if totals is None:
                 if lists:
                     tasks = [_ListTask(run.folder, tuple(lists))]
-                    run_stage(run, LISTED, settings, tasks, _list, unit="uids")
+                    run_stage(run, LISTED, settings, tasks, _list, unit="rows")
                 totals = _run(run, job, opened, settings)
             discard(run.folder, SCRATCH)
             return totals
@@ -294,7 +294,7 @@ def _limits(position: int) -> str:
 
 
 def _list(task: _ListTask) -> Statistics:
-    return {"uids": write_listed(task.folder, task.lists)}
+    return {"rows": write_listed(task.folder, task.lists)}
 
 
 def _partition(task: _PartitionTask) -> Statistics:
