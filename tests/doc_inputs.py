@@ -204,13 +204,17 @@ def webdataset(folder: Path) -> None:
     test_output_formats.write_tars(folder / "tars", lambda shard, sample: bytes([shard, sample]))
 
 
-def troubleshooting(folder: Path) -> None:
-    (folder / "pairs.csv").write_text("link,words\nhttps://example.org/1.jpg,a dog\n")
+def two_pairs(folder: Path) -> None:
     rows = ("url,caption", "https://example.org/1.jpg,a dog", "https://example.org/2.jpg,a cat", "")
     (folder / "pool.csv").write_text("\n".join(rows))
+    (folder / "entries.json").write_text('["dog", "cat"]')
+
+
+def troubleshooting(folder: Path) -> None:
+    two_pairs(folder)
+    (folder / "pairs.csv").write_text("link,words\nhttps://example.org/1.jpg,a dog\n")
     (folder / "damaged.parquet").write_bytes(bytes(100))
     (folder / "repeated.json").write_text('["dog", "cat", "dog", ""]')
-    (folder / "entries.json").write_text('["dog", "cat"]')
     (folder / "empty").mkdir()
     (folder / "tars").mkdir()
     tarfile.open(folder / "tars/00000.tar", "w").close()
@@ -224,6 +228,7 @@ INPUTS: dict[str, Callable[[Path], None]] = {
     "docs/images.md": images,
     "docs/language.md": language,
     "docs/metadata.md": metadata,
+    "docs/orchestration.md": two_pairs,
     "docs/pools.md": pools,
     "docs/report.md": report,
     "docs/sharing.md": sharing,

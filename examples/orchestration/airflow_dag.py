@@ -1,7 +1,7 @@
 """A DAG for Airflow 3: a pool is deduplicated and curated, and its card written.
 
-Put it into Airflow's folder of DAGs. ``metacurate`` must be on the workers' PATH, and all workers must
-see the folders. A task that fails is tried again, and its command goes on where it stopped.
+Put it into the folder of DAGs. ``metacurate`` must be on the PATH of the workers, and all of them
+must see the data. A task that fails is tried again, and its command goes on where it stopped.
 """
 
 from __future__ import annotations
