@@ -18,11 +18,13 @@ EXTRAS = {
     "images": "work on images",
     "languages": "this language identifier",
     "metadata": "building metadata",
+    "mlflow": "{log_to} mlflow",
     "ray": "{engine} ray",
     "report": "drawing a report or plot",
     "s3": "an S3 address",
     "safety": "this scorer",
     "train": "training or evaluation",
+    "wandb": "{log_to} wandb",
     "worldwide": "this segmenter",
 }
 """The extras of ``pyproject.toml`` for users, and what needs each, as messages say it."""

@@ -90,6 +90,14 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Redo what the output folder holds, with these settings."),
 ]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER",
+        help="Log numbers to wandb:PROJECT or mlflow:EXPERIMENT (extras wandb, mlflow); "
+        "repeatable.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.")
 ]
@@ -151,6 +159,7 @@ class Options(ReadOptions):
     """What ``runs`` hands to a command; the words of ``runtime.run.RunOptions``."""
 
     overwrite: bool
+    log_to: list[str]
 
 
 _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -158,7 +167,9 @@ _RUN_OPTIONS: dict[str, tuple[Any, Any]] = {
     "engine": (EngineName, "local"),
     "address": (Address, None),
     "overwrite": (Overwrite, False),
+    "log_to": (LogTo, None),
 }
+_OF_WRITING = ("overwrite", "log_to")
 
 
 _POOL_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -176,8 +187,8 @@ def runs(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def reads(command: Callable[..., None]) -> Callable[..., None]:
-    """As ``runs``, for a command that only reads a run: without ``--overwrite``."""
-    wanted = {name: option for name, option in _RUN_OPTIONS.items() if name != "overwrite"}
+    """As ``runs``, for a command that only reads a run: without those of writing one."""
+    wanted = {name: option for name, option in _RUN_OPTIONS.items() if name not in _OF_WRITING}
     return with_options(command, "options", wanted, _run_options)
 
 
@@ -187,6 +198,8 @@ def reads_pool(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _run_options(**given: Any) -> dict[str, Any]:
+    if "log_to" in given:
+        given["log_to"] = given["log_to"] or []
     return {**given, "show_progress": True}
 
 

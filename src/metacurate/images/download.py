@@ -169,8 +169,23 @@ def download(
             )
         return run_stage(
             replace(run, engine=engine), DOWNLOAD, recorded, tasks, function,
-            unit="URLs", counted="count", totals=totals, alone=True,
+            unit="URLs", counted="count", totals=totals, alone=True, metrics=_metrics,
         )  # fmt: skip
+
+
+def _metrics(done: Statistics, rate: float) -> dict[str, float]:
+    """Numbers under the names that img2dataset logs them by."""
+    count = done.get("count", 0)
+    shares = {
+        "success": "successes",
+        "failed_to_download": FAILED_TO_DOWNLOAD,
+        "failed_to_resize": FAILED_TO_RESIZE,
+    }
+    return {
+        "total/img_per_sec": rate,
+        "total/count": count,
+        **{f"total/{name}": done.get(of, 0) / max(count, 1) for name, of in shares.items()},
+    }
 
 
 def download_shard(task: ClusterTask) -> Statistics:

@@ -35,6 +35,7 @@ from metacurate.runtime.storage import (
     under_way,
     unrecorded,
 )
+from metacurate.runtime.tracking import tracking
 
 # Held by the process that runs in a local folder; the other file says which process that is.
 HOLDER = ".lock-holder"
@@ -83,10 +84,12 @@ class RunOptions(ReadOptions, total=False):
     """How any stage runs.
 
     As ``ReadOptions``, and ``overwrite``: redo what the output folder holds, finished or with other
-    settings, instead of taking it or refusing.
+    settings, instead of taking it or refusing; ``log_to``: log settings, numbers and totals to
+    ``wandb:PROJECT`` or ``mlflow:EXPERIMENT`` (extras ``wandb`` and ``mlflow``), or to both.
     """
 
     overwrite: bool
+    log_to: Sequence[str]
 
 
 @contextmanager
@@ -98,6 +101,7 @@ def open_run(
     address: str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
+    log_to: Sequence[str] = (),
     show_progress: bool = False,
     progress: Listener | None = None,
     preload: str | None = None,
@@ -115,6 +119,7 @@ def open_run(
         workers: Processes; if None all cores, or this process alone if the run is ``quick``, local,
             and its inputs small.
         overwrite: See ``Run``.
+        log_to: See ``RunOptions``.
         show_progress: See ``Run``.
         progress: See ``RunOptions``.
         preload: A module that local workers import before they start.
@@ -153,6 +158,8 @@ def open_run(
         stack.enter_context(unrecorded())
         stack.enter_context(hold(folder))
         stack.enter_context(under_way(folder.url))
+        if log_to:
+            stack.enter_context(tracking(log_to, out=folder.url))
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
             if quick and workers is None and engine == "local":

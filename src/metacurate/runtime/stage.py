@@ -30,6 +30,7 @@ from metacurate.runtime.manifest import (
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder, Written, read_ahead, recorded
+from metacurate.runtime.tracking import Metrics, Pace, trackers
 
 Totals = TypeVar("Totals")
 Done = TypeVar("Done")
@@ -42,6 +43,7 @@ class StageOptions(TypedDict, total=False):
     parts: str
     replace: bool
     alone: bool
+    metrics: Callable[[Statistics, float], Metrics] | None
 
 
 Tasks = Sequence[Task] | Callable[[], Sequence[Task]]
@@ -75,6 +77,7 @@ def run_stage(
     totals: Callable[[list[Statistics]], Any] = add_statistics,
     replace: bool = False,
     alone: bool = False,
+    metrics: Callable[[Statistics, float], Metrics] | None = None,
 ) -> Any:
     """Run a stage, or what is missing of it; returns its totals.
 
@@ -92,6 +95,8 @@ def run_stage(
             may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
         alone: Whether it is all that its command does: see ``do_again``.
+        metrics: What trackers get of the statistics so far and the ``unit``s a second; all numbers
+            of them, if not given (see ``tracking``).
 
     Raises:
         UserError: As ``manifest.begin``.
@@ -102,10 +107,14 @@ def run_stage(
             lambda: run_stage(
                 run, stage, config, tasks, function,
                 unit=unit, counted=counted or unit, parts=parts, totals=totals, replace=replace,
+                metrics=metrics,
             ),
         )  # fmt: skip
     done = begin(run.folder, stage, config, overwrite=run.overwrite, replace=replace)
+    tracked = trackers()
+    tracked.settings(stage.name, config)
     if done is not None:
+        tracked.totals(stage.name, done)
         return done
     remove_damaged(run.folder, stage)
     with recorded() as written:
@@ -115,8 +124,11 @@ def run_stage(
             abandon(run.folder, stage)
             raise
         plan(run.folder, stage, len(planned))
-        shards, files = _run_shards(run, stage, function, planned, unit, counted or unit, parts)
+        shards, files = _run_shards(
+            run, stage, function, planned, unit, counted or unit, parts, metrics
+        )
         result = totals(shards)
+    tracked.totals(stage.name, result)
     files |= {name: w for a, w in written.items() if (name := run.folder.name_of(a)) is not None}
     return finish(run.folder, stage, result, shards, files)
 
@@ -164,6 +176,7 @@ def _run_shards(
     unit: str,
     counted: str,
     parts: str,
+    metrics: Callable[[Statistics, float], Metrics] | None,
 ) -> tuple[list[Statistics], dict[str, Written]]:
     """Run the tasks that are not done; the statistics in task order, and all shards' files."""
     folder = run.folder
@@ -173,13 +186,59 @@ def _run_shards(
     calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
     with meter(stage.name, len(tasks), unit, parts=parts, show=run.show_progress) as progress:
         progress.advance(items=0, shards=len(done))
+        before = [done[position]["statistics"] for position in sorted(done)]
+        tracking = _Tracking(stage, unit, metrics, before)
         for position, shard in run.engine.map_shards(_run_recorded, calls):
             done[missing[position]] = shard
             progress.advance(items=int(shard["statistics"].get(counted, 0)))
+            tracking.add(shard["statistics"])
+        tracking.log()
     files: dict[str, Written] = {}
     for shard in done.values():
         files |= shard["files"]
     return [done[position]["statistics"] for position in range(len(tasks))], files
+
+
+class _Tracking:
+    """Logs the numbers of a stage to the run's trackers, at most once a second, and at its end."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        unit: str,
+        metrics: Callable[[Statistics, float], Metrics] | None,
+        before: Sequence[Statistics],
+    ) -> None:
+        """``before``: the statistics of shards that were done already."""
+        self._trackers = trackers()
+        self._stage, self._unit, self._metrics = stage, unit, metrics
+        self._so_far = add_statistics(before) if self._trackers else {}
+        self._items = 0
+        self._is_logged = True
+        self._pace = Pace()
+
+    def add(self, statistics: Statistics) -> None:
+        """A shard is done."""
+        if not self._trackers:
+            return
+        self._so_far = add_statistics([self._so_far, statistics])
+        self._items += int(statistics.get(self._unit, 0))
+        self._is_logged = False
+        if self._pace.is_due():
+            self.log()
+
+    def log(self) -> None:
+        """Log what was not logged yet."""
+        if self._is_logged:
+            return
+        self._is_logged = True
+        rate = self._items / self._pace.seconds
+        if self._metrics is not None:
+            self._trackers.log(self._metrics(self._so_far, rate))
+            return
+        numbers = {n: v for n, v in self._so_far.items() if isinstance(v, int | float)}
+        named = {**numbers, f"{self._unit}_per_second": rate}
+        self._trackers.log({f"{self._stage.name}/{name}": value for name, value in named.items()})
 
 
 def _shards_done(folder: Folder, stage: Stage, states: Sequence[str]) -> dict[int, Statistics]:

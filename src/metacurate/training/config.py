@@ -173,7 +173,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     tensorboard: bool = True
-    wandb_project: str | None = None
+    log_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -232,7 +232,7 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in (
             "threads", "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard",
-            "wandb_project",
+            "log_to",
         ):  # fmt: skip
             del values[name]
         for name in ("workers", "prefetch"):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NotRequired, TypedDict, cast
 
-from metacurate.needs import needs, needs_package
+from metacurate.needs import needs
 
 with needs("train"):
     import torch
@@ -32,6 +32,7 @@ from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
 from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import Folder, is_local, local_path, recorded
+from metacurate.runtime.tracking import tracking
 from metacurate.training.config import OptimizerSection, TrainConfig
 from metacurate.training.distributed import Ranks, ranks
 from metacurate.training.loader import Batch, PairLoader, join_states
@@ -406,7 +407,8 @@ def _writers(config: TrainConfig, folder: Folder, here: Ranks) -> Iterator[Any]:
         return
     with ExitStack() as stack:
         board = _tensorboard(config, folder, stack)
-        run = _wandb(config, stack)
+        tracked = stack.enter_context(tracking(config.log_to, out=folder.url))
+        tracked.settings("train", config.as_json())
 
         def write(metrics: dict[str, Any], timing: dict[str, float]) -> None:
             append_metrics(folder, metrics)
@@ -415,8 +417,7 @@ def _writers(config: TrainConfig, folder: Folder, here: Ranks) -> Iterator[Any]:
             if board is not None:
                 for name, value in scalars.items():
                     board.add_scalar(f"train/{name}", value, step)
-            if run is not None:
-                run.log({f"train/{k}": v for k, v in scalars.items()}, step=step)
+            tracked.log({f"train/{name}": value for name, value in scalars.items()}, step)
 
         yield write
 
@@ -429,16 +430,6 @@ def _tensorboard(config: TrainConfig, folder: Folder, stack: ExitStack) -> Any:
     writer = SummaryWriter(str(local_path(folder.address(TENSORBOARD))))
     stack.callback(writer.close)
     return writer
-
-
-def _wandb(config: TrainConfig, stack: ExitStack) -> Any:
-    if config.wandb_project is None:
-        return None
-    with needs_package("wandb", "wandb_project", otherwise="or leave it out"):
-        import wandb
-    run = wandb.init(project=config.wandb_project, config=config.as_json())
-    stack.callback(run.finish)
-    return run
 
 
 def make_optimizer(
