@@ -57,7 +57,7 @@ def test_functions_are_public_and_typed(name: str) -> None:
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
         assert parameter.annotation not in ("str", "list[str]") or parameter.name in (
-            *("text", "entry", "uid", "rule", "reference", "choose_text", "name"),
+            *("text", "entry", "uid", "rule", "reference", "choose_text", "name", "to"),
         ), f"{parameter} takes no os.PathLike"
     assert re.search(r"Args:\n", getattr(mc, name).__doc__)
 
