@@ -35,6 +35,7 @@ from metacurate.deduplication.repeats import count_texts, drop_texts, limit_text
 from metacurate.deduplication.runs import (
     MergeCounts,
     UidRange,
+    compression_of,
     merge_range,
     plan_ranges,
     read_index,
@@ -116,6 +117,7 @@ class _Job:
     schema: pa.Schema
     units: int
     batch_rows: int
+    compression: str | None
     listed: str | None  # names the lists of the pairs that alone are kept
 
 
@@ -194,7 +196,6 @@ def dedup(
         inputs = given.files(run)
         opened = open_to_rewrite(run, inputs, pool_config)
         lists = find_lists(only) if only else {}
-        batch_rows = rows_per_batch(opened.rows, config.shard_rows)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
         # change redoes it from its start.
         settings = {
@@ -205,7 +206,8 @@ def dedup(
             "only": digest(lists) if lists else None,
         }
         job = _Job(
-            run.folder, config, canonical_schema(opened), len(opened.units), batch_rows,
+            run.folder, config, canonical_schema(opened), len(opened.units),
+            rows_per_batch(opened.rows, config.shard_rows), compression_of(opened.rows),
             settings["only"],
         )  # fmt: skip
         last = WRITE if config.max_images_per_text else MERGE
@@ -311,7 +313,7 @@ def _partition(task: _PartitionTask) -> Statistics:
 
     write_runs(
         job.folder, _runs(task.position), tables(), job.schema, job.batch_rows,
-        job.config.max_texts, counts,
+        job.config.max_texts, counts, job.compression,
     )  # fmt: skip
     # The reader's counts of rows without these are a part of what is dropped here.
     for reason in (reasons.NO_URL, reasons.NO_TEXT):

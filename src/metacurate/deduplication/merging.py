@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 
 from metacurate.arrays import list_offsets, offsets_of, uid_halves, uid_order
 from metacurate.formats.types import is_string
-from metacurate.kernels.merging import choose_texts
+from metacurate.kernels.merging import KEYS, choose_texts
 
-SEED = np.uint64(int.from_bytes(os.urandom(8), "little"))
+_HASH_KEYS = np.frombuffer(bytearray(os.urandom(8 * KEYS)), np.uint64)
 
 
 class Merged(NamedTuple):
@@ -116,8 +116,9 @@ def _choose(
     chosen, counts = np.empty(len(text), np.int64), np.empty(len(starts), np.int64)
     bounds = np.append(starts, len(order))
     kept, duplicates, over = choose_texts(
-        content, text_offsets, lists.offsets.to_numpy(), order, bounds, most, SEED, chosen, counts
-    )
+        content, text_offsets, lists.offsets.to_numpy(), order, bounds, most, _HASH_KEYS,
+        chosen, counts,
+    )  # fmt: skip
     return chosen[:kept], counts, duplicates, over
 
 

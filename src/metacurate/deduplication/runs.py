@@ -23,6 +23,8 @@ from metacurate.runtime.storage import Folder
 
 RUN_ROWS = 500_000
 RUN_BYTES = 192 << 20
+# Runs of no more rows than these in all are not compressed: it takes a tenth of the whole time.
+PLAIN_ROWS = 10_000_000
 MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000
 # A shard's rows are merged each time this many bytes wait: many repeats of one uid stay bounded.
 MERGE_BYTES = 256 << 20
@@ -75,6 +77,11 @@ def rows_per_batch(rows: int, shard_rows: int) -> int:
     return min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, RUN_ROWS * shard_rows // max(rows, 1)))
 
 
+def compression_of(rows: int) -> str | None:
+    """How to compress the runs of a pool so large (as Arrow names it)."""
+    return "lz4" if rows > PLAIN_ROWS else None
+
+
 def write_runs(
     folder: Folder,
     name: str,
@@ -83,10 +90,11 @@ def write_runs(
     batch_rows: int,
     max_texts: int,
     counts: MergeCounts,
+    compression: str | None,
 ) -> None:
     """Write one input shard's tables, all of one schema, as ``NAME.arrow`` and ``NAME.npy``."""
     index: list[tuple[int, ...]] = []
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    options = pa.ipc.IpcWriteOptions(compression=compression)
     with (
         folder.create(f"{name}.arrow") as file,
         pa.ipc.new_file(file, schema, options=options) as writer,

@@ -11,42 +11,42 @@ from metacurate.kernels.cache import njit
 
 _U = np.uint64
 _WORD = 4  # bytes
+KEYS = 64
+"""How many random numbers (uint64) hashing takes."""
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _OFFSETS = "Array(int32, 1, 'C', readonly=True)"
 _ROWS = "Array(int64, 1, 'C', readonly=True)"
 
 
-@njit(inline="always")
-def _key(seed, number):  # type: ignore[no-untyped-def]
-    """The number's place in a pseudo-random sequence (SplitMix64)."""
-    h = seed + number * _U(0x9E3779B97F4A7C15)
-    h = (h ^ (h >> _U(30))) * _U(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> _U(27))) * _U(0x94D049BB133111EB)
-    return h ^ (h >> _U(31))
-
-
 @njit()
-def _hash(data, start, end, seed):  # type: ignore[no-untyped-def]
-    """A hash of some bytes: who does not know the seed cannot make many texts with the same.
+def _hash(data, start, end, keys):  # type: ignore[no-untyped-def]
+    """A hash of some bytes: who does not know the keys cannot make many texts with the same.
 
-    The sum of the text's words, each times a random number of its own (multilinear hashing).
+    The sum of the words, each times a key of its own (multilinear hashing); texts with more words
+    than there are keys are hashed in parts.
     """
     size = end - start
-    h = _key(seed, _U(0)) + _key(seed, _U(1)) * _U(size)
-    words = size // _WORD
-    for word in range(_U(words)):
-        at = _U(start) + word * _U(_WORD)
-        value = (
-            _U(data[at])
-            | _U(data[at + _U(1)]) << _U(8)
-            | _U(data[at + _U(2)]) << _U(16)
-            | _U(data[at + _U(3)]) << _U(24)
-        )
-        h += _key(seed, word + _U(2)) * value
+    h = keys[0] * _U(size)
+    at = _U(start)
+    words = _U(size // _WORD)
+    while words > 0:
+        count = min(words, _U(KEYS - 1))
+        for word in range(count):
+            value = (
+                _U(data[at])
+                | _U(data[at + _U(1)]) << _U(8)
+                | _U(data[at + _U(2)]) << _U(16)
+                | _U(data[at + _U(3)]) << _U(24)
+            )
+            h += keys[word + _U(1)] * value
+            at += _U(_WORD)
+        words -= count
+        if words > 0:
+            h = (h ^ h >> _U(32)) * (keys[0] | _U(1))
     value = _U(0)
-    for at in range(start + words * _WORD, end):
-        value = value << _U(8) | _U(data[at])
-    h += _key(seed, _U(words) + _U(2)) * value
+    for last in range(at, _U(end)):
+        value = value << _U(8) | _U(data[last])
+    h += keys[1] * value
     return h
 
 
@@ -58,18 +58,18 @@ def _are_same(data, at, other, size):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(f"UniTuple(int64, 3)({_BYTES}, {_OFFSETS}, {_OFFSETS}, {_ROWS}, {_ROWS}, int64, uint64,"
-      " int64[::1], int64[::1])")  # fmt: skip
+@njit(f"UniTuple(int64, 3)({_BYTES}, {_OFFSETS}, {_OFFSETS}, {_ROWS}, {_ROWS}, int64,"
+      " uint64[::1], int64[::1], int64[::1])")  # fmt: skip
 def choose_texts(  # type: ignore[no-untyped-def]
-    data, text_offsets, list_offsets, order, starts, most, seed, chosen, counts
+    data, text_offsets, list_offsets, order, starts, most, keys, chosen, counts
 ):
     """Fill ``chosen`` with the distinct texts of each image, ``counts`` with how many it has.
 
     ``data`` and ``text_offsets`` are the texts; ``list_offsets`` (int32[n + 1]) says which are a
     row's; ``order`` (int64[n]) has the rows by image, and image i's are those from ``starts[i]``
     to ``starts[i + 1]``. Of equal texts the first is kept, of each image ``most`` at most (0: all).
-    ``seed`` is any number that nobody knows; the result does not depend on it. Returns how many
-    texts were chosen, had come before, and were over ``most``.
+    ``keys`` (uint64[``KEYS``]) are random, so that nobody can know them; the result does not depend
+    on them. Returns how many texts were chosen, had come before, and were over ``most``.
     """
     kept = repeated = over = 0
     most_texts = 1
@@ -104,7 +104,7 @@ def choose_texts(  # type: ignore[no-untyped-def]
         for i in range(first, end):
             for text in range(list_offsets[order[i]], list_offsets[order[i] + 1]):
                 at, size = text_offsets[text], text_offsets[text + 1] - text_offsets[text]
-                h = _hash(data, at, text_offsets[text + 1], seed)
+                h = _hash(data, at, text_offsets[text + 1], keys)
                 row = np.int64(h >> _U(32)) & (rows - 1)
                 while table[row]:
                     place = table[row] - 1

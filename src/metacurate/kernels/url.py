@@ -34,7 +34,7 @@ _SLASH, _DOT, _COLON, _PERCENT, _TWO, _QUERY = (np.uint8(ord(c)) for c in "/.:%2
 
 # Classes of bytes: of a top-level domain, a label's first, a label's, and those that stay as they
 # are in paths and queries.
-_TOP, _LABEL_FIRST, _LABEL, _PLAIN = (np.uint8(1 << bit) for bit in range(4))
+_TOP, _LABEL_FIRST, _LABEL, _PLAIN, _EASY = (np.uint8(1 << bit) for bit in range(5))
 _KIND = np.zeros(256, np.uint8)
 for _bytes, _bits in (
     (b"abcdefghijklmnopqrstuvwxyz", _TOP | _LABEL_FIRST | _LABEL | _PLAIN),
@@ -44,7 +44,12 @@ for _bytes, _bits in (
     (b"~!$&()*+,;=@/.%?:", _PLAIN),
 ):
     _KIND[np.frombuffer(_bytes, np.uint8)] = _bits
+# Plain whatever comes next: a slash or a percent sign may begin a dot segment.
+_EASY_BYTES = _KIND & _PLAIN != 0
+_EASY_BYTES[[_SLASH, _PERCENT]] = False
+_KIND[_EASY_BYTES] |= _EASY
 
+_U = np.uint64
 _BYTES = "Array(uint8, 1, 'C', readonly=True)"
 _NUMBERS = "Array(int32, 1, 'C', readonly=True)"
 _SPANS = "Array(int64, 2, 'A', readonly=True)"
@@ -102,8 +107,9 @@ def _is_dotted(data, at, end):  # type: ignore[no-untyped-def]
 @njit()
 def _is_plain_path(data, at, end):  # type: ignore[no-untyped-def]
     """Whether a path and its query stay as they are."""
-    for position in range(at, end):
-        if not _KIND[data[position]] & _PLAIN or _is_dotted(data, position, end):
+    for position in range(_U(at), _U(end)):  # unsigned: no test for negative positions
+        kind = _KIND[data[position]]
+        if not kind & _EASY and (not kind & _PLAIN or _is_dotted(data, position, end)):
             return False
     return True
 

@@ -187,7 +187,7 @@ def _run_shards(
     with meter(stage.name, len(tasks), unit, parts=parts, show=run.show_progress) as progress:
         progress.advance(items=0, shards=len(done))
         before = [done[position]["statistics"] for position in sorted(done)]
-        tracking = _Tracking(stage, unit, metrics, before)
+        tracking = _Tracking(stage, counted, metrics, before)
         for position, shard in run.engine.map_shards(_run_recorded, calls):
             done[missing[position]] = shard
             progress.advance(items=int(shard["statistics"].get(counted, 0)))
@@ -205,13 +205,13 @@ class _Tracking:
     def __init__(
         self,
         stage: Stage,
-        unit: str,
+        counted: str,
         metrics: Callable[[Statistics, float], Metrics] | None,
         before: Sequence[Statistics],
     ) -> None:
         """``before``: the statistics of shards that were done already."""
         self._trackers = trackers()
-        self._stage, self._unit, self._metrics = stage, unit, metrics
+        self._stage, self._counted, self._metrics = stage, counted, metrics
         self._so_far = add_statistics(before) if self._trackers else {}
         self._items = 0
         self._is_logged = True
@@ -222,7 +222,7 @@ class _Tracking:
         if not self._trackers:
             return
         self._so_far = add_statistics([self._so_far, statistics])
-        self._items += int(statistics.get(self._unit, 0))
+        self._items += int(statistics.get(self._counted, 0))
         self._is_logged = False
         if self._pace.is_due():
             self.log()
@@ -237,7 +237,7 @@ class _Tracking:
             self._trackers.log(self._metrics(self._so_far, rate))
             return
         numbers = {n: v for n, v in self._so_far.items() if isinstance(v, int | float)}
-        named = {**numbers, f"{self._unit}_per_second": rate}
+        named = {**numbers, f"{self._counted}_per_second": rate}
         self._trackers.log({f"{self._stage.name}/{name}": value for name, value in named.items()})
 
 
