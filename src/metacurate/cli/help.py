@@ -20,8 +20,8 @@ from typer.core import TyperCommand, TyperGroup
 GROUPS: dict[str, tuple[str, ...]] = {
     "Input": (
         "metadata", "run", "plan counts", "inspect text counts", "tars", "url_col", "text_col",
-        "key_col", "lang_col", "sha256_col", "sample", "sample_offset", "only", "wiki", "wordnet", "dumps",
-        "pageviews", "source", "data", "suite", "root", "blocklist", "lang", "snapshot",
+        "key_col", "lang_col", "sha256_col", "sample", "sample_offset", "only", "wiki", "wordnet",
+        "dumps", "pageviews", "source", "data", "suite", "root", "blocklist", "lang", "snapshot",
         "max_record_mib",
     ),
     "Matching": ("rule", "language_map", "one_list"),
@@ -51,9 +51,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Evaluation": ("model", "task", "class_names", "templates", "groups", "names_lang"),
     "Output": (
         "out", "entry", "head", "tail", "unmatched", "samples", "top", "entries", "name", "license",
-        "languages", "repo", "distribution_only", "push", "private", "dry_run", "to", "official_key", "samples_per_shard",
-        "samples_per_tar", "shard_rows", "report", "html", "open_page", "verify", "overwrite",
-        "as_json",
+        "languages", "repo", "distribution_only", "push", "private", "dry_run", "to",
+        "official_key", "samples_per_shard", "samples_per_tar", "shard_rows", "report", "html",
+        "open_page", "verify", "overwrite", "log_to", "as_json",
     ),
     "Engine": (
         "workers", "engine", "address", "gpus_per_task", "rows_per_unit", "threads", "batch_size",

@@ -179,12 +179,13 @@ def filter_images(
         tasks = [
             _FilterTask(source, run.folder, stem, name, config) for stem, name in shards_in.items()
         ]
+        engine = run.engine
         if gpus_per_task:
-            if not isinstance(run.engine, GpuEngine):
+            if not isinstance(engine, GpuEngine):
                 raise ArgumentError("{gpus_per_task} needs {engine} ray, whose tasks get GPUs")
-            run = replace(run, engine=run.engine.with_gpus(gpus_per_task))
+            engine = engine.with_gpus(gpus_per_task)
         return run_stage(
-            run, FILTER, recorded, tasks, _filter_shard, unit="images",
+            replace(run, engine=engine), FILTER, recorded, tasks, _filter_shard, unit="images",
             totals=_totals, alone=True,
         )  # fmt: skip
 
