@@ -798,7 +798,8 @@ def evaluate(
     """Evaluate a model zero-shot (``eval``; extra ``train``).
 
     Args:
-        checkpoint: A folder of ``train``, a checkpoint file, or a tag of open_clip's weights.
+        checkpoint: A folder of ``train`` or of ``export``, a checkpoint file, or a tag of
+            open_clip's weights.
         data: Folders with a folder a class, or WebDataset as clip-benchmark has it.
         model: open_clip's name of the architecture, for files and tags.
         task: ``classification``, ``retrieval`` or your own (``module:function``); found by
@@ -864,7 +865,8 @@ def evaluate_suite(
     """Evaluate a model on the data sets of a suite, each by its metric (``eval --suite``).
 
     Args:
-        checkpoint: A folder of ``train``, a checkpoint file, or a tag of open_clip's weights.
+        checkpoint: A folder of ``train`` or of ``export``, a checkpoint file, or a tag of
+            open_clip's weights.
         suite: ``slip26``, ``datacomp38`` or ``vtab`` (docs/evaluation.md).
         root: The folder with the data sets' folders; those that are not there are named.
         model: open_clip's name of the architecture, for files and tags.

@@ -143,7 +143,9 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
         check(data, None, None, None)
     register(config.model)
     create_model(config.model, "cpu")
-    for paths in {arm.paths or pool.paths: None for arm in config.arms}:
+    for paths, captions in {
+        (arm.paths or pool.paths, _caption_columns(config, arm)): None for arm in config.arms
+    }:
         find_shards(
             ShardsConfig(
                 paths,
@@ -152,13 +154,18 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
                 pool.text_cols,
                 pool.image_col,
                 pool.image_root,
-                pool.caption_cols,
+                captions,
             )
         )
     for metadata in {arm.metadata or pool.metadata: None for arm in config.arms}:
         load_metadata(metadata)
     for arm in config.arms:
         train_config(RunTask(config, folder, arm, config.seeds[0]))
+
+
+def _caption_columns(config: ExperimentConfig, arm: Arm) -> tuple[str, ...]:
+    """The columns of captions that an arm takes texts from."""
+    return tuple(name for name in config.pool.caption_cols if name in arm.captions)
 
 
 Sizes = dict[tuple[str, int], int]
@@ -338,7 +345,7 @@ def train_config(task: RunTask) -> TrainConfig:
         selection="all",
         fraction=task.fraction,
         captions=arm.captions,
-        caption_cols=tuple(name for name in pool.caption_cols if name in arm.captions),
+        caption_cols=_caption_columns(config, arm),
         url_col=pool.url_col,
         key_col=pool.key_col,
         text_cols=pool.text_cols,
