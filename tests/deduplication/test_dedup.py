@@ -553,8 +553,9 @@ def test_ranges_are_even_for_uneven_uids(tmp_path: Path) -> None:
     for name in "ab":
         uids = [int(n).to_bytes(16, "big") for n in random.permutation(20_000)]
         write_runs(
-            folder, name, [table_of(uids, [["x"]] * len(uids))], schema, 2_000, 0, MergeCounts()
-        )
+            folder, name, [table_of(uids, [["x"]] * len(uids))], schema, 2_000, 0, MergeCounts(),
+            "lz4",
+        )  # fmt: skip
     ranges = plan_ranges([read_index(folder, name) for name in "ab"], 5_000, 1 << 40)
     assert len(ranges) == 8
     counts = MergeCounts()
@@ -572,7 +573,9 @@ def test_ranges_are_even_for_many_small_units(tmp_path: Path) -> None:
     random, names = np.random.default_rng(3), [f"{n}" for n in range(40)]
     for name in names:
         uids = [random.bytes(16) for _ in range(250)]
-        write_runs(folder, name, [table_of(uids, [["x"]] * 250)], schema, 2_000, 0, MergeCounts())
+        write_runs(
+            folder, name, [table_of(uids, [["x"]] * 250)], schema, 2_000, 0, MergeCounts(), None
+        )
     ranges = plan_ranges([read_index(folder, name) for name in names], 500, 1 << 40)
     assert len(ranges) == 20
     before = pa.total_allocated_bytes()
@@ -588,7 +591,7 @@ def test_one_uid_a_million_times_stays_small(tmp_path: Path) -> None:
     folder, schema = Folder(str(tmp_path)), table_of([], []).schema
     table = table_of([bytes(16)] * 50_000, [[f"t{n % 7}"] for n in range(50_000)])
     counts = MergeCounts()
-    write_runs(folder, "a", [table] * 20, schema, 2_000, 0, counts)
+    write_runs(folder, "a", [table] * 20, schema, 2_000, 0, counts, None)
     index = read_index(folder, "a")
     assert index["rows"].sum() == len(index) <= 3
     merged = merge_range(folder, ["a"], UidRange((0, 0), None), schema, 0, counts)

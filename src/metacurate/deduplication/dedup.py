@@ -70,12 +70,13 @@ from metacurate.texts.rules import TextRules, clean, drop_reason
 WRITE = Stage("write", ("pool",), format=3)
 REPEATS = Stage("repeats", ("limits",), (WRITE,))
 MERGE = Stage("merge", ("pool", "merged"), (REPEATS,), format=3)
-PARTITION = Stage("partition", ("runs",), (MERGE,))
+PARTITION = Stage("partition", ("runs",), (MERGE,), format=2)
 LISTED = Stage("listed", ("listed",), (PARTITION,))
 SCRATCH = ("listed", "runs", "merged", "limits")
 
 SHARD_BYTES = 256 << 20
 ROW_GROUP_ROWS = 65_536
+MOST_PARTS = 256
 UNIQUE = ("uid", "url", "texts.list.element.text")
 NO_BLOCKLIST = Blocklist()
 
@@ -115,7 +116,7 @@ class _Job:
     folder: Folder
     config: DedupConfig
     schema: pa.Schema
-    units: int
+    parts: int
     batch_rows: int
     compression: str | None
     listed: str | None  # names the lists of the pairs that alone are kept
@@ -131,7 +132,7 @@ class _ListTask:
 class _PartitionTask:
     job: _Job
     position: int
-    unit: Unit
+    units: Sequence[Unit]
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def dedup(
         inputs = given.files(run)
         opened = open_to_rewrite(run, inputs, pool_config)
         lists = find_lists(only) if only else {}
+        known = all(unit.rows is not None for unit in opened.units)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
         # change redoes it from its start.
         settings = {
@@ -206,8 +208,9 @@ def dedup(
             "only": digest(lists) if lists else None,
         }
         job = _Job(
-            run.folder, config, canonical_schema(opened), len(opened.units),
-            rows_per_batch(opened.rows, config.shard_rows), compression_of(opened.rows),
+            run.folder, config, canonical_schema(opened), len(_parts(opened)),
+            rows_per_batch(opened.rows, config.shard_rows),
+            compression_of(opened.rows if known else None),
             settings["only"],
         )  # fmt: skip
         last = WRITE if config.max_images_per_text else MERGE
@@ -246,9 +249,9 @@ def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
         )
         return parts[-1]
 
-    partitions = [_PartitionTask(job, n, unit) for n, unit in enumerate(pool.units)]
+    partitions = [_PartitionTask(job, n, units) for n, units in enumerate(_parts(pool))]
     stage(PARTITION, _partition, partitions, "rows")
-    names = map(_runs, range(job.units))
+    names = map(_runs, range(job.parts))
     indices = read_ahead(folder, lambda name: read_index(folder, name), names)
     ranges = plan_ranges(indices, job.config.shard_rows, SHARD_BYTES)
     merges = [_MergeTask(job, n, uids) for n, uids in enumerate(ranges)]
@@ -279,6 +282,12 @@ def _totals(parts: Sequence[Statistics], pool: Pool) -> DedupTotals:
     }
 
 
+def _parts(pool: Pool) -> list[Sequence[Unit]]:
+    """Consecutive units, in ``MOST_PARTS`` parts at most: each shard opens every part's runs."""
+    size = -(-len(pool.units) // MOST_PARTS) or 1
+    return [pool.units[start : start + size] for start in range(0, len(pool.units), size)]
+
+
 def _runs(position: int) -> str:
     return f"runs/{shard_name(position)}"
 
@@ -306,10 +315,10 @@ def _partition(task: _PartitionTask) -> Statistics:
     counts = MergeCounts()
 
     def tables() -> Iterator[pa.Table]:
-        batches = read_unit(task.unit, all_columns=True, skipped=skipped)
-        for batch in batches:
-            rows = canonical_batch(batch, task.unit.columns, job.schema)
-            yield _filter(rows, job, drops)
+        for unit in task.units:
+            for batch in read_unit(unit, all_columns=True, skipped=skipped):
+                rows = canonical_batch(batch, unit.columns, job.schema)
+                yield _filter(rows, job, drops)
 
     write_runs(
         job.folder, _runs(task.position), tables(), job.schema, job.batch_rows,
@@ -408,7 +417,7 @@ def _take_out(
 
 def _merge(task: _MergeTask) -> Statistics:
     job, counts = task.job, MergeCounts()
-    names = [_runs(position) for position in range(job.units)]
+    names = [_runs(position) for position in range(job.parts)]
     table = merge_range(job.folder, names, task.uids, job.schema, job.config.max_texts, counts)
     if job.config.max_images_per_text:
         with (

@@ -77,9 +77,9 @@ def rows_per_batch(rows: int, shard_rows: int) -> int:
     return min(MAX_BATCH_ROWS, max(MIN_BATCH_ROWS, RUN_ROWS * shard_rows // max(rows, 1)))
 
 
-def compression_of(rows: int) -> str | None:
-    """How to compress the runs of a pool so large (as Arrow names it)."""
-    return "lz4" if rows > PLAIN_ROWS else None
+def compression_of(rows: int | None) -> str | None:
+    """How to compress the runs of a pool with so many rows (None: unknown), as Arrow names it."""
+    return "lz4" if rows is None or rows > PLAIN_ROWS else None
 
 
 def write_runs(
@@ -92,7 +92,7 @@ def write_runs(
     counts: MergeCounts,
     compression: str | None,
 ) -> None:
-    """Write one input shard's tables, all of one schema, as ``NAME.arrow`` and ``NAME.npy``."""
+    """Write one input shard's tables, all of one schema, as ``NAME.arrow`` and ``NAME.index``."""
     index: list[tuple[int, ...]] = []
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with (
@@ -106,8 +106,8 @@ def write_runs(
                 first_last = (high[0], low[0], high[-1], low[-1])
                 index.append((*first_last, batch.num_rows, batch.nbytes))
                 writer.write_batch(batch)
-    with folder.create(f"{name}.npy") as file:
-        np.save(file, np.array(index, dtype=INDEX_DTYPE), allow_pickle=False)
+    with folder.create(f"{name}.index") as file:
+        file.write(np.array(index, dtype=INDEX_DTYPE).tobytes())
 
 
 def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
@@ -127,8 +127,8 @@ def _gather(tables: Iterable[pa.Table]) -> Iterator[list[pa.Table]]:
 
 def read_index(folder: Folder, name: str) -> np.ndarray:
     """The index of an input shard's runs (``INDEX_DTYPE``, one element a record batch)."""
-    with folder.open(f"{name}.npy") as file:
-        return np.load(file, allow_pickle=False)
+    with folder.open(f"{name}.index") as file:
+        return np.frombuffer(file.read(), INDEX_DTYPE)
 
 
 def plan_ranges(indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int) -> list[UidRange]:
