@@ -253,10 +253,10 @@ def simulated_row(
         stage,
         f"{cores:,}",
         f"{tasks:,}",
-        _time(seconds),
-        _time(3600 * middle.ideal_hours),
-        _time(3600 * hours[runs // 2]),
-        _time(3600 * hours[-1]),
+        shown_time(seconds),
+        shown_time(3600 * middle.ideal_hours),
+        shown_time(3600 * hours[runs // 2]),
+        shown_time(3600 * hours[-1]),
         f"{middle.idle:.0%}",
         f"{np.mean([outcome.deaths for outcome in found]):,.1f}",
         f"{sum(outcome.stopped for outcome in found)} of {runs}",
@@ -270,13 +270,13 @@ def left_for_one(partials: int) -> int:
     return partials
 
 
-def _time(seconds: float) -> str:
+def shown_time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(number: float) -> str:
+def shown_bytes(number: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:,.1f} {unit}"
@@ -308,7 +308,7 @@ def main() -> None:
             f"{1e6 * s:.2f}",
             f"{1 / s:,.0f}",
             f"{s * PAIRS / 3600:,.1f}",
-            _bytes(moved[name] * PAIRS),
+            shown_bytes(moved[name] * PAIRS),
             f"{whole[name] * PAIRS / 3600:,.1f}",
         ]
         for name, s in [*measured.seconds.items()]
@@ -320,12 +320,12 @@ def main() -> None:
             f"{1e6 * total:.2f}",
             f"{1 / total:,.0f}",
             f"{total * PAIRS / 3600:,.1f}",
-            _bytes(total_moved * PAIRS),
+            shown_bytes(total_moved * PAIRS),
             f"{sum(whole.values()) * PAIRS / 3600:,.1f}",
         ]
     )
     storage_rows = [
-        [what, f"{measured.bytes[name]:.1f}", _bytes(measured.bytes[name] * pairs)]
+        [what, f"{measured.bytes[name]:.1f}", shown_bytes(measured.bytes[name] * pairs)]
         for what, name, pairs in (
             ("pool (URL and caption)", "pool", PAIRS),
             ("index", "index", PAIRS),
@@ -341,10 +341,10 @@ def main() -> None:
             [
                 f"{group}" + (" (as it is)" if group == SHARDS_PER_PARTIAL else ""),
                 f"{partials:,}",
-                _bytes(partials * counts_bytes),
+                shown_bytes(partials * counts_bytes),
                 f"{left_for_one(partials):,}",
-                _time(left_for_one(partials) * read),
-                _time(count_task),
+                shown_time(left_for_one(partials) * read),
+                shown_time(count_task),
             ]
         )
     schedule_rows = []
@@ -361,7 +361,7 @@ def main() -> None:
     world = World()
     store = (
         f"{REQUEST_SECONDS * 1000:.0f} ms a request, {REQUESTS_PER_TASK} requests a shard and "
-        f"{_bytes(STREAM_BYTES_PER_SECOND)}/s to each process"
+        f"{shown_bytes(STREAM_BYTES_PER_SECOND)}/s to each process"
     )
     parts = [
         f"{PAIRS:,} pairs in {shards:,} shards of {ROWS_PER_SHARD:,}, {ENTRIES:,} entries; "
@@ -369,8 +369,9 @@ def main() -> None:
         f"worker: {measured.peak_mib:,.0f} MiB. Of the object store {store} are assumed.",
         table(CORE_HEADER, cores_rows),
         table(["what", "bytes a pair", "storage"], storage_rows),
-        f"**The reduce.** Partial counts of {_bytes(counts_bytes)}. Of more than {MOST_PARTIALS}, "
-        f"tasks add up {PARTIALS_PER_SUM} at a time, until one process adds up the rest.",
+        f"**The reduce.** Partial counts of {shown_bytes(counts_bytes)}. Of more than "
+        f"{MOST_PARTIALS}, tasks add up {PARTIALS_PER_SUM} at a time, until one process adds up "
+        "the rest.",
         table(REDUCE_HEADER, reduce_rows),
         f"`--target-size` instead of `--t` or `--p` takes {measured.passes} passes over the index: "
         f"{measured.passes * measured.size_pass * PAIRS / 3600:,.0f} core-hours.",

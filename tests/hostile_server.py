@@ -145,9 +145,9 @@ class HostileServer:
             if name in self.specials:
                 return web.Response(body=self.specials[name], headers=JPEG)
             handlers: dict[str, Callable[[web.Request, str], Awaitable[web.StreamResponse]]] = {
-                "photo": self._photo, "large": self._large, "endless": self._endless, "drip": self._drip,
-                "loop": self._loop_around, "to": self._to, "status": self._status,
-                "flaky": self._flaky, "busy": self._busy, "page": self._page,
+                "photo": self._photo, "large": self._large, "endless": self._endless,
+                "drip": self._drip, "loop": self._loop_around, "to": self._to,
+                "status": self._status, "flaky": self._flaky, "busy": self._busy, "page": self._page,
                 "robots": self._robots, "gzip": self._gzip, "bomb": self._bomb,
                 "brotli": self._brotli, "cut": self._cut, "empty": self._empty,
                 "nolocation": self._nolocation, "headers": self._headers,

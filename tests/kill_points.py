@@ -1,4 +1,4 @@
-"""Every command is killed at many points, on both engines, and given again: the bytes stay the same.
+"""Every command is killed at many points, on both engines, and given again: the same bytes.
 
 By hand, all of it (some minutes; a table for docs/scale.md):
 
@@ -98,8 +98,8 @@ class Commands:
         if name in self._before:
             shutil.copytree(*self._before[name])
 
-    def make(self, name: str) -> dict[str, str]:
-        """Run a command where nothing disturbs it, for those that read what it makes."""
+    def make(self, name: str) -> tuple[dict[str, str], int]:
+        """Run a command undisturbed, for those that read what it makes; its files, its events."""
         self.prepare(name)
         local = self.words[name] + self.local(name)
         answer = self._run(local, here=True)
@@ -108,7 +108,7 @@ class Commands:
         for path in (self.folder / "out").iterdir():
             if not (self.folder / "made" / path.name).exists():
                 path.rename(self.folder / "made" / path.name)
-        return found
+        return found, answer["events"]
 
     def local(self, name: str) -> list[str]:
         """The options that have a command run in its own process alone."""
@@ -123,6 +123,7 @@ class Sweep:
     run: Warm
     name: str
     expected: dict[str, str]
+    events: int
     engine: list[str]
 
     def _start(self, **how: Any) -> dict[str, Any]:
@@ -139,27 +140,26 @@ class Sweep:
 
         On Ray half of them are the tasks' events, whose worker dies with the command or alone.
         """
-        on_ray = "ray" in self.engine
-        self.commands.prepare(self.name)
-        notes = self._notes()
-        counting = {"workers": {"notes": str(notes)}} if on_ray else {}
-        whole = self._start(**counting)
-        assert whole["code"] == 0, (self.name, whole["stderr"])
-        assert digests(self.commands.folder / "out") == self.expected, self.name
-        tasks = [
-            (task, event)
-            for task, events in events_of_tasks(notes).items()
-            for event in range(1, events + 1)
-        ]
+        events, tasks = (self.events, []) if "ray" not in self.engine else self._count()
         own = number - number // 2 if tasks else number
         kills = [
-            Kill(event, again=rng.randint(1, whole["events"]) if place % 3 == 2 else 0)
-            for place, event in enumerate(stretches(range(1, whole["events"] + 1), own, rng))
+            Kill(event, again=rng.randint(1, events) if place % 3 == 2 else 0)
+            for place, event in enumerate(stretches(range(1, events + 1), own, rng))
         ]
         of_tasks = stretches(tasks, number - own, rng)
         for place, (task, event) in enumerate(of_tasks):
             kills.append(Kill(event, task, driver=place % 2 == 0))
         return kills
+
+    def _count(self) -> tuple[int, list[tuple[str, int]]]:
+        """Run it on Ray undisturbed: the number of its own events, and all those of its tasks."""
+        self.commands.prepare(self.name)
+        notes = self._notes()
+        whole = self._start(workers={"notes": str(notes)})
+        assert whole["code"] == 0, (self.name, whole["stderr"])
+        assert digests(self.commands.folder / "out") == self.expected, self.name
+        counted = events_of_tasks(notes)
+        return whole["events"], [(task, n + 1) for task in counted for n in range(counted[task])]
 
     def check(self, kill: Kill) -> None:
         """Kill the command there and give it again until it ends; AssertionError for other bytes.
@@ -253,13 +253,13 @@ def main() -> None:
         print("| --- " * (2 + len(KINDS)) + "|")
         total = 0
         for name in known.words:
-            expected = known.make(name)
+            expected, events = known.make(name)
             if options.names and name not in options.names:
                 continue
             for engine, words in (("local", known.local(name)), ("ray", on_ray)):
                 if engine == "ray" and (name == "card" or not on_ray):
                     continue
-                sweep = Sweep(known, run, name, expected, words)
+                sweep = Sweep(known, run, name, expected, events, words)
                 rng = random.Random(f"{options.seed} {name} {engine}")
                 done: Counter[str] = Counter()
                 for kill in sweep.points(numbers[engine], rng):

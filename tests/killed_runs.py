@@ -3,10 +3,10 @@
 Started as a program of its own (a fresh process may fork: no test has started threads in it), with
 a folder. Reads commands as JSON lines on standard input, answers with one JSON line each:
 ``{"arguments": [...], "event": k}`` runs the command in a fork that stops at its k-th file-system
-event; ``{"arguments": [...], "seconds": s}`` kills the fork after that time. ``"memory": b`` lets the fork have no more than so many bytes of memory of its own
-in addition to what it starts with. ``"here": true`` runs
-it in the process itself, once for all forks: that loads code and compiled kernels. ``Warm`` is the
-other end.
+event; ``{"arguments": [...], "seconds": s}`` kills the fork after that time; ``"memory": b`` lets
+it have no more than so many bytes of private memory in addition to what it starts with.
+``"here": true`` runs a command in the process itself, once for all forks: that loads code and
+compiled kernels. ``Warm`` is the other end.
 
 An event is a point between two file-system operations below the folder: before a file is opened to
 write, in the middle of its first bytes, before it gets its name, before a file or folder is made or
@@ -206,8 +206,10 @@ def events_of_tasks(notes: Path) -> dict[str, int]:
 def run(command: dict[str, Any], place: str) -> dict[str, Any]:
     """Run a command in a fork; how it ended, what it said, and how many events there were."""
     if command.get("here"):
+        fate.events = fate.wanted = 0
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            return {"code": call(command["arguments"])}
+            code = call(command["arguments"])
+        return {"code": code, "events": fate.events}
     said, say = os.pipe()
     counted, count = os.pipe()
     start = time.monotonic()

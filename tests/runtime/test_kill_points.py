@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from killed_runs import Warm
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 SEED = 13
-POINTS = 3
+POINTS = 2
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +26,8 @@ def test_killed_on_this_machine(known: tuple[Commands, Warm]) -> None:
     """In one test, since each command reads what earlier ones made."""
     made, run = known
     for name in made.words:
-        expected = made.make(name)
-        sweep = Sweep(made, run, name, expected, made.local(name))
+        expected, events = made.make(name)
+        sweep = Sweep(made, run, name, expected, events, made.local(name))
         for kill in sweep.points(POINTS, random.Random(f"{SEED} {name}")):
             sweep.check(kill)
 
@@ -40,8 +39,8 @@ def test_killed_on_ray(known: tuple[Commands, Warm]) -> None:
     made, run = known
     rng = random.Random(SEED)
     name = rng.choice(["extract", "dedup", "build", "curated", "download"])
-    expected = made.make(name)
+    expected, events = made.make(name)
     with cluster() as address:
-        sweep = Sweep(made, run, name, expected, ["--engine", "ray", "--address", address])
+        sweep = Sweep(made, run, name, expected, events, ["--engine", "ray", "--address", address])
         for kill in sweep.points(2, rng):
             sweep.check(kill)

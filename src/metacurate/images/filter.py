@@ -161,7 +161,12 @@ def filter_images(
         raise ArgumentError("{quality} must be from 1 to 100, not {value}", value=config.quality)
     for name in config.scorers:
         load_scorer(name)
-    with open_run(out, inputs=[tars], preload=__name__, **options) as run:
+    with open_run(out, inputs=[tars], preload=__name__, **options) as opened:
+        run = opened
+        if gpus_per_task:
+            if not isinstance(opened.engine, GpuEngine):
+                raise ArgumentError("{gpus_per_task} needs {engine} ray, whose tasks get GPUs")
+            run = replace(opened, engine=opened.engine.with_gpus(gpus_per_task))
         source = Folder(tars)
         found = find_tars(source.url)
         shards_in = {stem_of(name): name for name in found.names}
@@ -179,11 +184,6 @@ def filter_images(
         tasks = [
             _FilterTask(source, run.folder, stem, name, config) for stem, name in shards_in.items()
         ]
-        engine = run.engine
-        if gpus_per_task:
-            if not isinstance(engine, GpuEngine):
-                raise ArgumentError("{gpus_per_task} needs {engine} ray, whose tasks get GPUs")
-            engine = engine.with_gpus(gpus_per_task)
         return run_stage(
             replace(run, engine=engine), FILTER, recorded, tasks, _filter_shard, unit="images",
             totals=_totals, alone=True,
