@@ -18,6 +18,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -133,8 +135,8 @@ def stages(volumes: Volumes) -> list[Stage]:
         Stage("download", "URL", lambda i, o: ["pool", "download", i / "urls.parquet", *network,
                                               "--out", o],
               "urls.parquet", "download", v.kept, per(v.kept, shards)),
-        Stage("duplicates", "image", lambda i, o: ["pool", "duplicates", i / "tars"],
-              "tars", "marked", v.images, 1),
+        Stage("duplicates", "image", lambda i, o: ["pool", "duplicates", i / "hashes"],
+              "hashes", "marked", v.images, 1),
         Stage("filter", "image", lambda i, o: ["pool", "filter", i / "tars", *scorer, "--out", o],
               "tars", "filter", v.images, per(v.images, shards)),
         Stage("ingest", "image", lambda i, o: ["pool", "ingest", i / "tars", "--out", o],
@@ -162,7 +164,24 @@ def make_inputs(folder: Path, port: int, share: float) -> dict[str, int]:
     generate(folder / "texts", items["texts"], 0.44, 2_500_000)
     urls = [f"http://127.0.0.1:{port}/photo{n % 32}.jpg?{n}" for n in range(items["urls.parquet"])]
     write_urls(folder / "urls.parquet", urls)
+    items["hashes"] = round(400_000 * share)
+    write_hashes(folder / "hashes", items["hashes"])
     return {**items, "tars": items["urls.parquet"]}
+
+
+def write_hashes(folder: Path, images: int) -> None:
+    """The tables of tars as a download leaves them, whose hashes are all it takes."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number, first in enumerate(range(0, images, 10_000)):
+        rows = min(10_000, images - first)
+        digests = [random.bytes(32).hex() for _ in range(rows)]
+        columns = {"key": [f"{number:05d}{n:04d}" for n in range(rows)],
+                   "status": ["success"] * rows, "error_message": pa.nulls(rows, pa.string()),
+                   "sha256": digests, "dhash": [digest[:16] for digest in digests]}  # fmt: skip
+        pq.write_table(pa.table(columns), folder / f"{number:05d}.parquet")
+        with tarfile.open(folder / f"{number:05d}.tar", "w"):
+            pass  # not read
 
 
 def size(path: Path) -> int:
@@ -186,7 +205,7 @@ def measure(chosen: list[Stage], scratch: Path) -> dict[str, Cost]:
                 out = scratch / f"{name}-{stage.chain}"
                 run = run_metacurate(*stage.words(inputs, out), "--workers", 1)
                 made = Path(f"{out}.npy") if stage.name == "uids" else out
-                made = inputs / "tars" / "duplicates" if stage.name == "duplicates" else made
+                made = inputs / "hashes" / "duplicates" if stage.name == "duplicates" else made
                 if stage.name == "curate":
                     made = out / "curated"
                 written = size(made)
@@ -226,8 +245,11 @@ def counted_requests() -> Iterator[Counter[str]]:
         AioBaseClient._make_api_call = original
 
 
-def requests(names: list[str], scratch: Path) -> dict[str, tuple[float, float]]:
-    """PUTs and GETs that each task of a command makes, by the command's name in the chain."""
+def requests(names: list[str], scratch: Path) -> tuple[dict[str, tuple[float, float]], float]:
+    """PUTs and GETs that each task of a command makes, by the command's name in the chain.
+
+    And the GETs of dedup for each pair of a unit and an output shard.
+    """
     import s3fs
 
     found: dict[str, dict[int, Counter[str]]] = {name: {} for name in names}
@@ -251,7 +273,14 @@ def requests(names: list[str], scratch: Path) -> dict[str, tuple[float, float]]:
                 with counted_requests() as counts, redirect_stdout(io.StringIO()):
                     run_here([*map(str, words[name]), "--workers", "1"])
                 found[name][files] = Counter(counts)
-    return {name: _per_task(counts) for name, counts in found.items()}
+            if files == MORE_FILES:
+                cut = [*words["dedup"][:-1], f"{out}/cut", "--shard-rows", 8, "--workers", 1]
+                with counted_requests() as counts, redirect_stdout(io.StringIO()):
+                    run_here([*map(str, cut)])
+                shards = len(client.ls(f"{out}/cut/pool"))
+                more = _number(counts, False) - _number(found["dedup"][files], False)
+                pair = more / ((shards - 1) * files)
+    return {name: _per_task(counts) for name, counts in found.items()}, pair
 
 
 def run_here(words: list[str]) -> None:
@@ -267,9 +296,13 @@ def run_here(words: list[str]) -> None:
             raise RuntimeError(f"{words}: {said.getvalue()}") from None
 
 
+def _number(counts: Counter[str], puts: bool) -> int:
+    return sum(n for op, n in counts.items() if op not in FREE and (op in PUTS) == puts)
+
+
 def _per_task(counts: Mapping[int, Counter[str]]) -> tuple[float, float]:
     def of(files: int, puts: bool) -> int:
-        return sum(n for op, n in counts[files].items() if op not in FREE and (op in PUTS) == puts)
+        return _number(counts[files], puts)
 
     more = MORE_FILES - FEW_FILES
     puts, gets = ((of(MORE_FILES, p) - of(FEW_FILES, p)) / more for p in (True, False))
@@ -301,13 +334,15 @@ class Bill:
         return asked, self.hours * prices.core_hour
 
 
-def bill(stage: Stage, cost: Cost, task: tuple[float, float], volumes: Volumes) -> Bill:
-    """A stage's cost for a snapshot."""
+def bill(
+    stage: Stage, cost: Cost, task: tuple[float, float], pair: float, volumes: Volumes
+) -> Bill:
+    """A stage's cost for a snapshot; ``pair``: the GETs of a unit and a shard of dedup."""
     puts, gets = (each * stage.tasks for each in task)
     if stage.name == "dedup":
-        # Each output shard reads its part of each unit's run: in the small trial there is one.
+        # Each output shard reads its part of each unit's run.
         units = math.ceil(volumes.extracted / volumes.rows_per_unit)
-        gets = task[1] * units * math.ceil(volumes.unique / volumes.rows_per_unit)
+        gets += pair * units * math.ceil(volumes.unique / volumes.rows_per_unit)
     read, written = cost.read * stage.items, cost.written * stage.items
     gets, puts = gets + read / READ_BYTES, puts + written / PART_BYTES
     computing = cost.seconds * stage.items / 3600
@@ -338,13 +373,13 @@ def main() -> None:
     )
     listed = stages(chosen)
     with tempfile.TemporaryDirectory(prefix="metacurate-benchmark-") as scratch:
-        asked = requests([stage.chain for stage in listed], Path(scratch))
+        asked, pair = requests([stage.chain for stage in listed], Path(scratch))
         costs = measure(listed, Path(scratch))
     rates, money, schedule = [], [], []
     total = [0.0] * 5
     for stage in listed:
         cost = costs[stage.name]
-        found = bill(stage, cost, asked[stage.chain], chosen)
+        found = bill(stage, cost, asked[stage.chain], pair, chosen)
         rates.append([
             stage.name,
             f"{1 / cost.seconds:,.0f} {stage.unit}s" if cost.seconds else "too fast to tell",
@@ -381,6 +416,7 @@ def main() -> None:
         assumed,
         table(RATE_HEADER, rates),
         table(MONEY_HEADER, money),
+        f"In `dedup`, {pair:.1f} GETs for each unit and each output shard are added.",
         f"**Stragglers** of a snapshot, simulated {arguments['runs']} times with seed "
         f"{arguments['seed']} in a world as above: shards lognormal, sigma {world.size_sigma}; "
         f"{world.straggler_share:.1%} of the tasks take {world.straggler_factor:g} times as long.",

@@ -147,10 +147,10 @@ class HostileServer:
             handlers: dict[str, Callable[[web.Request, str], Awaitable[web.StreamResponse]]] = {
                 "photo": self._photo, "large": self._large, "endless": self._endless,
                 "drip": self._drip, "loop": self._loop_around, "to": self._to,
-                "status": self._status, "flaky": self._flaky, "busy": self._busy, "page": self._page,
-                "robots": self._robots, "gzip": self._gzip, "bomb": self._bomb,
-                "brotli": self._brotli, "cut": self._cut, "empty": self._empty,
-                "nolocation": self._nolocation, "headers": self._headers,
+                "status": self._status, "flaky": self._flaky, "busy": self._busy,
+                "page": self._page, "robots": self._robots, "gzip": self._gzip,
+                "bomb": self._bomb, "brotli": self._brotli, "cut": self._cut,
+                "empty": self._empty, "nolocation": self._nolocation, "headers": self._headers,
             }  # fmt: skip
             return await handlers[name](request, rest)
         except ConnectionResetError:

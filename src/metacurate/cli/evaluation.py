@@ -22,7 +22,7 @@ def eval_command(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="Folder of 'metacurate train' or 'export', a file, or a tag of open_clip's weights."
+            help="Folder of 'train' or 'export', a file, or a tag of open_clip's weights."
         ),
     ],
     data: Annotated[

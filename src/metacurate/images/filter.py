@@ -185,8 +185,7 @@ def filter_images(
             _FilterTask(source, run.folder, stem, name, config) for stem, name in shards_in.items()
         ]
         return run_stage(
-            replace(run, engine=engine), FILTER, recorded, tasks, _filter_shard, unit="images",
-            totals=_totals, alone=True,
+            run, FILTER, recorded, tasks, _filter_shard, unit="images", totals=_totals, alone=True,
         )  # fmt: skip
 
 
