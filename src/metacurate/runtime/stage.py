@@ -95,7 +95,7 @@ def run_stage(
             may write files of the whole run.
         replace: Whether other settings simply replace what is there (see ``manifest.begin``).
         alone: Whether it is all that its command does: see ``do_again``.
-        metrics: What trackers get of the statistics so far and the ``unit``s a second; all numbers
+        metrics: What trackers get of the statistics so far and the items a second; all numbers
             of them, if not given (see ``tracking``).
 
     Raises:
