@@ -25,8 +25,10 @@ from metacurate.deduplication.blocklist import Blocklist, read_blocklist
 from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.deduplication.merging import merge_rows, rank_in_group, select_texts
 from metacurate.deduplication.runs import (
+    PLAIN_ROWS,
     MergeCounts,
     UidRange,
+    compression_of,
     merge_range,
     plan_ranges,
     read_index,
@@ -200,6 +202,33 @@ def test_same_bytes_for_one_and_two_workers(tmp_path: Path) -> None:
         results.append(tree(out))
     assert results[0] == results[1]
     assert sum(name.startswith("pool/") for name in results[0]) > 3
+
+
+def test_parts_of_many_units_hold_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units share a part's runs where there are many; shards then hold the same rows."""
+    write_pool(tmp_path / "in", random_files(4, 600, 900), group=200)
+    tables = []
+    for most in (1, 5, 1000):
+        monkeypatch.setattr("metacurate.deduplication.dedup.MOST_PARTS", most)
+        out = tmp_path / f"out{most}"
+        totals = dedup(
+            [str(tmp_path / "in")], str(out), DedupConfig(), PoolConfig(rows_per_unit=200),
+            workers=1,
+        )  # fmt: skip
+        assert totals["units"] == 12
+        tables.append(pq.read_table(out / "pool"))
+    assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "compression"), [(None, "lz4"), (0, None), (PLAIN_ROWS, None), (PLAIN_ROWS + 1, "lz4")]
+)
+def test_runs_of_large_or_unknown_size_are_compressed(
+    rows: int | None, compression: str | None
+) -> None:
+    assert compression_of(rows) == compression
 
 
 def test_texts_keep_source_and_language_of_first_sight(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of the same image become one: pure Arrow and numpy, no file is touched here.
+"""Rows of the same image become one, without files; ``kernels.merging`` chooses the texts.
 
 Tables are in the pool's layout: ``uid`` (fixed 16 bytes), ``texts`` (a list of structs with a
 ``text`` field) and any other columns. The uid is read as two big-endian uint64 halves, so that the

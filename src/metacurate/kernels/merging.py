@@ -1,6 +1,7 @@
 """Compiled search of ``deduplication.merging`` for the distinct texts of each image.
 
-Gain: without it ``pool dedup`` takes 1.1 times as long on rows of which 44% are duplicates.
+Gain: with NumPy and Arrow's dictionaries in its place, merging a run of 500,000 rows takes 1.27
+times as long (180 against 142 ms), which is a twentieth of ``pool dedup``.
 """
 
 from __future__ import annotations
