@@ -2,7 +2,7 @@
 
 By hand, all of it (some minutes; a table for docs/scale.md):
 
-    python tests/kill_points.py [--local 12] [--ray 4] [--seed 0] [COMMAND ...]
+    python tests/kill_points.py [--local 6] [--ray 4] [--seed 0] [COMMAND ...]
 
 tests/runtime/test_kill_points.py runs a few points of each command.
 """
@@ -232,7 +232,7 @@ def commands(folder: Path) -> Iterator[tuple[Commands, Warm]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="COMMAND")
-    parser.add_argument("--local", type=int, default=12, help="points of each command")
+    parser.add_argument("--local", type=int, default=6, help="points of each command")
     parser.add_argument("--ray", type=int, default=4, help="points of each command")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cluster", action="store_true", help=argparse.SUPPRESS)

@@ -27,7 +27,7 @@ from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.run import hold, is_held, open_run, refuse_overlap
 from metacurate.runtime.stage import run_stage
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, create_file
 from metacurate.webdataset.ingest import ingest
 from metacurate.webdataset.reshard import reshard
 
@@ -507,6 +507,25 @@ def test_a_home_is_expanded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert doubled(Path("~/out")) == {"numbers": 3}
     assert (tmp_path / "out" / "doubled" / "1.txt").read_text() == "2"
     assert not (tmp_path / "~").exists()
+
+
+def test_a_first_manifest_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-manifest.json.0123456789abcdef0123456789abcdef").write_bytes(b"half")
+    (tmp_path / "note").write_bytes(b"mine")
+    with hold(Folder(str(tmp_path))):
+        assert "note" in os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ["note"]
+
+
+def test_what_a_run_writes_beside_its_folder_is_unfinished_within_it(tmp_path: Path) -> None:
+    """So that the next run finds what a killed one leaves."""
+    doubled(tmp_path / "out.work")
+    with open_run(tmp_path / "out.work"), create_file(tmp_path / "out.json") as file:
+        file.write(b"half")
+        assert os.listdir(tmp_path) == ["out.work"]
+        assert len(os.listdir(tmp_path / "out.work" / "state" / "tmp")) == 1
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "out.work"]
+    assert os.listdir(tmp_path / "out.work" / "state" / "tmp") == []
 
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:

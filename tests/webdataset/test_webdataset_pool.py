@@ -462,6 +462,33 @@ def test_uid_list_is_what_datacomp_expects(
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["uids.npy"]
 
 
+def test_a_uid_list_that_was_stopped_at_its_end_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        pq.write_table(
+            pa.table({"url": [f"http://a.example/{name}"]}), tmp_path / f"{name}.parquet"
+        )
+    pool, out = [str(tmp_path / "a.parquet")], tmp_path / "u.npy"
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("metacurate.runtime.stage.finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_uid_list(pool, str(out))
+    written = out.read_bytes()
+    with pytest.raises(UserError, match="is there already"):
+        write_uid_list([str(tmp_path / "b.parquet")], str(out))
+    assert write_uid_list(pool, str(out))["uids"] == 1
+    assert out.read_bytes() == written
+    assert not (tmp_path / "u.npy.work").exists()
+    with pytest.raises(UserError, match="is there already"):
+        write_uid_list(pool, str(out))
+    assert not (tmp_path / "u.npy.work").exists()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_uids_of_any_pool(tmp_path: Path, suffix: str) -> None:
     """Columns are found as for curation; rows without a name are counted."""

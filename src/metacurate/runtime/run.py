@@ -209,7 +209,10 @@ def hold(folder: Folder) -> Iterator[None]:
             yield
         return
     path = local_path(folder.url)
-    made = [p for p in (path, *path.parents) if not p.exists()]
+    # A folder with a lock was made by a run that was killed.
+    made = [
+        p for p in (path, *path.parents) if not p.exists() or (p == path and (p / LOCK).exists())
+    ]
     path.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(path / LOCK, timeout=0, thread_local=False), path / HOLDER
     try:
