@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -445,6 +446,31 @@ def test_an_error_in_a_worker_process_arrives_as_one_line(runs, tmp_path):
     with pytest.raises(UserError, match="has no 'text_kept'") as caught:
         next(iter(PairLoader(source, LengthTokenizer(), workers=1)))
     assert "Traceback" not in str(caught.value)
+
+
+class BusyTokenizer(LengthTokenizer):
+    """Keeps a thread in PyTorch's code, where the thread that sends a worker's batches may be."""
+
+    def __init__(self) -> None:
+        self.is_busy = False
+
+    def __call__(self, texts: Any) -> Any:
+        if not self.is_busy:
+            self.is_busy = True
+            threading.Thread(target=self.work, daemon=True).start()
+        return super().__call__(texts)
+
+    def work(self) -> None:
+        square = torch.ones((512, 512))
+        while True:
+            square @ square
+
+
+def test_a_worker_ends_in_peace_whatever_its_threads_do(runs, capfd):
+    stream = iter(PairLoader(config(runs["tars"], Curated()), BusyTokenizer(), workers=1))
+    next(stream)
+    stream.close()
+    assert capfd.readouterr().err == ""
 
 
 FAILING = """

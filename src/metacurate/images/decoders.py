@@ -71,7 +71,8 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 @atexit.register
-def _close_idle() -> None:
+def end_idle() -> None:
+    """End the children of this process that wait for an image."""
     while _idle:
         _idle.pop().close()
 

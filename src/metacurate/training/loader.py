@@ -9,8 +9,10 @@ place in the data is two numbers: where it was is where a resumed run goes on.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,7 +34,7 @@ with needs("train"):
 from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
-from metacurate.images.decoders import decode_isolated
+from metacurate.images.decoders import decode_isolated, end_idle
 from metacurate.runtime.mainless import without_main
 from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
@@ -180,6 +182,7 @@ class _Chunks(IterableDataset):  # type: ignore[misc]
         if info is not None:
             torch.set_num_threads(1)
             outlive_the_groups_signal()
+            atexit.register(_leave)
         try:
             yield from self._chunks(number, workers)
         except UserError as error:
@@ -208,6 +211,16 @@ class _Chunks(IterableDataset):  # type: ignore[misc]
             )
             yield _Chunk(batch, {s: (p.unit, p.pair) for s, p in positions.items()}, +skipped)
             skipped.clear()
+
+
+def _leave() -> None:
+    """End a worker as a forked process ends: the interpreter is not taken down.
+
+    The thread that sends batches may be in the middle of PyTorch's code, which works without the
+    GIL: coming back to an interpreter that is being taken down, it would abort the process.
+    """
+    end_idle()
+    os._exit(0)
 
 
 class PairLoader:
@@ -346,11 +359,11 @@ def _end_workers(chunks: Any) -> None:
 
     They ignore all signals that can be ignored (``stopping``): multiprocessing would wait for them.
     """
-    chunks._shutdown_workers()
     if chunks._worker_pids_set:
-        # A worker that is killed while the DataLoader watches counts as a failure.
+        # How a worker ends is of no interest now; while the DataLoader watches, it may be an error.
         signal_handling._remove_worker_pids(id(chunks))
         chunks._worker_pids_set = False
+    chunks._shutdown_workers()
     for worker in chunks._workers:
         worker.kill()
         worker.join()
