@@ -70,6 +70,28 @@ def test_files_that_the_page_names_exist() -> None:
     assert missing == []
 
 
+# The formats of pools open Arrow's own files; all else goes by ``runtime/arrowfiles.py``, which
+# keeps Arrow's threads away from Python.
+ARROW_READERS = {f"metacurate.{name}" for name in ("runtime.arrowfiles", "formats.arrow")}
+ARROW_READERS |= {"metacurate.formats.parquet"}
+OPENING = {"pq.ParquetFile", "pq.read_table", "pa.ipc.open_file", "pa.ipc.open_stream"}
+READING = {"iter_batches", "read_row_group", "read_row_groups"}
+
+
+def test_arrow_reads_files_in_one_way() -> None:
+    read = 0
+    for name, module in MODULES.items():
+        for call in (node for node in ast.walk(module.tree) if isinstance(node, ast.Call)):
+            where = f"{name}:{call.lineno}"
+            if name not in ARROW_READERS:
+                assert ast.unparse(call.func) not in OPENING, f"{where}: use runtime.arrowfiles"
+            if isinstance(call.func, ast.Attribute) and call.func.attr in READING:
+                read += 1
+                given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+                assert given.get("use_threads") == "False", f"{where}: needs use_threads=False"
+    assert read > 5
+
+
 # The checks above see what they are to see.
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from metacurate.curation.datacard import (
     BalancingFacts,
@@ -24,6 +23,7 @@ from metacurate.curation.datacard import (
 from metacurate.curation.layout import BALANCE, DATACARD_FILE, curated_file_name, finished_section
 from metacurate.curation.settings import threshold_text
 from metacurate.printable import printable
+from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder
 
@@ -37,7 +37,7 @@ def read_curated(folder: Folder) -> pa.Table:
     tables = []
     for position in range(shards):
         with open_made(folder, curated_file_name(position)) as file:
-            tables.append(pq.read_table(file))
+            tables.append(read_parquet(file))
     # A shard says which columns its URLs and texts are in; of all that says nothing if they differ.
     said = dict(tables[0].schema.metadata or {})
     for table in tables:

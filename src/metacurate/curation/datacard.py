@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
@@ -29,6 +28,7 @@ from metacurate.curation.layout import (
 )
 from metacurate.curation.thresholds import run_thresholds
 from metacurate.metadata.store import Block, Metadata, load_metadata
+from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.made import open_made, save_array
 from metacurate.runtime.manifest import Statistics, add_statistics
 from metacurate.runtime.run import Run
@@ -165,9 +165,10 @@ def count_curated_shards(task: CountTask) -> Statistics:
     blocks = task.blocks
     kept_texts = np.zeros(len(blocks), np.int64)
     stops = np.array([block.stop for block in blocks])
+    columns = ["matched", "text_kept"]
     for position in task.shards:
         with open_made(task.folder, curated_file_name(position)) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=["matched", "text_kept"]):
+            for batch in open_parquet(file).iter_batches(columns=columns, use_threads=False):
                 texts = batch.column("matched").flatten()
                 kept = texts.filter(batch.column("text_kept").flatten())
                 balancing.add_counts(counts, np.asarray(kept.flatten()))

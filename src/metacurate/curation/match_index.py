@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from metacurate.arrays import list_offsets
 from metacurate.pool.schema import UID_TYPE, PoolBatch
+from metacurate.runtime.arrowfiles import open_ipc
 
 MATCHED_TYPE = pa.list_(pa.list_(pa.uint32()))
 SCHEMA = pa.schema(
@@ -96,6 +97,6 @@ def write_index(file: IO[bytes], batches: Iterator[pa.RecordBatch]) -> None:
 
 def read_index(file: IO[bytes]) -> Iterator[IndexBatch]:
     """Read a shard batch by batch, in row order; ArrowInvalid if the file is damaged."""
-    reader = pa.ipc.open_file(file)
+    reader = open_ipc(file)
     for position in range(reader.num_record_batches):
         yield IndexBatch(reader.get_batch(position))

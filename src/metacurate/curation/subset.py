@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pyarrow.types as pat
 
 from metacurate.arrays import offsets_of
@@ -25,6 +24,7 @@ from metacurate.pool.columns import resolve
 from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
+from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.made import damaged, open_made
 from metacurate.runtime.storage import Folder
 
@@ -67,7 +67,7 @@ def read_curated(folder: Folder, position: int, config: PoolConfig) -> Iterator[
     name = curated_file_name(position)
     address = folder.address(name)
     with open_made(folder, name) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = open_parquet(file)
         schema, groups = parquet.schema_arrow, parquet.num_row_groups
     columns = resolve(address, schema, config)
     unit = Unit(address, "parquet", (0, groups), columns)

@@ -53,6 +53,7 @@ from metacurate.pool.write import (
     open_to_rewrite,
     repetitive_columns,
 )
+from metacurate.runtime.arrowfiles import open_ipc
 from metacurate.runtime.manifest import (
     Stage,
     Statistics,
@@ -465,7 +466,7 @@ def _repeats(task: _RepeatsTask) -> Statistics:
 def _write(task: _WriteTask) -> Statistics:
     folder = task.job.folder
     with folder.open(_merged(task.position)) as file:
-        table = pa.ipc.open_file(file).read_all()
+        table = open_ipc(file).read_all()
     limits = [_limits(position) for position in range(task.limits)]
     table, texts, rows = drop_texts(folder, limits, table, task.position, task.shards)
     _write_shard(folder, task.position, table)

@@ -19,6 +19,7 @@ import pyarrow.ipc
 
 from metacurate.arrays import uid_halves
 from metacurate.deduplication.merging import Merged, merge_rows
+from metacurate.runtime.arrowfiles import open_ipc
 from metacurate.runtime.storage import Folder
 
 RUN_ROWS = 500_000
@@ -176,7 +177,7 @@ def read_range(folder: Folder, name: str, uids: UidRange) -> Iterator[pa.Table]:
 
 
 def _slices(file: IO[bytes], batches: Sequence[int], uids: UidRange) -> Iterator[pa.Table]:
-    reader = pa.ipc.open_file(file)
+    reader = open_ipc(file)
     for position in batches:
         batch = reader.get_batch(position)
         high, low = uid_halves(batch.column("uid"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from metacurate.needs import needs
+from metacurate.runtime.arrowfiles import open_parquet
 
 with needs("train"):
     import torch
@@ -210,7 +210,7 @@ def _questions(data: str) -> Iterator[Mapping[str, Any]]:
     for file in files:
         with open_file(file.address) as opened:
             try:
-                table = pq.ParquetFile(opened)
+                table = open_parquet(opened)
                 lacking = [name for name in wanted if name not in table.schema_arrow.names]
                 if lacking:
                     raise UserError(f"{file.shown} lacks CVQA's columns {', '.join(lacking)}")

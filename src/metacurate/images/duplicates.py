@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.kernels.hamming import first_within
+from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.find import files_below
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.progress import meter
@@ -143,9 +144,7 @@ def _read(folder: Folder, stem: str, columns: list[str]) -> pa.Table:
     name = f"{stem}.parquet"
     try:
         with folder.open(name) as file:
-            parquet = pq.ParquetFile(file)
-            there = [c for c in columns if c in parquet.schema_arrow.names]
-            return parquet.read(columns=there)
+            return read_parquet(file, columns)
     except pa.ArrowInvalid as error:
         raise UserError(
             f"{folder.address(name)} is not a readable Parquet file ({error})"

@@ -29,6 +29,7 @@ from metacurate.images.reasons import Filtered
 from metacurate.images.scorers import Scorer, load_scorer
 from metacurate.needs import needs
 from metacurate.pool.convert import json_row
+from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.engine import GpuEngine
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
@@ -368,7 +369,7 @@ def _duplicates(task: _FilterTask) -> dict[str, str]:
     name = duplicates_name(task.stem)
     try:
         with task.source.open(name) as file:
-            table = pq.read_table(file)
+            table = read_parquet(file)
     except FileNotFoundError:
         raise UserError(
             f"{task.source.address(name)} is missing: "
@@ -433,7 +434,7 @@ def _input_rows(task: _FilterTask, keys: list[str]) -> pa.Table:
     if task.source.exists(name):
         try:
             with task.source.open(name) as file:
-                rows = pq.read_table(file)
+                rows = read_parquet(file)
         except pa.ArrowInvalid as error:
             raise UserError(f"{task.source.address(name)} is not readable ({error})") from None
         missing = {"key", "status", "error_message"} - set(rows.column_names)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from metacurate.errors import ArgumentError, UserError
@@ -34,6 +33,7 @@ from metacurate.metadata.store import (
     load_metadata,
     make_metadata,
 )
+from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.manifest import Statistics
 from metacurate.runtime.run import refuse_overlap
@@ -218,12 +218,13 @@ def _languages_of_groups(path: str, plan: _Plan) -> list[list[str | None]] | Non
             if file.read(4) != PARQUET_MAGIC:
                 return None
             file.seek(0)
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             plan.about += [a for a in read_about(parquet.schema_arrow) if a not in plan.about]
             count = parquet.num_row_groups
             if "lang" not in parquet.schema_arrow.names:
                 return [[None]] * count
-            return [_distinct(parquet.read_row_group(n, ["lang"])["lang"]) for n in range(count)]
+            found = (parquet.read_row_group(n, ["lang"], use_threads=False) for n in range(count))
+            return [_distinct(group["lang"]) for group in found]
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is a damaged Parquet file: {error}") from None
 
@@ -238,12 +239,12 @@ def _read(part: _Part) -> Metadata:
         return load_metadata(part.address)
     try:
         with open_input(part.address, "metadata file") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             there = parquet.schema_arrow.names
             if ENTRY not in there:
                 raise UserError(f"{part.address} has no column {ENTRY!r}")
             names = [ENTRY, *(name for name in OPTIONAL_COLUMNS if name in there)]
-            table = parquet.read_row_groups(list(part.groups), names)
+            table = parquet.read_row_groups(list(part.groups), names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{part.address} is a damaged Parquet file: {error}") from None
     if "lang" in there:

@@ -33,6 +33,7 @@ from metacurate.errors import UserError
 from metacurate.formats.types import is_string, storage
 from metacurate.metadata import wordnet
 from metacurate.pool.convert import stored
+from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import (
     Folder,
@@ -493,11 +494,25 @@ def load_language(address: str, language: str | None) -> pa.LargeStringArray:
     """
     try:
         with open_file(address) as file:
-            wanted = None if language is None else [("lang", "=", language)]
-            table = pq.read_table(file, columns=[ENTRY], filters=wanted)
+            table = _of_language(open_parquet(file), language)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{address} is damaged: {error}; start again") from None
     return table[ENTRY].cast(pa.large_string()).combine_chunks()
+
+
+def _of_language(file: pq.ParquetFile, language: str | None) -> pa.Table:
+    groups = range(file.num_row_groups)
+    if language is None:
+        return file.read_row_groups(groups, [ENTRY], use_threads=False)
+    place = file.schema_arrow.get_field_index("lang")
+    told = [file.metadata.row_group(group).column(place).statistics for group in groups]
+    mine = [
+        group
+        for group, of in zip(groups, told, strict=True)
+        if of is None or not of.has_min_max or of.min <= language <= of.max
+    ]
+    table = file.read_row_groups(mine, [ENTRY, "lang"], use_threads=False)
+    return table.filter(pc.equal(table["lang"], language))
 
 
 _JSON_KINDS = {
@@ -537,14 +552,14 @@ def _read_bounded(file: IO[bytes] | gzip.GzipFile, source: str) -> bytes:
 
 def _from_parquet(content: bytes, source: str) -> Metadata:
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
+        file = open_parquet(io.BytesIO(content))
         names = file.schema_arrow.names
         if ENTRY not in names:
             raise UserError(
                 f"{source} has no column {ENTRY!r} (it has {', '.join(names) or 'none'})"
             )
         wanted = [name for name in OPTIONAL_COLUMNS if name in names]
-        table = file.read([ENTRY, *wanted])
+        table = file.read([ENTRY, *wanted], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{source} is a damaged Parquet file: {error}") from None
     columns = {name: table[name] for name in wanted}

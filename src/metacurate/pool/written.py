@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from metacurate.printable import printable
+from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.storage import Folder
 
 POOL_FOLDER = "pool"
@@ -24,7 +24,7 @@ def read_written(folder: Folder) -> pa.Table:
     for name in folder.list(POOL_FOLDER):
         if name.endswith(".parquet"):
             with folder.open(name) as file:
-                tables.append(pq.read_table(file))
+                tables.append(read_parquet(file))
     return pa.concat_tables(tables)
 
 

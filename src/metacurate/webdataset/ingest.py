@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from metacurate.counts import counted
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import key_uid, url_uid
+from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics, shard_name
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage
@@ -229,13 +230,13 @@ def _read_side(folder: Folder, tar: str, problems: Counter[str]) -> dict[str, di
     size = 0
     try:
         with folder.open(name) as file:
-            parquet = pq.ParquetFile(file)
+            parquet = open_parquet(file)
             columns = [c for c in _SIDE_COLUMNS if c in parquet.schema_arrow.names]
             if "key" not in columns:
                 problems[Problem.SIDE_PARQUET_WITHOUT_KEY] += 1
                 return {}
             # Few rows at a time: a small file can hold one long value a million times.
-            for batch in parquet.iter_batches(SIDE_BATCH_ROWS, columns=columns):
+            for batch in parquet.iter_batches(SIDE_BATCH_ROWS, columns=columns, use_threads=False):
                 size += batch.nbytes
                 if size > MAX_SIDE_BYTES:
                     problems[Problem.SIDE_PARQUET_TOO_LARGE] += 1

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from metacurate.runtime.arrowfiles import open_ipc, read_parquet
 from metacurate.runtime.storage import Folder
 
 PARTITION_BYTES = 128 << 20
@@ -66,7 +67,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 def read_runs(folder: Folder, names: Sequence[str], partition: int) -> Iterator[pa.Table]:
     """One partition of each run, in the order of ``names``."""
     for name in names:
-        with folder.open(name) as file, pa.ipc.open_file(file) as reader:
+        with folder.open(name) as file, open_ipc(file) as reader:
             yield pa.Table.from_batches([reader.get_batch(partition)])
 
 
@@ -112,4 +113,4 @@ def write_table(folder: Folder, name: str, table: pa.Table) -> None:
 def read_table(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read a table that ``write_table`` wrote, or some of its columns."""
     with folder.open(name) as file:
-        return pq.read_table(file, columns=columns)
+        return read_parquet(file, columns)
