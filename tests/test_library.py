@@ -251,6 +251,28 @@ def test_what_is_no_pool_is_one_line(pool: Any, message: str) -> None:
         mc.curate(pool, ["cat"], t=1, workers=1)
 
 
+WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "curate": lambda pool, out: mc.curate(pool, ["cat"], out, t=1, report=False, workers=1),
+    "match": lambda pool, out: mc.match(pool, ["cat"], out, workers=1),
+    "dedup": lambda pool, out: mc.dedup(pool, out, workers=1),
+    "identify_languages": lambda pool, out: mc.identify_languages(pool, out, workers=1),
+    "download": lambda pool, out: mc.download(pool, out, workers=1),
+    "uids": lambda pool, out: mc.uids(pool, out.with_name("list.npy"), workers=1),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_stays_of_a_table_that_is_no_pool(name: str, tmp_path: Path) -> None:
+    """So that the next one, repaired, is not taken for another pool of the same run."""
+    with pytest.raises(mc.UserError, match="no URL"):
+        WRITERS[name](TABLE.rename_columns(["x", "text"]), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    if name != "uids":  # a list of none is a list
+        with pytest.raises(mc.UserError, match="has no rows"):
+            WRITERS[name](TABLE.slice(0, 0), tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+
 TEXTS = ["a red cat", None, "dog"]
 
 

@@ -370,6 +370,7 @@ def match(
         loaded = isinstance(language_map, LanguageMap)
         table = language_map if loaded else load_language_map(language_map)  # type: ignore[arg-type]
         opened = open_pool(given.files(run), columns, needs_of(entries), engine=run.engine)
+        opened.require_rows()
 
         def work() -> Statistics:
             return stage(run, opened, columns, entries, rule, table)  # type: ignore[arg-type]

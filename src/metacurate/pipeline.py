@@ -187,8 +187,7 @@ def curate_run(
         note(pool.describe())
         if not is_compiled():
             note("compiling the kernels: once after an installation, some 20 seconds of work")
-    if not pool.units:
-        raise UserError("the pool has no rows; check the input files")
+    pool.require_rows()
 
     def stages() -> DataCard:
         matched = match(run, pool, pool_config, metadata, rule, language_map)

@@ -103,8 +103,7 @@ def open_section(section: PoolSection, paths: Sequence[str] | None = None) -> Po
     """The experiment's pool, or other files that are read as it; UserError if it has no rows."""
     pool = open_pool(paths or section.paths, pool_config(section), reserved=())
     pool.require_all()
-    if not pool.units:
-        raise UserError("the pool has no rows; check the input files")
+    pool.require_rows()
     return pool
 
 

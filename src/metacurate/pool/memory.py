@@ -58,7 +58,8 @@ class Given:
     def files(self, run: Run, name: str = POOL_FILE) -> list[str]:
         """The paths to read in a run; a pool in memory is written there first, as ``name``.
 
-        UserError if the folder has a run of another pool in memory.
+        UserError if the folder has a run of another pool in memory. Nothing of the pool stays where
+        no stage begins: it may be one that cannot be used, and the next one is another.
         """
         if self.batches is None:
             return list(self.paths)
@@ -77,6 +78,8 @@ class Given:
                         "{overwrite}",
                         folder=run.folder.url,
                     )
+            else:
+                run.provisional.append(name)
             with file.open("rb") as source, run.folder.create(name) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
         return [address]

@@ -69,6 +69,11 @@ class Pool:
         for address, reason in self.bad_files:
             raise UserError(f"{address} {reason}; repair it or leave it out")
 
+    def require_rows(self) -> None:
+        """UserError if nothing can be read."""
+        if not self.units:
+            raise UserError("the pool has no rows; check the input files")
+
     def describe(self) -> str:
         """What is read from where, in a sentence for people."""
         kinds: dict[tuple[str, str], dict[str, int]] = {}

@@ -23,7 +23,10 @@ CANONICAL = ("uid", "url", "texts")
 
 
 def open_to_rewrite(run: Run, inputs: Sequence[str], pool_config: PoolConfig) -> Pool:
-    """Open a pool whose rows are written in that layout, and say what is read from where."""
+    """Open a pool whose rows are written in that layout, and say what is read from where.
+
+    UserError if it has no rows.
+    """
     pool = open_pool(
         inputs,
         pool_config,
@@ -33,6 +36,7 @@ def open_to_rewrite(run: Run, inputs: Sequence[str], pool_config: PoolConfig) ->
     )
     if is_noting():
         note(pool.describe())
+    pool.require_rows()
     return pool
 
 

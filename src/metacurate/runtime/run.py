@@ -11,8 +11,8 @@ import posixpath
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from filelock import FileLock, Timeout
@@ -55,12 +55,14 @@ class Run:
         engine: Runs shard functions.
         overwrite: Whether results with other settings are removed; else they are a UserError.
         show_progress: Whether progress is shown on standard error or in a notebook.
+        provisional: Names of files in the folder that go again if no stage begins.
     """
 
     folder: Folder
     engine: Engine
     overwrite: bool = False
     show_progress: bool = False
+    provisional: list[str] = field(default_factory=list, compare=False)
 
 
 class ReadOptions(TypedDict, total=False):
@@ -167,7 +169,19 @@ def open_run(
             engine = stack.enter_context(
                 make_engine(engine, witness, workers=workers, address=address, preload=preload)
             )
-        yield Run(folder, engine, overwrite, show_progress)
+        run = Run(folder, engine, overwrite, show_progress)
+        stack.callback(_remove_provisional, run)
+        yield run
+
+
+def _remove_provisional(run: Run) -> None:
+    if not run.provisional or run.folder.exists(MANIFEST):
+        return
+    for name in run.provisional:
+        run.folder.remove(name)
+        if "/" in name and is_local(run.folder.url):
+            with suppress(OSError):  # other files are in it
+                local_path(run.folder.address(name)).parent.rmdir()
 
 
 @contextmanager
