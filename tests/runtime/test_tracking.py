@@ -141,6 +141,8 @@ class Recorded:
     """A tracker that keeps what it gets, and fails when told to."""
 
     def __init__(self, name: str | None) -> None:
+        if name == "absent":
+            raise ConnectionError("no server")
         self.name = name
         self.got: list[tuple[Any, ...]] = []
         MADE.append(self)
@@ -200,6 +202,17 @@ def test_what_is_sent_is_short_and_plain(made: list[Recorded]) -> None:
         ("finish", False),
     ]
     assert not Trackers({})
+
+
+def test_one_that_does_not_start_ends_those_that_did(made: list[Recorded]) -> None:
+    given = ["recorded:a", "recorded:a", "recorded:absent"]
+    with pytest.raises(mc.UserError, match="it does not start: no server"), tracking(given):
+        pass
+    assert [tracker.got for tracker in made] == [[("finish", True)]]
+    unknown = ["recorded:b", "tensorboard"]
+    with pytest.raises(mc.UserError, match="takes wandb:PROJECT"), tracking(unknown):
+        pass
+    assert len(made) == 1
 
 
 def dedup(folder: Path, log_to: str) -> tuple[object, ...]:

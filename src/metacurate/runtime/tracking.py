@@ -110,6 +110,10 @@ class Trackers:
     def __bool__(self) -> bool:
         return bool(self._trackers)
 
+    def add(self, name: str, tracker: Tracker) -> None:
+        """One more; ``name`` is what users call it."""
+        self._trackers[name] = tracker
+
     def settings(self, stage: str, values: Mapping[str, Any]) -> None:
         """The settings of a stage: short plain values."""
         found = dict(_flat(values, f"{stage}/", (str, bool, int, float)))
@@ -180,32 +184,35 @@ def tracking(log_to: Sequence[str], **settings: Any) -> Iterator[Trackers]:
 
     ``settings`` of the run. UserError if one is unknown, not installed, or does not start.
     """
-    made: dict[str, Tracker] = {}
-    for given in listed("log_to", log_to):
-        kind, _, name = str(given).partition(":")
-        if kind not in _KINDS:
+    wanted = dict.fromkeys(listed("log_to", log_to))
+    for given in wanted:
+        if str(given).partition(":")[0] not in _KINDS:
             raise ArgumentError(
                 "{log_to} takes wandb:PROJECT or mlflow:EXPERIMENT, not {value}", value=shown(given)
             )
-        try:
-            made[given] = _KINDS[kind](name or None)
-        except UserError:
-            raise
-        except Exception as error:
-            raise ArgumentError(
-                "{log_to} {value}: it does not start: {said}",
-                value=given,
-                said=first_line(error),
-            ) from error
-    opened = Trackers(made)
+    opened = Trackers({})
     token, failed = _CURRENT.set(opened), True
     try:
+        for given in wanted:
+            opened.add(given, _start(given))
         opened.settings("run", settings)
         yield opened
         failed = False
     finally:
         _CURRENT.reset(token)
         opened.finish(failed)
+
+
+def _start(given: str) -> Tracker:
+    kind, _, name = given.partition(":")
+    try:
+        return _KINDS[kind](name or None)
+    except UserError:
+        raise
+    except Exception as error:
+        raise ArgumentError(
+            "{log_to} {value}: it does not start: {said}", value=given, said=first_line(error)
+        ) from error
 
 
 class Pace:
