@@ -82,6 +82,7 @@ def test_what_is_no_whole_number_is_told(written: Any) -> None:
         (lambda: number("x", "10"), "x must be a number, not '10'"),
         (lambda: number("x", 10**400), f"x must be a number, not 1{'0' * 59}..."),
         (lambda: as_address(3, "out"), "out must be a path or an address, not 3"),
+        (lambda: as_address("a\0b", "out"), r"out must be a path or an address, not 'a\x00b'"),
         (lambda: as_address(b"x", "out"), "out must be a path or an address, not b'x'"),
         (lambda: as_addresses([3], "pool"), "pool must be a path or an address, not 3"),
     ],

@@ -55,7 +55,7 @@ def as_address(given: Any, name: str = "path") -> str:
     ``name`` is the argument's in the ArgumentError that anything else raises.
     """
     address = os.fspath(given) if isinstance(given, str | os.PathLike) else given
-    if not isinstance(address, str) or not address:
+    if not isinstance(address, str) or not address or "\0" in address:
         raise ArgumentError(
             f"{{{name}}} must be a path or an address, not {{value}}", value=shown(given)
         )
