@@ -7,7 +7,6 @@ from 0), ``INDEX/G/N_inverted.npy`` the entries that each of its texts matches, 
 
 from __future__ import annotations
 
-import io
 import re
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from metacurate.curation.balancing import Counts
 from metacurate.errors import UserError
+from metacurate.formats.npy import parse_array
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder
 
@@ -83,15 +83,6 @@ def load_array(address: str) -> npt.NDArray[np.generic]:
     """An ``.npy`` file; UserError if there is none, or it is damaged."""
     with open_input(address, "file of the index") as file:
         return parse_array(file.read(), address)
-
-
-def parse_array(content: bytes, address: str) -> npt.NDArray[np.generic]:
-    """The content of an ``.npy`` file; UserError if it is damaged."""
-    try:
-        array: npt.NDArray[np.generic] = np.load(io.BytesIO(content), allow_pickle=False)
-        return array
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{address} is a damaged .npy file: {error}") from None
 
 
 def _shards(folder: Folder) -> list[str]:

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -23,12 +22,12 @@ import numpy.typing as npt
 from metacurate.analysis.official_subset import (
     is_inverted,
     kept_counts,
-    parse_array,
     subset_threshold,
 )
 from metacurate.curation.balancing import Counts
 from metacurate.curation.layout import DATACARD_FILE
 from metacurate.errors import ArgumentError, UserError, first_line
+from metacurate.formats.npy import parse_array
 from metacurate.metadata.store import Block, Metadata
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import Folder
@@ -149,8 +148,9 @@ def _load_languages(content: bytes, found: str) -> dict[str, npt.NDArray[Any]]:
                 raise UserError(f"{found} has arrays of over 4 GiB: it holds no counts")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             loaded = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, NotImplementedError, RuntimeError,
-            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except UserError:
+        raise
+    except Exception as error:  # of many kinds, as of ``formats.npy``
         raise UserError(f"{found} is a damaged .npz file: {first_line(error)}") from None
     if not loaded or not all(isinstance(array, np.ndarray) for array in loaded.values()):
         raise UserError(f"{found} holds no counts: it has no arrays by language")
