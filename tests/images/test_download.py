@@ -379,6 +379,25 @@ def test_a_table_in_memory_gives_the_tars_of_its_file(
         download(table.slice(1), str(tmp_path / "table"), CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("columns", "named", "expected"),
+    [
+        ({"texts": [[["alt", "a", "en"], ["title", "b", None]]]}, (), [["a", "en"], ["b", None]]),
+        ({"x": ["a"], "y": ["b"], "lang": ["en"]}, ("x", "y"), [["a", "en"], ["b", "en"]]),
+        ({"x": ["a"], "y": ["b"], "lang": [["en", "de"]]}, ("x", "y"), [["a", "en"], ["b", "de"]]),
+        ({"x": ["a"], "y": ["b"], "lang": [5]}, ("x", "y"), [["a", None], ["b", None]]),
+    ],
+    ids=["triples", "a column", "lists", "numbers"],
+)
+def test_gathered_texts_keep_their_languages(
+    columns: dict[str, list[Any]], named: tuple[str, ...], expected: list[Any], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"url": ["http://a.example/1"], **columns}), tmp_path / "in.parquet")
+    table = UrlTable.find([str(tmp_path / "in.parquet")], ColumnNames(texts=named))
+    (row,) = UrlReader(table).read(0, 1).carried.to_pylist()
+    assert [[text["text"], text["lang"]] for text in row["texts"]] == expected
+
+
 def test_a_bare_list_of_urls_is_enough(server: HostileServer, tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": [server.url("photo/1.jpg")]}), tmp_path / "in.parquet")
     totals = download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG)

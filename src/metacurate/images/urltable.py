@@ -118,7 +118,7 @@ class UrlTable:
         """
         config = PoolConfig(columns.url, None, columns.texts)
         extra = () if columns.sha256 is None else (columns.sha256,)
-        needs = Needs(name="unused", url="required", texts="optional", others=extra)
+        needs = Needs("unused", "required", "optional", "optional", extra)
         pool = open_pool(sources, replace(config, rows_per_unit=1), needs, reserved=())
         pool.require_all()
         if not pool.units:
