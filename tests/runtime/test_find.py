@@ -69,6 +69,7 @@ def test_inputs_name_files(root: str, inputs: list[str], names: list[str]) -> No
         (["[1].d"], 5, 1, True),
         (["*.d"], 6, 2, True),
         (["*.d"], 5, 2, False),
+        (["**/*.d"], 100, 5, False),  # 361 bytes, of which 22 are one folder down
         (["nothing"], 400, 5, False),
         ([], 400, 5, False),
     ],

@@ -143,7 +143,10 @@ def are_small(inputs: Sequence[str], most_bytes: int, most_files: int) -> bool:
         if not is_local(given):
             return False
         path = str(local_path(given))
-        named = [path] if os.path.lexists(path) else list(iglob(path))
+        is_name = os.path.lexists(path)
+        if "**" in path and not is_name:
+            return False  # at any depth: only looking all of it up would tell
+        named = [path] if is_name else list(iglob(path))
         for file in (file for name in named for file in _files_of(name)):
             most_bytes, left = most_bytes - file.size, left - 1
             if most_bytes < 0 or left < 0:
