@@ -208,7 +208,7 @@ def test_a_table_lies_in_the_output_folder_and_another_one_is_refused(
     assert pair["url"].startswith("http://example.org/")
     with pytest.raises(ArgumentError, match="has the results of another pool"):
         curate(pairs.slice(1))
-    assert pq.read_metadata(tmp_path / "given_pool.parquet").num_rows == pairs.num_rows
+    assert pq.read_metadata(tmp_path / ".given/pool.parquet").num_rows == pairs.num_rows
     assert curate(pairs.slice(1), overwrite=True).pool["pairs"] == first.pool["pairs"] - 1
 
 
@@ -271,6 +271,16 @@ def test_nothing_stays_of_a_table_that_is_no_pool(name: str, tmp_path: Path) -> 
         with pytest.raises(mc.UserError, match="has no rows"):
             WRITERS[name](TABLE.slice(0, 0), tmp_path / "out")
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["dedup", "identify_languages"])
+def test_the_folder_of_a_written_pool_holds_that_pool_alone(name: str, tmp_path: Path) -> None:
+    """And not the table that it was made of."""
+    table = pa.concat_tables([TABLE, TABLE])
+    written = WRITERS[name](table, tmp_path / "out")
+    found = mc.uids(tmp_path / "out", tmp_path / "list.npy", workers=1)
+    assert found["files"] == 1
+    assert found["rows"] == written.to_arrow().num_rows
 
 
 TEXTS = ["a red cat", None, "dog"]

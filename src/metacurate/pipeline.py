@@ -74,7 +74,7 @@ def curate(
         metadata: ``"wordnet"``, a JSON or Parquet file of entries, a folder with one for each
             language, a list of entries, or loaded ``Metadata``.
         out: The output folder; the subset is ``out/curated/*.parquet``. A table in memory is
-            written to ``out/given_pool.parquet``, which the stages read. None: the work is done in
+            written to ``out/.given/pool.parquet``, which the stages read. None: the work is done in
             a temporary folder that is deleted, and the subset is in memory (``Curated.to_arrow``).
         t: The threshold, in matches per entry; ``math.inf`` keeps every matched pair. With several
             languages that of the reference language, from which those of the others follow.

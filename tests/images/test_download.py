@@ -34,6 +34,7 @@ from metacurate.images.fetch import FetchConfig
 from metacurate.images.process import ImageConfig, ProcessedImage, Rejected
 from metacurate.images.survival import survival_rate, wilson
 from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable, caption_of
+from metacurate.pool.find import find
 from metacurate.pool.schema import TEXTS_TYPE
 
 CONFIG = DownloadConfig(
@@ -375,6 +376,8 @@ def test_a_table_in_memory_gives_the_tars_of_its_file(
     assert [path.name for path in sorted((tmp_path / "table").glob("*.parquet"))] == [
         "00000.parquet"
     ]
+    found = find([str(tmp_path / "table")]).files
+    assert [file.address for file in found] == [str(tmp_path / "table/00000.parquet")]
     with pytest.raises(UserError, match="has the results of another pool"):
         download(table.slice(1), str(tmp_path / "table"), CONFIG)
 

@@ -29,7 +29,7 @@ from metacurate.images.fetch import FetchConfig, Fetcher, affordable_concurrency
 from metacurate.images.process import RESIZE_MODES, ImageConfig
 from metacurate.images.shard import Outcome, Shard, fetch_rows, make_shard
 from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable
-from metacurate.pool.memory import POOL_FILE, AnyPool, Given
+from metacurate.pool.memory import AnyPool, Given
 from metacurate.runtime.engine import Engine, Result, Shared, SharingEngine, Task
 from metacurate.runtime.engines.local import LocalEngine, available_cores
 from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
@@ -137,8 +137,7 @@ def download(
         # Its processes would be of no use here: what decodes images are others.
         options = {**options, "workers": 1}
     with open_run(out, inputs=given.paths, **options) as run, ExitStack() as stack:
-        # Beside the tars it would be taken for one of their tables.
-        files = given.files(run, f"state/{POOL_FILE}")
+        files = given.files(run)
         table = UrlTable.find(files, config.columns, config.sample, config.sample_offset)
         size = config.samples_per_shard
         shards = [

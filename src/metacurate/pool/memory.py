@@ -38,8 +38,12 @@ InMemory: TypeAlias = ArrowStream | ArrowArray | Iterable[ArrowStream | ArrowArr
 AnyPool: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | InMemory
 """A pool as functions take it: paths, or a table in memory (see ``batches_of``)."""
 
-POOL_FILE = "given_pool.parquet"
-"""Where a pool in memory is written, in the folder of the run that reads it."""
+GIVEN = ".given"
+"""Where a pool in memory is written, in the folder of the run that reads it.
+
+It is hidden: who takes that folder for a pool must not read what it was made of too.
+"""
+POOL_FILE = f"{GIVEN}/pool.parquet"
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,21 @@ class Given:
         batches = batches_of(pool)
         return cls(tuple(as_addresses(pool, name)) if batches is None else (), batches)
 
-    def files(self, run: Run, name: str = POOL_FILE) -> list[str]:
-        """The paths to read in a run; a pool in memory is written there first, as ``name``.
+    def files(self, run: Run) -> list[str]:
+        """The paths to read in a run; a pool in memory is written there first.
 
         UserError if the folder has a run of another pool in memory. Nothing of the pool stays where
         no stage begins: it may be one that cannot be used, and the next one is another.
         """
         if self.batches is None:
             return list(self.paths)
-        address = run.folder.address(name)
+        address = run.folder.address(POOL_FILE)
         with TemporaryDirectory(prefix="metacurate-") as scratch:
-            file = Path(scratch, POOL_FILE)
+            file = Path(scratch, "pool.parquet")
             if lost := write_batches(self.batches, file):
                 note(f"values of the pool that have no place in Parquet: {in_words(lost)}")
-            if run.folder.is_file(name):
-                with file.open("rb") as new, run.folder.open(name) as old:
+            if run.folder.is_file(POOL_FILE):
+                with file.open("rb") as new, run.folder.open(POOL_FILE) as old:
                     if checksum(new) == checksum(old):
                         return [address]
                 if not run.overwrite:
@@ -79,8 +83,8 @@ class Given:
                         folder=run.folder.url,
                     )
             else:
-                run.provisional.append(name)
-            with file.open("rb") as source, run.folder.create(name) as copy:
+                run.provisional.append(GIVEN)
+            with file.open("rb") as source, run.folder.create(POOL_FILE) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
         return [address]
 

@@ -11,7 +11,7 @@ import posixpath
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -55,7 +55,7 @@ class Run:
         engine: Runs shard functions.
         overwrite: Whether results with other settings are removed; else they are a UserError.
         show_progress: Whether progress is shown on standard error or in a notebook.
-        provisional: Names of files in the folder that go again if no stage begins.
+        provisional: Names of files or sub-folders that go again if no stage begins.
     """
 
     folder: Folder
@@ -175,13 +175,9 @@ def open_run(
 
 
 def _remove_provisional(run: Run) -> None:
-    if not run.provisional or run.folder.exists(MANIFEST):
-        return
-    for name in run.provisional:
-        run.folder.remove(name)
-        if "/" in name and is_local(run.folder.url):
-            with suppress(OSError):  # other files are in it
-                local_path(run.folder.address(name)).parent.rmdir()
+    if run.provisional and not run.folder.exists(MANIFEST):
+        for name in run.provisional:
+            run.folder.remove(name)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from metacurate.counts import counted
 from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.pool.columns import Needs
-from metacurate.pool.memory import POOL_FILE, AnyPool, Given
+from metacurate.pool.memory import GIVEN, AnyPool, Given
 from metacurate.pool.open import Unit, open_pool
 from metacurate.pool.read import read_uids
 from metacurate.pool.schema import PoolConfig
@@ -109,7 +109,7 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
             totals=totals,
             replace=True,
         )
-        for scratch in ("parts", "state", DETAILS, MANIFEST, POOL_FILE):
+        for scratch in ("parts", "state", DETAILS, MANIFEST, GIVEN):
             run.folder.remove(scratch)
     return result
 
