@@ -281,6 +281,10 @@ def test_the_folder_of_a_written_pool_holds_that_pool_alone(name: str, tmp_path:
     found = mc.uids(tmp_path / "out", tmp_path / "list.npy", workers=1)
     assert found["files"] == 1
     assert found["rows"] == written.to_arrow().num_rows
+    (shard,) = (tmp_path / "out/pool").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(mc.UserError, match=r"part-000000\.parquet is damaged"):
+        written.to_arrow()
 
 
 TEXTS = ["a red cat", None, "dog"]

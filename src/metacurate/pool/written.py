@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from metacurate.printable import printable
 from metacurate.runtime.arrowfiles import read_parquet
+from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder
 
 POOL_FOLDER = "pool"
@@ -19,11 +20,11 @@ Totals = TypeVar("Totals", bound=Mapping[str, Any])
 
 
 def read_written(folder: Folder) -> pa.Table:
-    """The pool in a run's folder: all shards, in their order."""
+    """The pool in a run's folder: all shards, in their order. UserError if one is damaged."""
     tables = []
     for name in folder.list(POOL_FOLDER):
         if name.endswith(".parquet"):
-            with folder.open(name) as file:
+            with open_made(folder, name) as file:
                 tables.append(read_parquet(file))
     return pa.concat_tables(tables)
 
