@@ -19,7 +19,7 @@ from curation_pools import ENTRIES, fails, make_pairs
 from metacurate.images.download import _metrics
 from metacurate.needs import how_to_install
 from metacurate.runtime import tracking as module
-from metacurate.runtime.tracking import TABLE_ROWS, Trackers, tracking
+from metacurate.runtime.tracking import MAX_TEXT, TABLE_ROWS, Trackers, tracking
 
 COLUMNS = mc.PoolConfig(text_cols=("alt", "title"))
 
@@ -193,12 +193,16 @@ def test_what_is_sent_is_short_and_plain(made: list[Recorded]) -> None:
                               "e": "x" * 1000, "f": None, "g": True})  # fmt: skip
         counts = {f"reason {n}": n for n in range(500)}
         opened.totals("s", {"rows": 5, "t": 0.5, "skipped": counts, "empty": {}, "said": "x",
+                            "labels": {"x" * 10_000: 2, "\x1b[2J": 1},
                             "languages": {"en": {"t": 2.0, "texts": 3}}})  # fmt: skip
+    (shorter, _) = made[0].got[-2][2]
+    assert len(shorter) < 2 * MAX_TEXT
     assert made[0].got == [
         ("settings", {"run/out": "x"}),
         ("settings", {"s/a": 1, "s/b/c": "short", "s/g": True}),
         ("log", {"s/rows": 5, "s/t": 0.5, "s/languages/en/t": 2.0, "s/languages/en/texts": 3}),
         ("table", "s/skipped", {f"reason {n}": n for n in range(499, 499 - TABLE_ROWS, -1)}),
+        ("table", "s/labels", {shorter: 2, "\\x1b[2J": 1}),
         ("finish", False),
     ]
     assert not Trackers({})

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.needs import needs
+from metacurate.printable import printable
 from metacurate.runtime.progress import note
 
 SECONDS_BETWEEN = 1.0
 MOST_SETTINGS = 200
 MAX_TEXT = 250
-"""Characters of a setting: MLflow takes no longer ones everywhere."""
+"""Characters of a setting: MLflow takes no longer ones everywhere. Names in tables are cut too."""
 TABLE_ROWS = 100
 _PLAIN = re.compile(r"[\w-]{1,64}")
 
@@ -131,7 +132,9 @@ class Trackers:
         numbers = {n: v for n, v in totals.items() if n not in tables}
         self.log(dict(_flat(numbers, f"{stage}/", (int, float))))
         for name, counts in tables.items():
-            most = dict(Counter(counts).most_common(TABLE_ROWS))
+            most: Counter[str] = Counter()
+            for reason, count in Counter(counts).most_common(TABLE_ROWS):
+                most[printable(reason, MAX_TEXT)] += count  # a language's label is the pool's own
             self._each(partial(_table, name=f"{stage}/{name}", counts=most))
 
     def finish(self, failed: bool) -> None:
