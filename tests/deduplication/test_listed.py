@@ -37,7 +37,7 @@ def test_uids_that_share_a_half(tmp_path: Path) -> None:
     given = np.array(listed * 2, UID_LIST_DTYPE)
     np.save(tmp_path / "list.npy", given)
     folder = Folder(str(tmp_path))
-    assert write_listed(folder, [str(tmp_path / "list.npy")]) == len(set(listed))
+    assert write_listed(folder, [str(tmp_path / "list.npy")]) == (len(set(listed)), 0)
     uids = [a.to_bytes(8, "big") + b.to_bytes(8, "big") for a, b in every]
     column = pa.array([None, *uids, None, *uids], UID_TYPE)[1:]
     found = is_listed(column, read_listed(folder, "one"))
@@ -90,10 +90,12 @@ def test_a_list_of_datacomp_and_urls(metacurate: Command, tmp_path: Path) -> Non
     pq.write_table(pa.table(rows).slice(0, 4), tmp_path / "some.parquet")
     mc.uids(tmp_path / "some.parquet", tmp_path / "uids.npy", workers=1)
     (tmp_path / "more.txt").write_text("HTTP://EXAMPLE.ORG:80/7.jpg#x\nno such key\n")
+    (tmp_path / "blank.json").write_text('["", " "]')
     done = metacurate("pool", "dedup", tmp_path / "pool.parquet", "--only", tmp_path / "uids.npy",
-                      "--only", tmp_path / "more.txt", "--out", tmp_path / "out", "--workers", 1,
+                      "--only", tmp_path / "more.txt", "--only", tmp_path / "blank.json", "--out", tmp_path / "out", "--workers", 1,
                       "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "2 of the lists' keys and URLs name nothing" in done.stderr
     assert json.loads(done.stdout)["dropped"] == {"not_listed": 4}
     kept = pq.read_table(tmp_path / "out/pool")["url"].to_pylist()
     assert sorted(kept) == [rows["url"][n] for n in (0, 1, 2, 3, 7)]
@@ -108,10 +110,11 @@ def test_a_list_of_datacomp_and_urls(metacurate: Command, tmp_path: Path) -> Non
         ("a.json", b"[" * 100_000, "is no JSON"),
         ("a.txt", b"\xff", "no UTF-8"),
         ("a.npy", b"\x93NUMPY", "damaged .npy"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x10\x00((((((((((((((((", "damaged .npy"),
         ("a.npy", np.zeros(3, np.uint64), "holds no uids"),
         ("a.csv", b"", "a list is .npy"),
     ],
-    ids=["number", "string", "surrogate", "deep", "bytes", "damaged", "numbers", "other"],
+    ids=["number", "string", "surrogate", "deep", "bytes", "damaged", "header", "numbers", "other"],
 )
 def test_what_is_no_list(
     name: str, content: Any, message: str, metacurate: Command, tmp_path: Path

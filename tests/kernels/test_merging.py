@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metacurate.kernels.merging import KEYS, choose_texts
+from metacurate.kernels.merging import KEYS, _hash, choose_texts
 
 # Equal, of equal length, one the start of another, and longer than there are keys for.
 LONG = "x" * (4 * KEYS)
@@ -72,3 +72,14 @@ def test_a_crowd_of_texts(size: int) -> None:
     keys = np.random.default_rng(0).integers(0, 2**64, KEYS, np.uint64)
     images = [[texts[:4000], texts[4000:]]]
     assert choose(images, 1000, keys, np.arange(2)) == plain(images, 1000)
+
+
+def test_nobody_makes_many_texts_with_one_hash() -> None:
+    """A word of each text that is larger by what the rest is smaller."""
+    texts = b"".join(
+        (5_000_000 + n).to_bytes(4, "little") + (9_000_000 - n).to_bytes(3, "big")
+        for n in range(500)
+    )
+    data = np.frombuffer(texts, np.uint8)
+    keys = np.random.default_rng(1).integers(0, 2**64, KEYS, np.uint64)
+    assert len({_hash(data, at, at + 7, keys) for at in range(0, len(texts), 7)}) == 500

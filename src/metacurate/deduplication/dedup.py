@@ -63,6 +63,7 @@ from metacurate.runtime.manifest import (
     finished,
     shard_name,
 )
+from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder, as_addresses, read_ahead
@@ -221,7 +222,9 @@ def dedup(
             if totals is None:
                 if lists:
                     tasks = [_ListTask(run.folder, tuple(lists))]
-                    run_stage(run, LISTED, settings, tasks, _list, unit="rows")
+                    read = run_stage(run, LISTED, settings, tasks, _list, unit="rows")
+                    if read["unusable"]:
+                        note(f"{read['unusable']:,} of the lists' keys and URLs name nothing")
                 totals = _run(run, job, opened, settings)
             discard(run.folder, SCRATCH)
             return totals
@@ -306,7 +309,8 @@ def _limits(position: int) -> str:
 
 
 def _list(task: _ListTask) -> Statistics:
-    return {"rows": write_listed(task.folder, task.lists)}
+    rows, unusable = write_listed(task.folder, task.lists)
+    return {"rows": rows, "unusable": unusable}
 
 
 def _partition(task: _PartitionTask) -> Statistics:

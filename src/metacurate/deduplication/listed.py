@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 from metacurate.arrays import UID_LIST_DTYPE, uid_halves, uid_order
 from metacurate.errors import UserError
 from metacurate.formats.files import fingerprint, open_source
+from metacurate.formats.npy import parse_array
 from metacurate.pool.uid import WHITESPACE, key_uids, url_uids
 from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.inputs import open_input
@@ -42,20 +42,21 @@ def find_lists(inputs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def write_listed(folder: Folder, addresses: Sequence[str]) -> int:
-    """Write the uids of all lists into a run's folder; how many they are.
+def write_listed(folder: Folder, addresses: Sequence[str]) -> tuple[int, int]:
+    """Write the uids of all lists into a run's folder; how many they are, and how many are none.
 
-    Memory: 16 bytes a uid, a few times over. UserError for a file that is no list.
+    Memory: 16 bytes a uid, a few times over, and the content of a list of keys or URLs as strings.
+    UserError for a file that is no list; a blank key, or a URL that is none, has no uid.
     """
     parts = [_read(address) for address in addresses]
-    uids = np.concatenate([np.zeros(0, UID_LIST_DTYPE), *parts])
+    uids = np.concatenate([np.zeros(0, UID_LIST_DTYPE), *(found for found, _ in parts)])
     uids = uids[uid_order((uids["f0"], uids["f1"]))]
     fresh = np.ones(uids.size, np.bool_)
     fresh[1:] = uids[1:] != uids[:-1]
     uids = uids[fresh]
     with folder.create(LISTED_FILE) as file:
         file.write(uids.tobytes())
-    return int(uids.size)
+    return int(uids.size), sum(without for _, without in parts)
 
 
 @lru_cache(maxsize=1)
@@ -93,12 +94,13 @@ def is_listed(uids: pa.FixedSizeBinaryArray, listed: Uids) -> np.ndarray:
     return found
 
 
-def _read(address: str) -> Uids:
+def _read(address: str) -> tuple[Uids, int]:
+    """A list's uids, and how many of its keys and URLs have none."""
     with open_input(address, "list") as file:
         content = file.read()
     lower = address.lower()
     if lower.endswith(".npy"):
-        return _array(content, address)
+        return _array(content, address), 0
     keys = _json(content, address) if lower.endswith(".json") else _lines(content, address)
     are_urls = ["://" in key for key in keys]
     values = pa.array(keys, pa.large_string())
@@ -107,14 +109,11 @@ def _read(address: str) -> Uids:
     uids = pa.concat_arrays([part.drop_null() for part in parts])
     found = np.empty(len(uids), UID_LIST_DTYPE)
     found["f0"], found["f1"] = uid_halves(uids) if len(uids) else (0, 0)
-    return found
+    return found, len(keys) - len(uids)
 
 
 def _array(content: bytes, address: str) -> Uids:
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"the list {address} is a damaged .npy file: {error}") from None
+    array = parse_array(content, f"the list {address}")
     if array.dtype != UID_LIST_DTYPE or array.ndim != 1:
         raise UserError(
             f"the list {address} holds no uids (u8,u8), but {array.dtype}{list(array.shape)}"
@@ -140,7 +139,8 @@ def _json(content: bytes, address: str) -> list[str]:
 
 def _lines(content: bytes, address: str) -> list[str]:
     try:
-        lines = str(content, "utf-8-sig").splitlines()
+        # Not at what else Unicode calls the end of a line: it may be part of a key.
+        lines = str(content, "utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"the list {address} is no UTF-8 text: {error}") from None
     return [key for line in lines if (key := line.strip(WHITESPACE))]

@@ -153,7 +153,8 @@ def plan_ranges(indices: Iterable[np.ndarray], shard_rows: int, shard_bytes: int
     places = np.searchsorted(filled, filled[-1] / shards * np.arange(1, shards))
     start = (lowest[0] << 64) + lowest[1]
     cuts = {start + int(distance) for distance in points[order[places]].tolist()}
-    bounds = sorted({LOWEST, *(divmod(cut, 1 << 64) for cut in cuts)})
+    # Rounded, a distance may lie above all uids.
+    bounds = sorted({LOWEST, *(divmod(cut, 1 << 64) for cut in cuts if cut < 1 << 128)})
     return [UidRange(a, b) for a, b in zip(bounds, [*bounds[1:], None], strict=True)]
 
 

@@ -23,15 +23,15 @@ _ROWS = "Array(int64, 1, 'C', readonly=True)"
 def _hash(data, start, end, keys):  # type: ignore[no-untyped-def]
     """A hash of some bytes: who does not know the keys cannot make many texts with the same.
 
-    The sum of the words, each times a key of its own (multilinear hashing); texts with more words
-    than there are keys are hashed in parts.
+    The sum of the words and of what is left behind them, each times a key of its own (multilinear
+    hashing); texts with more words than there are keys are hashed in parts.
     """
     size = end - start
     h = keys[0] * _U(size)
     at = _U(start)
     words = _U(size // _WORD)
     while words > 0:
-        count = min(words, _U(KEYS - 1))
+        count = min(words, _U(KEYS - 2))
         for word in range(count):
             value = (
                 _U(data[at])
@@ -47,8 +47,7 @@ def _hash(data, start, end, keys):  # type: ignore[no-untyped-def]
     value = _U(0)
     for last in range(at, _U(end)):
         value = value << _U(8) | _U(data[last])
-    h += keys[1] * value
-    return h
+    return h + keys[KEYS - 1] * value
 
 
 @njit()
