@@ -207,7 +207,11 @@ def test_a_tokenizer_of_ones_own_travels_with_open_clip_only(tmp_path):
         ),
         ("config.json", {"vision_config": {"hidden_size": "48"}}, "config.json cannot be read"),
         ("vocab.json", '{"a": 0}', "its tokenizer is not CLIP's"),
-        ("model.safetensors", "nothing", "cannot be loaded"),
+        ("config.json", {"vision_config": {"intermediate_size": 10**400}}, "cannot be read"),
+        ("preprocessor_config.json", '{"image_std": [1, 0, 1]}', "image_std = .* three positive"),
+        ("preprocessor_config.json", '{"resample": 9}', "resample = 9"),
+        ("model.safetensors", "nothing", "more weights than model.safetensors of 7 bytes"),
+        ("model.safetensors", "nothing " * 2**18, "cannot be loaded as [^;]*$"),
     ],
 )
 def test_folders_of_transformers_that_cannot_be_read_are_named(
@@ -223,6 +227,76 @@ def test_folders_of_transformers_that_cannot_be_read_are_named(
     path.write_text(content)
     with pytest.raises(UserError, match=message):
         load_model(str(tmp_path / "out"), device="cpu")
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text_cfg": {**TEXT, "layers": 10**15}},
+        {"text_cfg": {**TEXT, "vocab_size": 10**13}},
+        {"text_cfg": {**TEXT, "context_length": 10**12}},
+        {"text_cfg": {**TEXT, "width": 10**9}},
+        {"vision_cfg": {**VISION, "layers": [1, 10**12], "width": 8}},
+        {"vision_cfg": {**VISION, "layers": [1, 1, 1, 1], "width": 8, "image_size": 10**8}},
+        {"vision_cfg": {**VISION, "image_size": 10**8}},
+        {"vision_cfg": {**VISION, "image_size": [10**8, 32]}},
+        {"vision_cfg": {**VISION, "image_size": 10**8, "patch_size": 10**8}},
+    ],
+    ids=lambda change: "-".join(f"{k}-{v}" for k, v in next(iter(change.values())).items()
+                                if v not in (*VISION.values(), *TEXT.values())),
+)  # fmt: skip
+def test_no_model_is_built_that_its_weights_cannot_fill(trained, tmp_path, change):
+    shutil.copy(trained / "final.pt", tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(MODEL | change))
+    with pytest.raises(UserError, match=r"has more weights than final\.pt of"):
+        load_model(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([1], "open_clip_config.json cannot be read"),
+        ({"interpolation": "nearest"}, "image_interpolation = 'nearest'"),
+        ({"resize_mode": "crop"}, "image_resize_mode = 'crop'"),
+        ({"mean": "black"}, "image_mean = 'black'"),
+        ({"std": [1.0, 1.0, math.nan]}, "image_std"),
+    ],
+)
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+def test_images_that_open_clip_cannot_prepare(trained, tmp_path, said, message):
+    export(str(trained), str(tmp_path / "out"), to="open_clip")
+    path = tmp_path / "out" / "open_clip_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": said}))
+    with pytest.raises(UserError, match=message):
+        load_model(str(tmp_path / "out"), device="cpu")
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+def test_code_beside_a_tokenizer_is_not_run(trained, tmp_path, monkeypatch):
+    """Not even if the checkpoint says that its code is to be trusted."""
+    monkeypatch.syspath_prepend(str(Path(sys.prefix) / "apart"))
+    pytest.importorskip("transformers", reason="needs the package transformers")
+    out = tmp_path / "out"
+    export(str(trained), str(out), to="open_clip")
+    config = json.loads((out / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {
+        "hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}
+    }  # fmt: skip
+    (out / "open_clip_config.json").write_text(json.dumps(config))
+    (out / "config.json").write_text('{"model_type": "bert"}')
+    (out / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", null]}}'
+    )
+    (out / "own.py").write_text(
+        f"open({str(tmp_path / 'harmed')!r}, 'w')\n"
+        "from transformers import BertTokenizer\n"
+        "class Own(BertTokenizer):\n    pass\n"
+    )
+    loaded = load_model(str(out), device="cpu")
+    with pytest.raises(UserError, match=r"tokenizer of metacurate-.* cannot be loaded"):
+        loaded.tokenizer(["a dog"])
+    assert not (tmp_path / "harmed").exists()
 
 
 class Harmful:

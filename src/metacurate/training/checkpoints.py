@@ -8,6 +8,7 @@ of weights, or the tag of weights that open_clip knows. What is read is data: no
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from metacurate.arguments import shown
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.needs import needs
 from metacurate.training.openclip import ModelConfig, open_clip, quiet, register
@@ -38,17 +40,23 @@ IMAGE_CONFIG = "preprocessor_config.json"
 PROCESSOR_CONFIG = "processor_config.json"  # of newer releases, with the former in it
 VOCABULARY_FILE, TOKENIZER_FILE = "vocab.json", "tokenizer.json"
 WEIGHTS = {
+    RUN_CONFIG: (RUN_WEIGHTS,),
     OPEN_CLIP_CONFIG: (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin"),
     TRANSFORMERS_CONFIG: (TRANSFORMERS_WEIGHTS, "pytorch_model.bin"),
 }
 """Files of weights by the file that says which folder it is; the first that is there is read."""
 # Pillow's numbers of the ways to interpolate.
 INTERPOLATIONS = {"bilinear": 2, "bicubic": 3}
+RESIZE = ("shortest", "longest", "squash")
 # open_clip's names of what its configuration of images calls otherwise.
 IMAGE_OPTIONS = {
     "mean": "image_mean", "std": "image_std", "interpolation": "image_interpolation",
     "resize_mode": "image_resize_mode",
 }  # fmt: skip
+
+
+_LAYER_BYTES = 500
+"""Of a transformer's layer in a file of weights: the names and places of its twelve tensors."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,10 @@ def load_checkpoint(checkpoint: str, model: str | None, device: Any) -> Checkpoi
         # torch's advice is to run the code in the file.
         if "weights_only" in first or "Weights only" in first:
             first = "it is no file of weights alone"
+        is_here = Path(checkpoint).exists()
+        advice = "" if is_here else "; give a local file if the weights cannot be fetched"
         raise UserError(
-            f"{checkpoint} cannot be loaded as {config.name}: {first}; give a local file if the "
-            "weights cannot be fetched"
+            f"{checkpoint} cannot be loaded as {config.name}: {first}{advice}"
         ) from None
     known = ModelConfig(config.name, config.config or clip.get_model_config(config.name))
     return Checkpoint(loaded.eval(), preprocess, known)
@@ -134,8 +143,6 @@ def _find(checkpoint: str, model: str | None) -> _Found:
 
 
 def _in_folder(folder: Path) -> _Found:
-    if (folder / RUN_WEIGHTS).is_file() and (folder / RUN_CONFIG).is_file():
-        return _Found(_named(_json(folder / RUN_CONFIG)), str(folder / RUN_WEIGHTS))
     kind = next((name for name in WEIGHTS if (folder / name).is_file()), None)
     if kind is None:
         raise UserError(
@@ -144,30 +151,79 @@ def _in_folder(folder: Path) -> _Found:
         )
     weights = next((name for name in WEIGHTS[kind] if (folder / name).is_file()), None)
     if weights is None:
-        raise UserError(f"{folder} has no weights ({' or '.join(WEIGHTS[kind])})")
+        raise UserError(f"{folder} has no weights, or not yet ({' or '.join(WEIGHTS[kind])})")
     said = _json(folder / kind)
     try:
+        if kind == RUN_CONFIG:
+            return _found(said, folder / weights)
         if kind == TRANSFORMERS_CONFIG:
             own = to_open_clip_config(said)
             _check_vocabulary(folder, own["text_cfg"]["vocab_size"])
-            return _Found(_named(own), str(folder / weights), _image(folder), True)
+            return _found(own, folder / weights, _image(folder), of_transformers=True)
         config, image = said.get("model_cfg"), said.get("preprocess_cfg") or {}
         if not isinstance(config, dict) or not isinstance(config.get("text_cfg"), dict):
             raise UserError(f"{kind} has no model_cfg")
         if config["text_cfg"].get("hf_tokenizer_name"):  # as open_clip does: it is in the folder
             config["text_cfg"]["hf_tokenizer_name"] = str(folder.resolve())
         options = {IMAGE_OPTIONS[k]: v for k, v in image.items() if k in IMAGE_OPTIONS}
-        return _Found(_named(config), str(folder / weights), options)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        _check_image(options)
+        return _found(config, folder / weights, options)
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{folder / kind} cannot be read ({first_line(error)})") from None
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
 
 
-def _named(config: dict[str, Any]) -> ModelConfig:
-    """A model under a name of its own: a folder's weights go with the folder's sizes."""
+def _found(
+    config: dict[str, Any],
+    weights: Path,
+    image: Mapping[str, Any] | None = None,
+    *,
+    of_transformers: bool = False,
+) -> _Found:
+    """A model under a name of its own: a folder's weights go with the folder's sizes.
+
+    UserError if the file of weights is too small for these: building a model of any size that a
+    file states would take all memory, or without end.
+    """
     content = json.dumps(config, sort_keys=True).encode()
-    return ModelConfig(f"metacurate-{zlib.crc32(content):08x}", config)
+    named = ModelConfig(f"metacurate-{zlib.crc32(content):08x}", config)
+    if not config:
+        raise UserError("it has no sizes of a model")
+    least, size = _least_bytes(config), weights.stat().st_size
+    if least > size:
+        raise UserError(
+            f"the model that it describes has more weights than {weights.name} of {size:,} bytes"
+        )
+    return _Found(named, str(weights), image or {}, of_transformers)
+
+
+def _least_bytes(config: Mapping[str, Any]) -> int:
+    """The bytes that the weights of a model have at least, at a byte a number.
+
+    Of towers that timm or transformers builds, and of sizes that are no whole numbers: 0.
+    """
+    least = 0
+    for tower, built in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
+        said = config[tower]
+        if said.get(built):
+            continue
+        # A ResNet has a list of layers, and may have two sides; its patches have 32 pixels.
+        layers, sides = (_whole(said.get(name)) for name in ("layers", "image_size"))
+        width, patch, length, words = (
+            sum(_whole(said.get(name)))
+            for name in ("width", "patch_size", "context_length", "vocab_size")
+        )
+        patches = min(sides, default=0) // (patch or 32) * (max(sides, default=0) // (patch or 32))
+        least += sum(layers) * (_LAYER_BYTES + 4 * width**2)
+        least += width * (patches + 3 * patch**2 + length + words)
+    return least
+
+
+def _whole(value: Any) -> list[int]:
+    """The positive whole numbers of a value, or of a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [found for found in values if isinstance(found, int) and found > 0]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -200,9 +256,31 @@ def _image(folder: Path) -> dict[str, Any]:
     if "resample" in said:
         names = {number: name for name, number in INTERPOLATIONS.items()}
         if said["resample"] not in names:
-            raise UserError(f"images are resized by resample = {said['resample']!r}")
+            raise UserError(f"images are resized by resample = {shown(said['resample'])}")
         found["image_interpolation"] = names[said["resample"]]
+    _check_image(found)
     return found
+
+
+def _check_image(options: Mapping[str, Any]) -> None:
+    """UserError if open_clip cannot prepare images so."""
+    for name, known in (("image_interpolation", INTERPOLATIONS), ("image_resize_mode", RESIZE)):
+        if options.get(name) is not None and options[name] not in known:
+            raise UserError(f"{name} = {shown(options[name])}: known are {', '.join(known)}")
+    for name in ("image_mean", "image_std"):
+        value = options.get(name)
+        if value is not None and not _is_color(value, positive=name == "image_std"):
+            positive = "positive " * (name == "image_std")
+            raise UserError(f"{name} = {shown(value)}: it must be three {positive}numbers")
+
+
+def _is_color(value: Any, *, positive: bool) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
+        and not (positive and min(value) <= 0)
+    )
 
 
 def _check_vocabulary(folder: Path, size: int) -> None:

@@ -132,7 +132,11 @@ class OpenClipTokenizer:
 @lru_cache(maxsize=4)
 def _tokenizer(name: str, config: str) -> Any:
     register(ModelConfig(name, json.loads(config)))
+    known = open_clip().get_model_config(name) or {}
+    # A configuration from elsewhere may ask transformers to run code beside the tokenizer.
+    is_other = bool((known.get("text_cfg") or {}).get("hf_tokenizer_name"))
+    options = {"trust_remote_code": False} if is_other else {}
     try:
-        return open_clip().get_tokenizer(name)
+        return open_clip().get_tokenizer(name, **options)
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
         raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None
