@@ -186,6 +186,30 @@ def test_a_tracker_that_fails_ends_no_run(
     assert sum(kind == "log" for kind, *_ in whole.got) >= 8
 
 
+def test_trackers_that_started_end_if_another_does_not(made: list[Recorded]) -> None:
+    with (
+        pytest.raises(mc.UserError, match="log_to recorded:absent: it does not start: no server"),
+        tracking(["recorded:a", "recorded:a", "recorded:absent"]),
+    ):
+        pass
+    assert [one.got for one in made] == [[("finish", True)]]
+
+
+def test_two_projects_of_wandb_have_a_run_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    of_caller = wandb.init(project="of-the-caller")
+    with tracking(["wandb:a", "wandb:b"]):
+        pass
+    of_caller.log({"goes on": 1})
+    of_caller.finish()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 3
+
+
 def test_what_is_sent_is_short_and_plain(made: list[Recorded]) -> None:
     """Counts by reason are tables; no file, list or long text of the settings is sent."""
     with tracking(["recorded"], out="x") as opened:

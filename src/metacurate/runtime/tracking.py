@@ -48,8 +48,11 @@ class _Wandb:
         with needs("wandb"):
             import wandb
         self._wandb = wandb
-        # Its capture of the terminal would take in what a command prints for others.
-        self._run = wandb.init(project=project, settings=wandb.Settings(console="off"))
+        # Its capture of the terminal would take in what a command prints for others. A run of its
+        # own: init returns a run that goes on in this process otherwise, under whatever project.
+        self._run = wandb.init(
+            project=project, settings=wandb.Settings(console="off"), reinit="create_new"
+        )
 
     def settings(self, values: Mapping[str, Any]) -> None:
         self._run.config.update(dict(values), allow_val_change=True)
