@@ -23,7 +23,7 @@ from metacurate.cli import app
 from metacurate.errors import UserError
 from metacurate.experiments.config import Arm, ExperimentConfig, load_experiment_config
 from metacurate.experiments.results import mean_interval
-from metacurate.experiments.run import RunTask, experiment, train_config
+from metacurate.experiments.run import RunTask, _as_name, experiment, train_config
 from metacurate.pipeline import curate
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import from_table
@@ -389,6 +389,11 @@ def test_arms_with_a_share_of_the_pool_and_with_mixed_captions(place, tmp_path, 
     taken = sum(len(list(source.unit_pairs(unit, Counter()))) for unit in range(source.units))
     everyone = pq.read_table(out / "curation/pools/0.5/matched-seed-3/curated").num_rows
     assert abs(taken - everyone / 2) < 5 * math.sqrt(everyone / 4)
+
+
+def test_numbers_that_are_close_have_folders_of_their_own():
+    assert [_as_name(value) for value in (20, 20.0, 0.25)] == ["20", "20", "0.25"]
+    assert len({_as_name(value) for value in (1234567, 1234568, 0.1234567, 0.1234568)}) == 4
 
 
 @pytest.mark.parametrize(

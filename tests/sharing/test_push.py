@@ -254,7 +254,9 @@ def test_cards_of_ones_own(hub: Hub, run: Path, metacurate: Command) -> None:
     fails(metacurate("card", run, "--repo", "me/other", "--push"),
           "has a README.md that is not of this program", "--repo", "--overwrite")  # fmt: skip
     assert hub.sets["me/other"] == {"README.md": b"# My own work\n"}
-    assert mc.push(run, "me/other", overwrite=True)["url"]
+    # What is said of the other's card costs nobody the own one.
+    assert metacurate("card", run, "--repo", "me/other", "--push", "--overwrite").returncode == 0
+    assert b"# My curated" in readme.read_bytes()
     assert b"# My curated" in hub.sets["me/other"]["README.md"]
 
 

@@ -142,6 +142,15 @@ def test_the_command_writes_the_same_bytes_and_refuses_a_mix(trained, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert json.loads(run("a", "transformers").stdout) == totals
     assert "holds a run with other settings" in str(run("a", "open_clip").exception)
+    # Images that are prepared otherwise make another checkpoint too.
+    run("c", "open_clip")
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "c", again)
+    config = json.loads((again / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["interpolation"] = "bilinear"
+    (again / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        export(str(again), str(tmp_path / "c"), to="open_clip")
 
 
 def changed(out: Path, config: dict[str, Any]) -> Path:
@@ -184,6 +193,8 @@ def test_a_tokenizer_of_ones_own_travels_with_open_clip_only(tmp_path):
     assert totals["files"] == [
         "open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json"
     ]  # fmt: skip
+    said = json.loads((tmp_path / "kept" / "open_clip_config.json").read_text())
+    assert said["model_cfg"]["text_cfg"]["hf_tokenizer_name"] == "."  # no path of this machine
     own = load_model(str(tmp_path / "kept"), device="cpu").tokenizer.model.config
     assert own["text_cfg"]["hf_tokenizer_name"] == str(tmp_path / "kept")
     shutil.rmtree(words)

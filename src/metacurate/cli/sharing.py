@@ -79,7 +79,7 @@ def card_command(
     if (dry_run or private) and not push:
         raise UserError(f"--{'dry-run' if dry_run else 'private'} needs --push")
     folder = Folder(run_folder)
-    said = bool(name or license or languages or overwrite)
+    said = bool(name or license or languages)
     found: dict[str, Any] = {}
     rows: list[tuple[str, str]] = []
     # A card that was changed by hand is sent as it is, unless something new is said.

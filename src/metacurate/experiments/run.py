@@ -241,21 +241,26 @@ def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed
 
     source = _source(config, arm)
     own, share = settings(source), source.pool_fraction
-    place = "curation" if share == 1 else f"curation/pools/{share:g}"
+    place = "curation" if share == 1 else f"curation/pools/{_as_name(share)}"
     if arm.kind == "scored":
         place = f"{place}/scored/{arm.name}"
     elif own != ((), None, None, None, REFERENCE, ANY):
         first = next(other for other in config.arms if settings(other) == own)
         place = f"{place}/arms/{first.name}"
-    name = "matched" if math.isinf(t) else f"t-{t:g}"
+    name = "matched" if math.isinf(t) else f"t-{_as_name(t)}"
     if not math.isinf(t) or share < 1:
         name = f"{name}-seed-{seed}"
     return folder.address(f"{place}/{name}")
 
 
-def _smaller_pool(arm: Arm, seed: int) -> str:
-    """Where the pool of an arm with a share of it is, below the experiment's folder."""
-    return f"pools/{arm.pool_fraction:g}/seed-{seed}"
+def _as_name(value: float) -> str:
+    """A number within a path; two numbers never have the same."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def _smaller_pool(share: float, seed: int) -> str:
+    """Where a share of the pool is, below the experiment's folder."""
+    return f"pools/{_as_name(share)}/seed-{seed}"
 
 
 def _subset(arm: Arm, seed: int) -> str:
@@ -276,7 +281,7 @@ def _curate(
         if of.kind == "scored":
             paths = [folder.address(_subset(of, seed))]
         elif of.pool_fraction < 1:
-            paths = [folder.address(_smaller_pool(of, seed))]
+            paths = [folder.address(_smaller_pool(of.pool_fraction, seed))]
         with quiet():
             return curate(
                 paths, of.metadata or pool.metadata,
@@ -296,9 +301,8 @@ def _curate(
         return pairs if arm.t is None else run(arm, arm.t, seed)["kept"]["pairs"]
 
     for share in sorted({arm.pool_fraction for arm in config.arms} - {1.0}):
-        arm = next(arm for arm in config.arms if arm.pool_fraction == share)
         for seed in config.seeds:
-            write_share(pool, share, seed, folder, _smaller_pool(arm, seed))
+            write_share(pool, share, seed, folder, _smaller_pool(share, seed))
     with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
         for arm in config.arms:
             of_seeds = _source(config, arm).pool_fraction < 1
@@ -360,7 +364,7 @@ def train_config(task: RunTask) -> TrainConfig:
         subset = Folder(task.folder.address(_subset(arm, task.seed)))
         data = replace(data, shards=(subset.address("*.parquet"),))
     elif arm.kind == "raw" and arm.pool_fraction < 1:
-        smaller = Folder(task.folder.address(_smaller_pool(arm, task.seed)))
+        smaller = Folder(task.folder.address(_smaller_pool(arm.pool_fraction, task.seed)))
         data = replace(data, shards=(smaller.address("*.parquet"),))
     elif arm.kind != "raw":
         t = arm.t if arm.t is not None and not arm.online else math.inf

@@ -85,7 +85,10 @@ def export(
         files = _open_clip_files(loaded, weights) if to == FORMATS[0] else _transformers_files(
             loaded, weights
         )  # fmt: skip
-        settings = {"to": to, "config": loaded.config.config, "weights": _digest(weights)}
+        settings = {
+            "to": to,
+            "files": {name: xxhash.xxh3_128_hexdigest(files[name]) for name in sorted(files)},
+        }
 
         def work() -> ExportTotals:
             done = begin(run.folder, EXPORT, settings, overwrite=overwrite)
@@ -106,14 +109,6 @@ def export(
             return totals
 
         return do_again(run, [EXPORT], work)
-
-
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
-    digest = xxhash.xxh3_128()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _safetensors(weights: Mapping[str, torch.Tensor]) -> bytes:
@@ -143,6 +138,7 @@ def _open_clip_files(loaded: Checkpoint, weights: Mapping[str, torch.Tensor]) ->
         )
     if name := text.get("hf_tokenizer_name"):
         files = _tokenizer_files(name)
+        text["hf_tokenizer_name"] = "."  # the folder itself: not where it lay here
     files[OPEN_CLIP_CONFIG] = _text({"model_cfg": config, "preprocess_cfg": images})
     files[OPEN_CLIP_WEIGHTS] = _safetensors(weights)
     return files
