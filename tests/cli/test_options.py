@@ -14,8 +14,16 @@ from typer.main import get_command
 
 from conftest import REPOSITORY
 from metacurate.cli import app
+from metacurate.cli.options import totals_rows
 
 Command = Callable[..., Any]
+
+
+def test_totals_are_shown_in_words() -> None:
+    totals = {"pairs_kept": 12345, "share": 0.123456, "files": ["a", "b"], "skipped": {"no_url": 2}}
+    assert totals_rows(totals) == [
+        ("pairs kept", "12,345"), ("share", "0.1235"), ("files", "a, b"), ("skipped: no_url", "2"),
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -318,4 +318,6 @@ def totals_rows(totals: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
