@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from dedup import generate
 from download import serve, write_urls
 from measure import run_metacurate
+from metacurate.deduplication.dedup import MOST_PARTS
 from record import record, table
 from scale import (
     REQUEST_SECONDS,
@@ -248,7 +249,7 @@ def counted_requests() -> Iterator[Counter[str]]:
 def requests(names: list[str], scratch: Path) -> tuple[dict[str, tuple[float, float]], float]:
     """PUTs and GETs that each task of a command makes, by the command's name in the chain.
 
-    And the GETs of dedup for each pair of a unit and an output shard.
+    And the GETs of dedup for each pair of a part and an output shard.
     """
     import s3fs
 
@@ -337,12 +338,12 @@ class Bill:
 def bill(
     stage: Stage, cost: Cost, task: tuple[float, float], pair: float, volumes: Volumes
 ) -> Bill:
-    """A stage's cost for a snapshot; ``pair``: the GETs of a unit and a shard of dedup."""
+    """A stage's cost for a snapshot; ``pair``: the GETs of a part and a shard of dedup."""
     puts, gets = (each * stage.tasks for each in task)
     if stage.name == "dedup":
-        # Each output shard reads its part of each unit's run.
+        # Each output shard reads its range of each partition's runs.
         units = math.ceil(volumes.extracted / volumes.rows_per_unit)
-        gets += pair * units * math.ceil(volumes.unique / volumes.rows_per_unit)
+        gets += pair * min(units, MOST_PARTS) * math.ceil(volumes.unique / volumes.rows_per_unit)
     read, written = cost.read * stage.items, cost.written * stage.items
     gets, puts = gets + read / READ_BYTES, puts + written / PART_BYTES
     computing = cost.seconds * stage.items / 3600
@@ -416,7 +417,8 @@ def main() -> None:
         assumed,
         table(RATE_HEADER, rates),
         table(MONEY_HEADER, money),
-        f"In `dedup`, {pair:.1f} GETs for each unit and each output shard are added.",
+        f"In `dedup`, {pair:.1f} GETs for each part of the pool (at most {MOST_PARTS}) and each "
+        "output shard are added.",
         f"**Stragglers** of a snapshot, simulated {arguments['runs']} times with seed "
         f"{arguments['seed']} in a world as above: shards lognormal, sigma {world.size_sigma}; "
         f"{world.straggler_share:.1%} of the tasks take {world.straggler_factor:g} times as long.",

@@ -92,8 +92,8 @@ def test_a_list_of_datacomp_and_urls(metacurate: Command, tmp_path: Path) -> Non
     (tmp_path / "more.txt").write_text("HTTP://EXAMPLE.ORG:80/7.jpg#x\nno such key\n")
     (tmp_path / "blank.json").write_text('["", " "]')
     done = metacurate("pool", "dedup", tmp_path / "pool.parquet", "--only", tmp_path / "uids.npy",
-                      "--only", tmp_path / "more.txt", "--only", tmp_path / "blank.json", "--out", tmp_path / "out", "--workers", 1,
-                      "--json")  # fmt: skip
+                      "--only", tmp_path / "more.txt", "--only", tmp_path / "blank.json",
+                      "--out", tmp_path / "out", "--workers", 1, "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 of the lists' keys and URLs name nothing" in done.stderr
     assert json.loads(done.stdout)["dropped"] == {"not_listed": 4}

@@ -186,15 +186,6 @@ def test_a_tracker_that_fails_ends_no_run(
     assert sum(kind == "log" for kind, *_ in whole.got) >= 8
 
 
-def test_trackers_that_started_end_if_another_does_not(made: list[Recorded]) -> None:
-    with (
-        pytest.raises(mc.UserError, match="log_to recorded:absent: it does not start: no server"),
-        tracking(["recorded:a", "recorded:a", "recorded:absent"]),
-    ):
-        pass
-    assert [one.got for one in made] == [[("finish", True)]]
-
-
 def test_two_projects_of_wandb_have_a_run_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
