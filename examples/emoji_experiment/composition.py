@@ -59,6 +59,10 @@ def main(data: Path, results: Path) -> None:
     runs = (results / "curation").glob("t-*-seed-*")
     for run in sorted(runs, key=lambda run: (-float(run.name.split("-")[1]), run.name)):
         folders[run.name.partition("-seed-")[0]].append(run / "curated")
+    for subset in sorted((results / "subsets").glob("*/seed-*")):
+        arm = subset.parent.name
+        balanced = sorted((results / "curation" / "scored" / arm).glob(f"t-*-{subset.name}"))
+        folders[arm] += [run / "curated" for run in balanced] or [subset]
     header = ["data", "pairs", "own text", "boilerplate", "no match", *GROUPS, "concepts"]
     print("| " + " | ".join(header) + " |")
     print("|" + "---|" * len(header))
