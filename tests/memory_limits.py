@@ -36,9 +36,9 @@ from killed_runs import Warm
 from web_pages import record, response
 
 MIB = 1 << 20
-LIMIT = 128 * MIB
+LIMIT = 160 * MIB
 INPUT_MIB = 192  # at scale 1, as it is in memory
-TRIED = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+TRIED = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
 GROUP_ROWS = 1_000
 TEXT_BYTES, CARRIED_BYTES = 2_000, 6_000
 SENTENCES = ("a dog on the grass by the sea", "two cats in a red house", "ein Hund im Gras")
@@ -128,7 +128,7 @@ class Commands:
         words: dict[str, tuple[object, ...]] = {
             "extract": ("pool", "extract", folder / "crawl.warc.gz"),
             "language": ("pool", "language", pool, *unit),
-            "dedup": ("pool", "dedup", pool, *unit, "--shard-rows", 2 * GROUP_ROWS),
+            "dedup": ("pool", "dedup", pool, *unit, "--shard-rows", GROUP_ROWS),
             "match": ("match", pool, "-m", entries, *unit),
             "count": ("count", out / "match"),
             "balance": ("balance", out / "match", "--t", 100),
