@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -261,6 +262,29 @@ def test_a_command_that_is_stopped_leaves_nothing_behind(
     assert b"Traceback" not in errors
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_a_shard_that_begins_when_all_are_stopped_asks_nobody(
+    server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is still reading its rows when the first one fails."""
+    write_curated(tmp_path / "in.parquet", [server.url("drip") for _ in range(20)])
+    read = UrlReader.read
+    reads = threading.Event()
+
+    def slow(reader: UrlReader, first: int, count: int) -> Any:
+        if first == 0:
+            reads.wait()
+            raise RuntimeError("the first one")
+        reads.set()
+        time.sleep(1)
+        return read(reader, first, count)
+
+    monkeypatch.setattr(UrlReader, "read", slow)
+    before = server.requests["drip"]
+    with pytest.raises(RuntimeError, match="the first one"):
+        download(str(tmp_path / "in.parquet"), str(tmp_path / "out"), CONFIG)
+    assert server.requests["drip"] == before
 
 
 def test_few_open_files_mean_fewer_requests(server: HostileServer, tmp_path: Path) -> None:

@@ -264,6 +264,7 @@ class _Downloader:
         self._folder, self._config, self._decoders = folder, config, decoders
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._is_ending = False  # of the loop's thread alone
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -312,6 +313,7 @@ class _Downloader:
                 raise
 
     def _cancel_all(self) -> None:
+        self._is_ending = True
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
 
@@ -319,10 +321,14 @@ class _Downloader:
         """Download one shard and write its three files."""
         rows = self._reader.read(task.first, task.rows)
 
-        def fetch(spool: IO[bytes]) -> list[Outcome]:
+        async def fetched(spool: IO[bytes]) -> list[Outcome]:
+            if self._is_ending:  # this shard's thread was still reading when all were cancelled
+                raise asyncio.CancelledError
             images = self._config.images
-            fetched = fetch_rows(rows, self._fetcher, self._decoders, images, spool)
-            return asyncio.run_coroutine_threadsafe(fetched, self._loop).result()
+            return await fetch_rows(rows, self._fetcher, self._decoders, images, spool)
+
+        def fetch(spool: IO[bytes]) -> list[Outcome]:
+            return asyncio.run_coroutine_threadsafe(fetched(spool), self._loop).result()
 
         size = self._config.samples_per_shard
         return make_shard(Shard(task.number, self._folder, size, self._has_captions), rows, fetch)
