@@ -1,4 +1,4 @@
-"""Every command in 160 MiB more than it starts with, on inputs of 192 MiB (docs/scale.md)."""
+"""Every command in 128 MiB more than it starts with, on inputs of 192 MiB (docs/scale.md)."""
 
 from __future__ import annotations
 
