@@ -15,6 +15,7 @@ import argparse
 import io
 import math
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -372,6 +373,9 @@ def main() -> None:
     prices = Prices(
         arguments["put_dollars"], arguments["get_dollars"], arguments["core_hour_dollars"]
     )
+    # Where the commands find the scorer below.
+    here = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, here))
     listed = stages(chosen)
     with tempfile.TemporaryDirectory(prefix="metacurate-benchmark-") as scratch:
         asked, pair = requests([stage.chain for stage in listed], Path(scratch))
