@@ -8,18 +8,18 @@ part of the larger one, and each seed has another draw of the pool.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from metacurate.curation.balancing import draw
 from metacurate.errors import UserError
 from metacurate.experiments.config import PoolSection
-from metacurate.experiments.scoring import BATCH_ROWS, open_section, plain_schema
+from metacurate.experiments.scoring import BATCH_ROWS, open_section, plain_schema, write_units
+from metacurate.pool.open import Unit
 from metacurate.pool.read import read_unit
-from metacurate.runtime.manifest import shard_name
 from metacurate.runtime.storage import Folder
 from metacurate.training.select import FREE_POSITION, POOL_ENTRY
 
@@ -30,20 +30,15 @@ def write_share(section: PoolSection, share: float, seed: int, folder: Folder, n
     Rows without a uid are in no share. Raises UserError if none is left.
     """
     pool = open_section(section)
-    schema = plain_schema(pool.schema)
-    pairs = 0
-    for number, unit in enumerate(pool.units):
-        with (
-            folder.create(f"{name}/{shard_name(number)}.parquet") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
-        ):
-            read = read_unit(unit, all_columns=True, skipped=Counter(), batch_rows=BATCH_ROWS)
-            for batch in read:
-                assert batch.columns is not None
-                chosen = chosen_uids(batch.uids, share, seed)
-                rows = batch.columns.filter(pa.array(chosen))
-                writer.write_batch(rows.replace_schema_metadata(None))
-                pairs += rows.num_rows
+
+    def drawn(unit: Unit) -> Iterator[pa.RecordBatch]:
+        read = read_unit(unit, all_columns=True, skipped=Counter(), batch_rows=BATCH_ROWS)
+        for batch in read:
+            assert batch.columns is not None
+            chosen = pa.array(chosen_uids(batch.uids, share, seed))
+            yield batch.columns.filter(chosen).replace_schema_metadata(None)
+
+    pairs = write_units(pool.units, plain_schema(pool.schema), folder, name, drawn)
     if not pairs:
         raise UserError(f"pool_fraction = {share:g} leaves no pair of the pool; take a larger one")
     return pairs

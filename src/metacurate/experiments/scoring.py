@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -82,20 +82,15 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
         return pa.array(row_scores, pa.float32())
 
     schema = plain_schema(pool.schema, SCORE).append(pa.field(SCORE, pa.float32()))
-    pairs = 0
-    for number, unit in enumerate(pool.units):
-        with (
-            task.folder.create(f"{task.name}/{shard_name(number)}.parquet") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
-        ):
-            read = read_unit(unit, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS)
-            for batch in read:
-                assert batch.columns is not None
-                rows = [batch.columns.column(name) for name in schema.names[:-1]]
-                writer.write_batch(
-                    pa.RecordBatch.from_arrays([*rows, scores(batch)], schema=schema)
-                )
-                pairs += batch.rows
+
+    def scored(unit: Unit) -> Iterator[pa.RecordBatch]:
+        read = read_unit(unit, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS)
+        for batch in read:
+            assert batch.columns is not None
+            rows = [batch.columns.column(name) for name in schema.names[:-1]]
+            yield pa.RecordBatch.from_arrays([*rows, scores(batch)], schema=schema)
+
+    pairs = write_units(pool.units, schema, task.folder, task.name, scored)
     return {"pairs": pairs, "skipped": counted(skipped)}
 
 
@@ -110,6 +105,29 @@ def open_section(section: PoolSection, paths: Sequence[str] | None = None) -> Po
 def plain_schema(schema: pa.Schema, without: str = "") -> pa.Schema:
     """A pool's schema as its rows are written again, but for one column."""
     return pa.schema([field.remove_metadata() for field in schema if field.name != without])
+
+
+def write_units(
+    units: Sequence[Unit],
+    schema: pa.Schema,
+    folder: Folder,
+    name: str,
+    rows_of: Callable[[Unit], Iterator[pa.RecordBatch]],
+) -> int:
+    """Write what ``rows_of`` gives of each unit, a file a unit, to ``name`` in ``folder``.
+
+    Returns how many rows that is.
+    """
+    rows = 0
+    for number, unit in enumerate(units):
+        with (
+            folder.create(f"{name}/{shard_name(number)}.parquet") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
+            for batch in rows_of(unit):
+                writer.write_batch(batch)
+                rows += batch.num_rows
+    return rows
 
 
 def _decoded(image: Any, root: str | None, skipped: Counter[str]) -> PilImage.Image | None:
@@ -155,17 +173,15 @@ def write_subset(
     chosen = np.zeros(scores.size, np.bool_)
     chosen[taken] = True
     first = 0
-    schema = plain_schema(pool.schema)
-    for number, unit in enumerate(pool.units):
-        with (
-            folder.create(f"{name}/{shard_name(number)}.parquet") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
-        ):
-            for batch in _batches([unit]):
-                mask = pa.array(chosen[first : first + batch.num_rows])
-                writer.write_batch(batch.filter(mask).replace_schema_metadata(None))
-                first += batch.num_rows
-    return int(taken.size)
+
+    def best_of(unit: Unit) -> Iterator[pa.RecordBatch]:
+        nonlocal first
+        for batch in _batches([unit]):
+            mask = pa.array(chosen[first : first + batch.num_rows])
+            yield batch.filter(mask).replace_schema_metadata(None)
+            first += batch.num_rows
+
+    return write_units(pool.units, plain_schema(pool.schema), folder, name, best_of)
 
 
 def _batches(units: Sequence[Unit], *only: str) -> Iterator[pa.RecordBatch]:
