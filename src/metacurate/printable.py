@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 DEFAULT_LIMIT = 200
+TABLE_LIMIT = 300
 # Invisible, but scripts and emoji need them: the zero-width non-joiner and joiner.
 _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"
 # Control, format (bidirectional overrides and isolates, tags) and surrogate characters, line and
@@ -41,3 +44,17 @@ def _visible(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def html_table(caption: str, rows: Iterable[tuple[str, str]]) -> str:
+    """Names and values as a table for notebooks, as text that can be no markup."""
+    shown = "".join(
+        f'<tr><th style="text-align:left">{_cell(name)}</th>'
+        f'<td style="text-align:left">{_cell(value)}</td></tr>'
+        for name, value in rows
+    )
+    return f"<table><caption>{_cell(caption)}</caption><tbody>{shown}</tbody></table>"
+
+
+def _cell(text: str) -> str:
+    return html.escape(printable(text, TABLE_LIMIT))

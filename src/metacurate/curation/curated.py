@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,13 +21,12 @@ from metacurate.curation.datacard import (
 )
 from metacurate.curation.layout import BALANCE, DATACARD_FILE, curated_file_name, finished_section
 from metacurate.curation.settings import threshold_text
-from metacurate.printable import printable
+from metacurate.printable import html_table
 from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder
 
 SHOWN_LANGUAGES = 12
-SHOWN_CHARACTERS = 300
 
 
 def read_curated(folder: Folder) -> pa.Table:
@@ -153,17 +151,8 @@ class Curated:
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
-        rows = "".join(
-            f'<tr><th style="text-align:left">{_shown(name)}</th>'
-            f'<td style="text-align:left">{_shown(value)}</td></tr>'
-            for name, value in facts(self.card)
-        )
-        where = "" if self.out is None else f" in {_shown(self.out)}"
-        return f"<table><caption>Curated{where}</caption><tbody>{rows}</tbody></table>"
-
-
-def _shown(value: str) -> str:
-    return html.escape(printable(value, SHOWN_CHARACTERS))
+        where = "" if self.out is None else f" in {self.out}"
+        return html_table(f"Curated{where}", facts(self.card))
 
 
 def facts(card: DataCard) -> list[tuple[str, str]]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import pyarrow as pa
 
-from metacurate.printable import printable
+from metacurate.printable import html_table
 from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder
 
 POOL_FOLDER = "pool"
-SHOWN_CHARACTERS = 300
 Totals = TypeVar("Totals", bound=Mapping[str, Any])
 
 
@@ -70,13 +68,8 @@ class WrittenPool(Generic[Totals]):
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
-        rows = "".join(
-            f'<tr><th style="text-align:left">{_shown(name)}</th>'
-            f'<td style="text-align:left">{_shown(value)}</td></tr>'
-            for name, value in self._told()
-        )
-        where = "" if self.out is None else f" in {_shown(self.out)}"
-        return f"<table><caption>Pool{where}</caption><tbody>{rows}</tbody></table>"
+        where = "" if self.out is None else f" in {self.out}"
+        return html_table(f"Pool{where}", self._told())
 
     def _told(self) -> Iterator[tuple[str, str]]:
         for name, value in self.totals.items():
@@ -90,7 +83,3 @@ class WrittenPool(Generic[Totals]):
 
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-def _shown(value: str) -> str:
-    return html.escape(printable(value, SHOWN_CHARACTERS))
