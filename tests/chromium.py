@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from select import select
 from typing import Any
@@ -106,6 +107,12 @@ class Browser:
             assert time.monotonic() < until, f"{expression} stays {value!r}"
             time.sleep(0.01)
         return value
+
+    def axe(self) -> dict[str, Any]:
+        """What axe-core's rules of accessibility find in the page."""
+        rules = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+        self.evaluate(f"{rules}; 1")
+        return self.evaluate("axe.run({resultTypes: ['violations']})")
 
     def complaints(self) -> list[str]:
         """Console errors, policy violations and uncaught exceptions since the page was opened."""

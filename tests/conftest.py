@@ -10,9 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 import pytest
+
+from chromium import Browser, browser, find_chromium
 
 REPOSITORY = Path(__file__).parents[1]
 EMOJI_POOL = REPOSITORY / "examples" / "emoji"
@@ -52,6 +55,24 @@ def _workers_are_forked_ready() -> Iterator[None]:
 
     with LocalEngine(2, "metacurate.pipeline"):
         yield
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A running Chromium."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip("needs Chromium (Debian: chromium)")
+    with browser(executable) as running:
+        yield running
+
+
+@pytest.fixture
+def offline_datasets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Hugging Face's ``datasets``, which asks nobody."""
+    module = pytest.importorskip("datasets", reason="needs the package datasets")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    return module
 
 
 def run_here(arguments: list[str], out: TextIO, error: TextIO) -> int:

@@ -247,14 +247,20 @@ def test_arms_of_several_languages(place, tmp_path):
     assert "| seen pairs |" in (tmp_path / "out" / "results.md").read_text()
 
 
+def write_halves(rows: pa.Table, folder: Path) -> None:
+    """Write a pool of two files."""
+    folder.mkdir()
+    half = len(rows) // 2
+    for part in range(2):
+        pq.write_table(rows.slice(half * part, half), folder / f"{part}.parquet")
+
+
 def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
     rows = pq.read_table(place / "pool").slice(0, 120)
     given = np.random.default_rng(0).integers(0, 40, len(rows)).astype(float)  # with ties
     given[::10] = np.nan
     rows = rows.append_column("quality", pa.array(given, from_pandas=True))
-    (tmp_path / "pool").mkdir()
-    for part in range(2):
-        pq.write_table(rows.slice(60 * part, 60), tmp_path / "pool" / f"{part}.parquet")
+    write_halves(rows, tmp_path / "pool")
     arms = {
         "raw": {"kind": "raw"},
         "t-12": {"kind": "balanced", "t": 12},
@@ -321,9 +327,7 @@ def test_arms_with_a_share_of_the_pool_and_with_mixed_captions(place, tmp_path, 
     rows = pq.read_table(place / "pool").slice(0, 400)
     made = [f"made {i}" if i % 2 else None for i in range(400)]
     rows = rows.append_column("synthetic", pa.array(made))
-    (tmp_path / "pool").mkdir()
-    for part in range(2):
-        pq.write_table(rows.slice(200 * part, 200), tmp_path / "pool" / f"{part}.parquet")
+    write_halves(rows, tmp_path / "pool")
     arms = {
         "whole": {"kind": "matched"},
         "raw-half": {"kind": "raw", "pool_fraction": 0.5},

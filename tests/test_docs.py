@@ -13,15 +13,14 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chromium import Browser, browser, find_chromium
+from chromium import Browser
 from conftest import REPOSITORY, environment, run_here
 from doc_inputs import INPUTS
 
@@ -430,15 +429,10 @@ def test_site_has_all_commands_and_changes(site: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("Chromium is not installed")
-    with browser(executable) as running:
-        # The theme keeps the colours of the page before.
-        forget = "localStorage.clear()"
-        running.call("Page.addScriptToEvaluateOnNewDocument", source=forget)
-        yield running
+def chromium(chromium: Browser) -> Browser:
+    # The theme keeps the colours of the page before.
+    chromium.call("Page.addScriptToEvaluateOnNewDocument", source="localStorage.clear()")
+    return chromium
 
 
 def test_site_is_searched_from_files(site: Path, chromium: Browser) -> None:
@@ -473,11 +467,9 @@ def test_site_is_for_all_readers(
     """No serious finding of axe-core, nothing from elsewhere, nothing beyond the window."""
     chromium.open(site / f"{page}.html", width, 800, dark=dark)
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    axe = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
-    chromium.evaluate(f"{axe}; 1")
     # What the theme puts on the page late is completed late.
     chromium.wait_for("document.querySelectorAll('.md-code__nav').length")
-    found = chromium.evaluate("axe.run({resultTypes: ['violations']})")
+    found = chromium.axe()
     assert len(found["passes"]) > 10
     grave = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in grave] == []

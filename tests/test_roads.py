@@ -77,10 +77,12 @@ def write_official(root: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("counts", ["own", "entry_counts_400m.json"])
 def test_official_files_to_a_subset_and_its_card(
-    counts: str, metacurate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    counts: str,
+    metacurate: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offline_datasets: ModuleType,
 ) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     records = write_official(tmp_path)
     given = [] if counts == "own" else ["--counts", counts]
@@ -95,7 +97,7 @@ def test_official_files_to_a_subset_and_its_card(
     counted = np.bincount(np.concatenate(ids), minlength=len(ENTRIES))
     by = counted if counts == "own" else 10 * counted
     assert np.array_equal(np.load("run/counts.npy"), by)
-    kept = datasets.load_dataset("run", split="train", cache_dir=str(tmp_path / "cache"))
+    kept = offline_datasets.load_dataset("run", split="train", cache_dir=str(tmp_path / "cache"))
     by_uuid = {record["uuid"]: record for record in records}
     assert 0 < len(kept) < len(records)
     for row in kept:
@@ -307,16 +309,14 @@ def data_set(named_by: str) -> Any:
 
 @pytest.mark.parametrize("named_by", ["url", "key"])
 def test_a_data_set_in_memory_to_a_data_set(
-    named_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    named_by: str, tmp_path: Path, offline_datasets: ModuleType
 ) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     given = data_set(named_by).filter(lambda row: row["breed"] != 2)  # by an index over its table
     result = mc.curate(given, ENTRIES, tmp_path / "run", t=30, report=False, workers=1)
-    loaded = datasets.load_dataset(
+    loaded = offline_datasets.load_dataset(
         str(tmp_path / "run"), split="train", cache_dir=str(tmp_path / "cache")
     )
-    for kept in (datasets.Dataset(result.to_arrow()), loaded):
+    for kept in (offline_datasets.Dataset(result.to_arrow()), loaded):
         assert 0 < len(kept) == result.kept["pairs"] < len(given)
         assert kept.column_names == [
             *given.column_names, "uid", "matched", "text_kept", "keep_prob",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from chromium import Browser, browser, find_chromium
+from chromium import Browser
 from metacurate.images.decode import decode
 from odd_images import ODD_IMAGES
 
@@ -36,15 +35,6 @@ TYPES = {
     b"BM": "image/bmp",
     b"RIFF": "image/webp",
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("needs Chromium (Debian: chromium)")
-    with browser(executable) as running:
-        yield running
 
 
 def drawn(chromium: Browser, body: bytes) -> np.ndarray:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from chromium import browser, find_chromium
+from chromium import Browser
 from hostile_server import HostileServer, encoded, photo
 from metacurate.images.fetch import Failure, FetchConfig, Fetcher, Success, forbids
 
@@ -410,15 +410,12 @@ def test_odd_redirects_are_read_as_browsers_do(location: str, target: str) -> No
 CHROMIUMS_OWN = {"/a|b.jpg?c|d": "/a%7Cb.jpg?c|d"}
 
 
-def test_a_browser_sends_those_bytes() -> None:
-    executable = find_chromium()
-    if executable is None:
-        pytest.skip("needs Chromium (Debian: chromium)")
+def test_a_browser_sends_those_bytes(chromium: Browser) -> None:
     sent = {}
-    with BareServer() as server, browser(executable) as page:
+    with BareServer() as server:
         for tail in TARGETS:
             server.targets.clear()
-            page.call(
+            chromium.call(
                 "Runtime.evaluate",
                 expression="(async (url) => { const image = new Image(); image.src = url;"
                 f"await image.decode(); }})({json.dumps(server.origin + tail)})",

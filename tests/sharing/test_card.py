@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
@@ -79,15 +80,15 @@ def test_the_hub_reads_the_card(run: Path) -> None:
 
 @pytest.mark.parametrize("part", ["", "distribution"])
 def test_datasets_loads_the_folder(
-    part: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, run: Path, tmp_path: Path, offline_datasets: ModuleType
 ) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    found = datasets.load_dataset(
+    found = offline_datasets.load_dataset(
         str(run / part), cache_dir=str(tmp_path), verification_mode="all_checks"
     )
     assert list(found) == ["train"]
-    said = datasets.load_dataset_builder(str(run / part), cache_dir=str(tmp_path / "said")).info
+    said = offline_datasets.load_dataset_builder(
+        str(run / part), cache_dir=str(tmp_path / "said")
+    ).info
     assert said.splits["train"].num_examples == len(found["train"])
     assert said.dataset_size == said.splits["train"].num_bytes
     # Some bits more or less where a column has no nulls.
