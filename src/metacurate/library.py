@@ -355,7 +355,7 @@ def match(
 
     given = Given.of(pool)
     with open_run(
-        as_address(out, "out"), inputs=given.paths, preload=PIPELINE, quick=True, **options
+        as_address(out, "out"), inputs=given.paths, preload=PIPELINE, compiled=True, **options
     ) as run:
         from metacurate.curation.layout import MATCH
         from metacurate.curation.match import match as stage
@@ -388,7 +388,9 @@ def count(run: Path, **options: Unpack[RunOptions]) -> Statistics:
     Returns:
         The totals: ``match_counts``.
     """
-    with open_run(as_address(run, "run"), existing=True, preload=PIPELINE, **options) as opened:
+    with open_run(
+        as_address(run, "run"), existing=True, preload=PIPELINE, compiled=True, **options
+    ) as opened:
         from metacurate.curation.count import count as stage
         from metacurate.curation.layout import COUNT, finished_section
         from metacurate.runtime.stage import do_again
@@ -437,7 +439,9 @@ def balance_run(
         t, p, target_size, seed, expect_survival, p_rule=p_rule, reference=reference,
         t_of=tuple((t_of or {}).items()), choose_text=choose_text,
     )  # fmt: skip
-    with open_run(as_address(run, "run"), existing=True, preload=PIPELINE, **options) as opened:
+    with open_run(
+        as_address(run, "run"), existing=True, preload=PIPELINE, compiled=True, **options
+    ) as opened:
         from metacurate.curation.balance import balance
         from metacurate.curation.count import count as count_stage
         from metacurate.curation.curated import Curated
@@ -513,7 +517,11 @@ def report(
     from metacurate.reporting.build import ReportConfig, write_report
 
     with open_run(
-        as_address(run, "run"), existing=True, preload="metacurate.reporting.scan", **options
+        as_address(run, "run"),
+        existing=True,
+        preload="metacurate.reporting.scan",
+        compiled=True,
+        **options,
     ) as opened:
         from metacurate.sharing.card import renew_card
 

@@ -215,7 +215,7 @@ def curate_command(
     start = time.monotonic()
     if rule is not None:
         check_rule(rule)
-    with open_run(out, inputs=pool, preload=PIPELINE, quick=True, **options) as run:
+    with open_run(out, inputs=pool, preload=PIPELINE, compiled=True, **options) as run:
         from metacurate.curation.layout import REPORT
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run, given_counts

@@ -266,14 +266,14 @@ def open_run(
     inputs: Sequence[str] = (),
     preload: str | None = None,
     existing: bool = False,
-    quick: bool = False,
+    compiled: bool = False,
     **options: Any,
 ) -> Iterator[Run]:
     """``runtime.run.open_run``, imported late: the engine starts its processes meanwhile."""
     from metacurate.runtime import run
 
     with run.open_run(
-        out, inputs=inputs, preload=preload, existing=existing, quick=quick, **options
+        out, inputs=inputs, preload=preload, existing=existing, compiled=compiled, **options
     ) as opened:
         yield opened
 

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import IO
 
 import numpy as np
@@ -38,6 +37,7 @@ from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
 from metacurate.pool.write import repetitive_columns
+from metacurate.runtime.kept import kept
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import Statistics, add_statistics, digest
 from metacurate.runtime.progress import note
@@ -154,7 +154,7 @@ def _solve(
     return solve_thresholds(settings, counts, blocks, expected_size)
 
 
-@lru_cache(maxsize=2)
+@kept(2)
 def run_keep_probabilities(folder: Folder, counts: str, thresholds: Thresholds) -> Probabilities:
     """Each entry's keep probability, float64[entries]; ``counts`` names what was counted."""
     del counts  # of the key

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from metacurate.pool.columns import PAIRS, PAIRS_WITH_LANGS, Needs
 from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolBatch, PoolConfig
+from metacurate.runtime.kept import kept
 from metacurate.runtime.manifest import Statistics, add_statistics
 from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run
@@ -115,13 +115,13 @@ def match(
     return run_stage(run, MATCH, config, tasks, match_shard, unit="texts", totals=totals)
 
 
-@lru_cache(maxsize=1)
+@kept(1)
 def _languages(folder: Folder, metadata: str, table: str) -> Languages:
     del metadata, table  # of the key
     return Languages.from_json(folder.read_json(LANGUAGES_FILE))
 
 
-@lru_cache(maxsize=1)
+@kept(1)
 def _matchers(
     folder: Folder, metadata: str, rule: str, table: str | None
 ) -> Callable[[int], Matcher]:
@@ -132,14 +132,14 @@ def _matchers(
             # So that this machine's workers share its pages.
             return Matcher.load(local_path(matcher_address(folder, place)))
 
-        return lru_cache(maxsize=MAX_LANGUAGES)(mapped)
+        return kept(MAX_LANGUAGES)(mapped)
     blocks = _languages(folder, metadata, table).blocks if table is not None else ()
 
     def built(place: int) -> Matcher:
         language = blocks[place].language if blocks else None
         return Matcher(load_language(folder.address(METADATA_FILE), language), rule=rule)
 
-    return lru_cache(maxsize=BUILT_MATCHERS)(built)
+    return kept(BUILT_MATCHERS)(built)
 
 
 def match_shard(task: MatchTask) -> Statistics:

@@ -194,7 +194,11 @@ def dedup(
     only = as_addresses(config.only, "only")
     given = Given.of(pool)
     with open_run(
-        out, inputs=[*given.paths, *only], preload=__name__, quick=True, **options
+        out,
+        inputs=[*given.paths, *only],
+        preload=__name__,
+        compiled=config.text_rules is None,  # those look at each text in Python
+        **options,
     ) as run:
         inputs = given.files(run)
         opened = open_to_rewrite(run, inputs, pool_config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from metacurate.formats.npy import parse_array
 from metacurate.pool.uid import WHITESPACE, key_uids, url_uids
 from metacurate.runtime.find import Wanted, find_files
 from metacurate.runtime.inputs import open_input
+from metacurate.runtime.kept import kept
 from metacurate.runtime.made import open_made
 from metacurate.runtime.storage import Folder, is_local, local_path
 
@@ -59,7 +59,7 @@ def write_listed(folder: Folder, addresses: Sequence[str]) -> tuple[int, int]:
     return int(uids.size), sum(without for _, without in parts)
 
 
-@lru_cache(maxsize=1)
+@kept(1)
 def read_listed(folder: Folder, name: str) -> Uids:
     """What ``write_listed`` wrote; ``name`` says which lists these are (it is of the key alone)."""
     del name

@@ -43,7 +43,7 @@ HUB = "hf://"
 READ_ONLY = ("http://", "https://", HUB)
 """Stores that are read only: web servers, and Hugging Face's, where each file would be a commit."""
 SMALL_BYTES, SMALL_FILES = 8 << 20, 64
-"""Of so little a quick stage is done before processes would have started."""
+"""Of so little a compiled stage is done before others would have started to help."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def open_run(
     progress: Listener | None = None,
     preload: str | None = None,
     existing: bool = False,
-    quick: bool = False,
+    compiled: bool = False,
 ) -> Iterator[Run]:
     """A run in the folder ``out``, which is this process's alone for the time of the block.
 
@@ -118,15 +118,16 @@ def open_run(
             ``out``.
         engine: The name of an engine, or one that is running (it then stays open).
         address: Of a Ray cluster.
-        workers: Processes; if None all cores, or this process alone if the run is ``quick``, local,
-            and its inputs small.
+        workers: Processes; if None all cores, or this process alone if the run is ``compiled``,
+            local, and its inputs small.
         overwrite: See ``Run``.
         log_to: See ``RunOptions``.
         show_progress: See ``Run``.
         progress: See ``RunOptions``.
         preload: A module that local workers import before they start.
         existing: Whether the folder must be there already: this goes on with another's run.
-        quick: Whether a second is enough for inputs of ``SMALL_BYTES``.
+        compiled: Whether its tasks are nearly always in compiled code (see ``make_engine``), and a
+            second is enough for inputs of ``SMALL_BYTES``.
 
     Raises:
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
@@ -164,11 +165,14 @@ def open_run(
             stack.enter_context(tracking(log_to, out=folder.url))
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
-            if quick and workers is None and engine == "local":
+            if compiled and workers is None and engine == "local":
                 workers = 1 if are_small(sources, SMALL_BYTES, SMALL_FILES) else None
             engine = stack.enter_context(
-                make_engine(engine, witness, workers=workers, address=address, preload=preload)
-            )
+                make_engine(
+                    engine, witness, workers=workers, address=address, preload=preload,
+                    compiled=compiled,
+                )
+            )  # fmt: skip
         run = Run(folder, engine, overwrite, show_progress)
         stack.callback(_remove_provisional, run)
         yield run

@@ -17,6 +17,7 @@ def make_engine(
     workers: int | None = None,
     address: str | None = None,
     preload: str | None = None,
+    compiled: bool = False,
 ) -> AbstractContextManager[Engine]:
     """The engine of that name, to use in a ``with`` block.
 
@@ -24,9 +25,16 @@ def make_engine(
     ``workers``, ``address``, ``witness`` and ``preload`` that gives the context manager.
     ``workers``: as many as there are cores if None. ``address``: of a cluster. ``witness``: a file
     of the run's local folder, which every machine must see. ``preload``: a module that workers may
-    import before they start. Raises UserError for an unknown name, for an address without a
-    cluster, and if Ray cannot be used.
+    import before they start. ``compiled``: whether tasks are nearly always in compiled code; few
+    workers of the engine ``local`` are then threads. Raises UserError for an unknown name, for an
+    address without a cluster, and if Ray cannot be used.
     """
+    if compiled and name == "local" and address is None:
+        from metacurate.runtime.engines.local import available_cores
+        from metacurate.runtime.engines.threads import MOST_THREADS, ThreadEngine
+
+        if 1 < (threads := workers or available_cores()) <= MOST_THREADS:
+            return ThreadEngine(threads)
     return load_plugin("engine", name, ENGINES)(workers, address, witness, preload)
 
 

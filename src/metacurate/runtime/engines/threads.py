@@ -1,0 +1,87 @@
+"""The default engine of compiled stages on few cores: threads of this process.
+
+Worker processes take a second of the processor to start, and each has libraries and tables of its
+own. Shard functions that are nearly always in compiled code, which leaves Python's lock, do as well
+in threads; among many of them, what only one at a time can do would make the others wait.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from threading import Lock, get_ident
+
+from metacurate.runtime.engine import Result, Task
+
+MOST_THREADS = 4
+
+
+class _TaskEnded(BaseException):
+    """Raised within the tasks that are under way when the run ends early."""
+
+
+class ThreadEngine:
+    """Runs tasks in ``workers`` threads."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._busy: set[int] = set()
+        self._lock = Lock()
+
+    def __enter__(self) -> ThreadEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map_shards(
+        self, function: Callable[[Task], Result], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, Result]]:
+        """See ``metacurate.runtime.engine.Engine``; there is nobody who could try again."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            under_way: dict[Future[Result], int] = {}
+            waiting = iter(range(len(tasks)))
+            try:
+                while True:
+                    while len(under_way) < 2 * self.workers:
+                        position = next(waiting, None)
+                        if position is None:
+                            break
+                        # Each task is in the same run as its caller.
+                        call = copy_context().run
+                        future = pool.submit(self._run, call, function, tasks[position])
+                        under_way[future] = position
+                    if not under_way:
+                        return
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        yield under_way.pop(future), future.result()
+            except BaseException:
+                for future in under_way:
+                    future.cancel()
+                self._end_tasks()
+                raise
+
+    def _run(
+        self,
+        call: Callable[..., Result],
+        function: Callable[[Task], Result],
+        task: Task,
+    ) -> Result:
+        with self._lock:
+            self._busy.add(get_ident())
+        try:
+            return call(function, task)
+        finally:
+            with self._lock:
+                self._busy.discard(get_ident())
+
+    def _end_tasks(self) -> None:
+        """End what is under way at its next step, as Ctrl-C ends what the main thread does."""
+        with self._lock:
+            for thread in self._busy:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread), ctypes.py_object(_TaskEnded)
+                )
