@@ -117,7 +117,7 @@ def test_killed_at_random_times(place: Path, run: Runner) -> None:
     rng = random.Random(5)
     codes: Counter[int] = Counter()
     for _ in range(15):
-        seconds = rng.uniform(0, min(durations))
+        seconds = rng.uniform(0, 0.75 * min(durations))  # some runs are faster than these were
         codes[run(arguments, seconds=seconds)["code"]] += 1
         assert run(arguments)["code"] == 0
         assert digests(place / "timed") == expected, f"killed after {seconds} s"

@@ -24,6 +24,7 @@ from metacurate.pipeline import curate
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime import manifest
 from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.engines.threads import MOST_THREADS, ThreadEngine
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.run import hold, is_held, open_run, refuse_overlap
 from metacurate.runtime.stage import run_stage
@@ -61,16 +62,30 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("given", "quick", "alone"),
-    [(None, True, True), (None, False, False), (2, True, False), (1, False, True)],
+    ("given", "compiled", "engine", "workers"),
+    [
+        (None, True, LocalEngine, 1),
+        (None, False, LocalEngine, 2),
+        (1, True, LocalEngine, 1),
+        (2, True, ThreadEngine, 2),
+        (MOST_THREADS, False, LocalEngine, MOST_THREADS),
+        (MOST_THREADS, True, ThreadEngine, MOST_THREADS),
+        (MOST_THREADS + 1, True, LocalEngine, MOST_THREADS + 1),
+    ],
 )
-def test_a_quick_stage_of_little_starts_no_processes(
-    pool: Path, tmp_path: Path, given: int | None, quick: bool, alone: bool, monkeypatch: Any
+def test_compiled_stages_start_no_processes_for_little_and_for_few(
+    pool: Path,
+    tmp_path: Path,
+    given: int | None,
+    compiled: bool,
+    engine: type[LocalEngine | ThreadEngine],
+    workers: int,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr("metacurate.runtime.engines.local.available_cores", lambda: 2)
-    with open_run(tmp_path / "out", inputs=[pool], workers=given, quick=quick) as run:
-        assert isinstance(run.engine, LocalEngine)
-        assert (run.engine.workers == 1) == alone
+    with open_run(tmp_path / "out", inputs=[pool], workers=given, compiled=compiled) as run:
+        assert type(run.engine) is engine
+        assert run.engine.workers == workers
 
 
 # Overlap ------------------------------------------------------------------------------------------

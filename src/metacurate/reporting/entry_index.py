@@ -72,7 +72,7 @@ def packed_entries(
         "sampled": [[i, int(e)] for i, e in enumerate(ids.tolist()) if e in shown],
     }
     text = json.dumps(packed, separators=(",", ":"), allow_nan=False)
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)  # 9: a hundredth smaller, two seconds
     content = deflate.compress(text.encode()) + deflate.flush()
     return base64.b64encode(content).decode()
 

@@ -181,7 +181,11 @@ class RejectedPairs:
         ids = index.entry_ids[np.repeat(dropped, sizes)].astype(np.int64)
         pairs = np.repeat(np.arange(np.count_nonzero(dropped)), sizes[dropped])
         # Each entry once a pair: several texts of a pair may match it.
-        pairs, ids = np.divmod(np.unique(pairs * self._slots.size + ids), self._slots.size)
+        several = (np.diff(index.pair_offsets)[dropped] > 1)[pairs]
+        once = np.unique(pairs[several] * self._slots.size + ids[several])
+        others, their_ids = np.divmod(once, self._slots.size)
+        pairs = np.concatenate([pairs[~several], others])
+        ids = np.concatenate([ids[~several], their_ids])
         slots = self._slots[ids]
         alone = np.bincount(pairs)[pairs] == 1
         costly = slots >= 0

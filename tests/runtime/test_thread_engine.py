@@ -1,0 +1,95 @@
+"""The engine of compiled stages on few cores, and what its threads share."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metacurate.runtime.engines.threads import ThreadEngine
+from metacurate.runtime.kept import kept
+from metacurate.runtime.storage import Folder, recorded
+
+SECONDS = 60.0  # far more than a test takes
+
+
+def square(task: int) -> int:
+    return task * task
+
+
+def write(folder: Folder) -> list[str]:
+    with recorded() as written:
+        for name in "ab":
+            time.sleep(0.01)
+            with folder.create(name) as file:
+                file.write(b"x")
+    return sorted(written)
+
+
+def wait_or_fail(started: threading.Semaphore | None) -> None:
+    if started is None:
+        raise ValueError("this task")
+    started.release()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_results_come_with_their_positions() -> None:
+    with ThreadEngine(3) as engine:
+        assert dict(engine.map_shards(square, range(50))) == {n: n * n for n in range(50)}
+        assert dict(engine.map_shards(square, [])) == {}
+
+
+def test_each_task_records_its_own_files(tmp_path: Path) -> None:
+    folders = [Folder(str(tmp_path / str(n))) for n in range(4)]
+    with ThreadEngine(2) as engine:
+        for position, written in engine.map_shards(write, folders):
+            assert written == [folders[position].address(name) for name in "ab"]
+
+
+@pytest.mark.parametrize("how", ["a task fails", "the caller stops"])
+def test_what_is_under_way_ends_with_the_run(how: str) -> None:
+    started = threading.Semaphore(0)
+    tasks = [started, None] if how == "a task fails" else [started, started]
+    before, threads = time.monotonic(), threading.active_count()
+    with ThreadEngine(2) as engine:
+        results = engine.map_shards(wait_or_fail, tasks)
+        if how == "a task fails":
+            with pytest.raises(ValueError, match="this task"):
+                next(results)
+        else:
+            stop_when(lambda: started.acquire() and started.acquire())
+            with pytest.raises(KeyboardInterrupt):
+                next(results)
+    assert time.monotonic() - before < SECONDS / 2
+    assert threading.active_count() <= threads + 1  # nothing goes on
+
+
+def stop_when(ready: Callable[[], bool]) -> None:
+    """Interrupt the main thread, as Ctrl-C does, once that is true."""
+
+    def wait() -> None:
+        ready()
+        _thread.interrupt_main()
+
+    threading.Thread(target=wait).start()
+
+
+def test_a_kept_value_is_made_once() -> None:
+    made: list[int] = []
+
+    @kept(2)
+    def value(number: int) -> int:
+        time.sleep(0.05)
+        made.append(number)
+        return -number
+
+    with ThreadEngine(4) as engine:
+        found = dict(engine.map_shards(value, [1, 2] * 10))
+    assert [found[n] for n in range(20)] == [-1, -2] * 10
+    assert sorted(made) == [1, 2]
