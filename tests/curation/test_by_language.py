@@ -35,6 +35,7 @@ from metacurate.errors import UserError
 from metacurate.metadata.store import Block, load_metadata, make_metadata, save_parquet
 from metacurate.pool.schema import TEXTS_TYPE, PoolConfig
 from metacurate.pool.uid import url_uid
+from metacurate.runtime.engines.threads import MOST_THREADS
 from metacurate.texts.languages import LanguageMap, load_language_map
 
 # Thirty languages; these have entries and texts of their own, the others letters with a mark.
@@ -221,7 +222,7 @@ def test_same_bytes_for_any_number_of_workers_and_after_a_kill(
 ) -> None:
     common = (pool, "-m", metadata, "--t", 12, "--rows-per-unit", 150, "--no-report")
     contents = []
-    for workers in (1, 2, 4):
+    for workers in (1, 2, MOST_THREADS + 1):  # alone, threads, processes
         out = tmp_path / f"by-{workers}"
         run = metacurate("curate", *common, "--out", out, "--workers", workers)
         assert run.returncode == 0, run.stderr

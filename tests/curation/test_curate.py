@@ -24,6 +24,7 @@ from metacurate.curation.matching.reference import match_text
 from metacurate.errors import UserError
 from metacurate.pool.schema import PoolConfig
 from metacurate.pool.uid import url_uid
+from metacurate.runtime.engines.threads import MOST_THREADS
 
 CONFIG = PoolConfig(text_cols=("alt", "title"), rows_per_unit=340)
 NO_REPORT = "--no-report"
@@ -168,7 +169,7 @@ def test_same_bytes_for_any_number_of_workers(
     metacurate: Command, pool: Path, entries_file: Path, tmp_path: Path
 ) -> None:
     results = []
-    for workers in (1, 2, 4):
+    for workers in (1, 2, MOST_THREADS + 1):  # alone, threads, processes
         out = tmp_path / f"out{workers}"
         run = metacurate(
             "curate", pool, "--metadata", entries_file, "--target-size", 800, *OPTIONS, NO_REPORT,

@@ -39,6 +39,7 @@ from metacurate.errors import UserError
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE, PoolConfig
 from metacurate.pool.uid import url_uid
 from metacurate.runtime.engines.local import LocalEngine
+from metacurate.runtime.engines.threads import ThreadEngine
 from metacurate.runtime.storage import Folder
 from metacurate.texts.rules import TextRules
 
@@ -189,18 +190,18 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_same_bytes_for_one_and_two_workers(tmp_path: Path) -> None:
+def test_same_bytes_for_any_workers(tmp_path: Path) -> None:
     write_pool(tmp_path / "in", random_files(4, 600, 900), group=200)
     config = DedupConfig(shard_rows=300, max_images_per_text=20, keep_repeats=True)
     results = []
-    for workers in (1, 2):
-        out = tmp_path / f"out{workers}"
+    for engine in (LocalEngine(1), ThreadEngine(2), LocalEngine(2)):
+        out = tmp_path / f"out{len(results)}"
         dedup(
             [str(tmp_path / "in")], str(out), config, PoolConfig(rows_per_unit=200),
-            engine=LocalEngine(workers)
+            engine=engine
         )  # fmt: skip
         results.append(tree(out))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
     assert sum(name.startswith("pool/") for name in results[0]) > 3
 
 

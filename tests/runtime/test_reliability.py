@@ -21,6 +21,7 @@ import pytest
 from conftest import Command, command_line, digests, environment
 from curation_pools import ENTRIES, fails, make_pairs
 from killed_runs import Warm
+from metacurate.runtime.engines.threads import MOST_THREADS
 
 NOBODY = 65534
 Runner = Callable[..., dict[str, Any]]
@@ -217,7 +218,9 @@ def living(group: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
 def test_workers_end_with_their_driver(place: Path) -> None:
     """Kill -9 of the driver alone: its workers must not write to the folder any more."""
-    arguments = curate(place, "orphans", "--text-col", "alt", "--t", 40, "--workers", 2)
+    arguments = curate(
+        place, "orphans", "--text-col", "alt", "--t", 40, "--workers", MOST_THREADS + 1
+    )
     driver = start(arguments)
     state = place / "orphans" / "state" / "match"
     wait_for(lambda: list(state.glob("part-*.json")), driver)
