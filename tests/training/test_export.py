@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sys
 import zlib
@@ -21,7 +22,8 @@ from typer.testing import CliRunner
 from metacurate.cli import app
 from metacurate.errors import UserError
 from metacurate.evaluation.zero_shot import load_model
-from metacurate.training.export import export
+from metacurate.training.checkpoints import Checkpoint
+from metacurate.training.export import FORMATS, _pieces, export
 from metacurate.training.openclip import ModelConfig, create_model, open_clip, register
 
 VISION = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
@@ -337,3 +339,56 @@ def test_code_in_weights_is_not_run(trained, tmp_path, monkeypatch, to, old, nam
     with pytest.raises(UserError, match="no file of weights alone"):
         load_model(str(tmp_path / "out"), device="cpu")
     assert not (tmp_path / "harmed").exists()
+
+
+def test_files_of_weights_are_those_of_safetensors():
+    """Its own ``save`` is the oracle: every type, shapes without numbers, names of any script."""
+    kinds = (
+        torch.int64, torch.float64, torch.float32, torch.int32, torch.bfloat16, torch.float16,
+        torch.int16, torch.int8, torch.uint8, torch.bool,
+    )  # fmt: skip
+    weights = {f"{name}.{i}": torch.arange(6 + i).to(kind) for i, kind in enumerate(kinds)
+               for name in ("z", "ä\"\n")}  # fmt: skip
+    weights |= {"scalar": torch.tensor(2.5), "none": torch.zeros(0, 3)}
+    weights["across"] = torch.arange(6.0).reshape(2, 3).T
+    plain = {name: value.contiguous() for name, value in weights.items()}
+    written = b"".join(_pieces(weights))
+    assert written == safetensors.save(plain, {"format": "pt"})
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_weights_are_held_once(tmp_path, monkeypatch, to):
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("only Linux says how much memory a process had at most")
+
+    def memory(name: str) -> int:
+        return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text())[1]) << 10
+
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": {**VISION, "layers": 1},
+        "text_cfg": {**TEXT, "layers": 1, "width": 640},
+    }
+    model = ModelConfig("travel-held", config)
+    register(model)
+    made, _, preprocess = open_clip().create_model_and_transforms(model.name)
+    size = sum(value.nbytes for value in made.state_dict().values())
+    loaded = Checkpoint(made.eval(), preprocess, model)
+    monkeypatch.setattr("metacurate.training.export.load_checkpoint", lambda *_: loaded)
+    Path("/proc/self/clear_refs").write_text("5")  # the most until now is what there is now
+    before = memory("VmRSS")
+    export(str(tmp_path / "model"), str(tmp_path / "out"), to=to)
+    assert memory("VmHWM") - before < size / 2  # that of a tokenizer, among others
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
+def test_weights_of_old_torch_are_read(trained, tmp_path):
+    """Its files are no zip archives, and cannot be mapped into memory."""
+    content = torch.load(trained / "final.pt")
+    torch.save(content, tmp_path / "final.pt", _use_new_zipfile_serialization=False)
+    shutil.copy(trained / "model.json", tmp_path)
+    assert_same(
+        features(load_model(str(tmp_path), device="cpu")),
+        features(load_model(str(trained), device="cpu")),
+    )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from metacurate.training.transformers_clip import (
 
 with needs("train"):
     import torch
+    import torch.utils.serialization
     from safetensors.torch import load_file
 
 RUN_CONFIG, RUN_WEIGHTS = "model.json", "final.pt"
@@ -92,13 +94,13 @@ def load_checkpoint(checkpoint: str, model: str | None, device: Any) -> Checkpoi
     register(config)
     weights = None if found.of_transformers else found.weights
     try:
-        with quiet() if found.of_transformers else nullcontext():
+        with quiet() if found.of_transformers else nullcontext(), _mapped(found.weights):
             loaded, _, preprocess = clip.create_model_and_transforms(
                 config.name, pretrained=weights, device=device, **found.image
             )
-        if found.of_transformers:
-            own = to_open_clip_weights(_weights(found.weights), config.config)
-            loaded.load_state_dict(own)
+            if found.of_transformers:
+                own = to_open_clip_weights(_weights(found.weights), config.config)
+                loaded.load_state_dict(own)
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from None
     except Exception as error:  # a file that is no checkpoint can make torch raise anything
@@ -234,6 +236,16 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object")
     return value
+
+
+@contextmanager
+def _mapped(weights: str) -> Iterator[None]:
+    """torch reads this file by mapping it: beside the model, its weights take no memory.
+
+    It cannot map files of torch before 1.6.
+    """
+    with torch.utils.serialization.config.patch("load.mmap", zipfile.is_zipfile(weights)):
+        yield
 
 
 def _weights(path: str) -> dict[str, torch.Tensor]:

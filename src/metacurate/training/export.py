@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -43,7 +43,6 @@ from metacurate.training.transformers_clip import (
 
 with needs("train"):
     import torch
-    from safetensors.torch import save
 
 FORMATS = ("open_clip", "transformers")
 MERGES_FILE, TOKENIZER_CONFIG = "merges.txt", "tokenizer_config.json"
@@ -60,6 +59,16 @@ EXPORT = Stage(
         IMAGE_CONFIG, *TOKENIZER_FILES,
     ),
 )  # fmt: skip
+
+
+Content = bytes | Mapping[str, torch.Tensor]
+"""Of a file: its bytes, or the weights that a file of safetensors holds."""
+# The types of numbers that a file of safetensors has, in the order in which it has them.
+_TYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 class ExportTotals(TypedDict):
@@ -87,7 +96,7 @@ def export(
         )  # fmt: skip
         settings = {
             "to": to,
-            "files": {name: xxhash.xxh3_128_hexdigest(files[name]) for name in sorted(files)},
+            "files": {name: _digest(_pieces(files[name])) for name in sorted(files)},
         }
 
         def work() -> ExportTotals:
@@ -97,7 +106,8 @@ def export(
             with recorded() as written:
                 for name, content in files.items():
                     with run.folder.create(name) as file:
-                        file.write(content)
+                        for piece in _pieces(content):
+                            file.write(piece)
             totals: ExportTotals = {
                 "format": to,
                 "parameters": sum(value.numel() for value in weights.values()),
@@ -111,9 +121,36 @@ def export(
         return do_again(run, [EXPORT], work)
 
 
-def _safetensors(weights: Mapping[str, torch.Tensor]) -> bytes:
-    content: bytes = save({k: v.contiguous() for k, v in weights.items()}, {"format": "pt"})
-    return content
+def _digest(pieces: Iterable[bytes | memoryview]) -> str:
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(content: Content) -> Iterator[bytes | memoryview]:
+    """The bytes of a file, one after the other: weights are nowhere in memory a second time.
+
+    As safetensors' ``save`` has them, which makes one piece of all; its ``save_file`` puts a file
+    of its own in place of the one that is being written, readable by its owner only.
+    """
+    if isinstance(content, bytes):
+        yield content
+        return
+    ranks = {kind: rank for rank, kind in enumerate(_TYPES)}
+    ordered = sorted(content.items(), key=lambda item: (ranks[item[1].dtype], item[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, value in ordered:
+        start, end = end, end + value.nbytes
+        header[name] = {
+            "dtype": _TYPES[value.dtype], "shape": [*value.shape], "data_offsets": [start, end]
+        }  # fmt: skip
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, value in ordered:
+        yield value.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _text(value: Mapping[str, Any]) -> bytes:
@@ -126,21 +163,21 @@ def _images(loaded: Checkpoint) -> dict[str, Any]:
     return found
 
 
-def _open_clip_files(loaded: Checkpoint, weights: Mapping[str, torch.Tensor]) -> dict[str, bytes]:
+def _open_clip_files(loaded: Checkpoint, weights: Mapping[str, torch.Tensor]) -> dict[str, Content]:
     config = copy.deepcopy(loaded.config.config)
     said = _images(loaded)
     images = {k: said[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in said}
     text = config["text_cfg"]
-    files = {}
+    files: dict[str, Content] = {}
     if text.get("hf_model_name"):
         raise UserError(
             f"its text tower is {text['hf_model_name']} of transformers, which does not travel"
         )
     if name := text.get("hf_tokenizer_name"):
-        files = _tokenizer_files(name)
+        files |= _tokenizer_files(name)
         text["hf_tokenizer_name"] = "."  # the folder itself: not where it lay here
     files[OPEN_CLIP_CONFIG] = _text({"model_cfg": config, "preprocess_cfg": images})
-    files[OPEN_CLIP_WEIGHTS] = _safetensors(weights)
+    files[OPEN_CLIP_WEIGHTS] = weights
     return files
 
 
@@ -158,7 +195,7 @@ def _tokenizer_files(name: str) -> dict[str, bytes]:
 
 def _transformers_files(
     loaded: Checkpoint, weights: Mapping[str, torch.Tensor]
-) -> dict[str, bytes]:
+) -> dict[str, Content]:
     model = loaded.config.config
     if model["text_cfg"].get("hf_tokenizer_name"):
         raise UserError(
@@ -173,7 +210,7 @@ def _transformers_files(
     end = "<|endoftext|>"
     return {
         TRANSFORMERS_CONFIG: _text(config),
-        TRANSFORMERS_WEIGHTS: _safetensors(to_transformers_weights(weights, model)),
+        TRANSFORMERS_WEIGHTS: to_transformers_weights(weights, model),
         IMAGE_CONFIG: _text(_image_config(_images(loaded), config["vision_config"]["image_size"])),
         VOCABULARY_FILE: json.dumps(clip_vocabulary(), ensure_ascii=False).encode(),
         MERGES_FILE: ("\n".join(lines) + "\n").encode(),

@@ -209,7 +209,7 @@ _TRANSPOSED = {"visual.proj", "text_projection"}
 def to_transformers_weights(
     weights: Mapping[str, torch.Tensor], model: Mapping[str, Any]
 ) -> Weights:
-    """The weights of an open_clip model under the names of a ``CLIPModel``."""
+    """The weights of an open_clip model under the names of a ``CLIPModel``: views of them."""
     # Models with a text tower of their own (custom_text) have its weights below "text.".
     own = {name.removeprefix("text."): value for name, value in weights.items()}
     found: Weights = {}
@@ -217,12 +217,15 @@ def to_transformers_weights(
         value = own[name].T if name in _TRANSPOSED else own[name]
         for other, part in zip(theirs, value.chunk(len(theirs)) if value.ndim else [value],
                                strict=True):  # fmt: skip
-            found[other] = part.clone().contiguous()
+            found[other] = part
     return found
 
 
 def to_open_clip_weights(weights: Mapping[str, torch.Tensor], model: Mapping[str, Any]) -> Weights:
-    """The weights of a ``CLIPModel`` under open_clip's names; UserError if one is missing."""
+    """The weights of a ``CLIPModel`` under open_clip's names: views where they can be.
+
+    UserError if one is missing.
+    """
     found: Weights = {}
     for name, theirs in _names(model["vision_cfg"]["layers"], model["text_cfg"]["layers"]):
         missing = [other for other in theirs if other not in weights]
@@ -230,5 +233,5 @@ def to_open_clip_weights(weights: Mapping[str, torch.Tensor], model: Mapping[str
             raise UserError(f"the weights have no {missing[0]}: they are not those of a CLIPModel")
         parts = [weights[other] for other in theirs]
         value = torch.cat(parts) if len(parts) > 1 else parts[0]
-        found[name] = (value.T if name in _TRANSPOSED else value).clone().contiguous()
+        found[name] = value.T if name in _TRANSPOSED else value
     return found
