@@ -2,7 +2,8 @@
 
 A checkpoint is a folder of ``metacurate train``, a folder in open_clip's layout of the hub
 (``open_clip_config.json``), a folder of a ``CLIPModel`` of transformers (``config.json``), a file
-of weights, or the tag of weights that open_clip knows. What is read is data: no code in it is run.
+of weights, or the tag of weights that open_clip knows. What is read is data: no code in it is run,
+and nothing that it names is fetched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,13 @@ from typing import Any
 from metacurate.arguments import shown
 from metacurate.errors import ArgumentError, UserError, first_line
 from metacurate.needs import needs
+from metacurate.training.named import (
+    MODEL_CONFIG,
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    localized,
+    offline,
+)
 from metacurate.training.openclip import ModelConfig, open_clip, quiet, register
 from metacurate.training.transformers_clip import (
     VOCABULARY,
@@ -36,11 +44,10 @@ with needs("train"):
 RUN_CONFIG, RUN_WEIGHTS = "model.json", "final.pt"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
-TRANSFORMERS_CONFIG = "config.json"
+TRANSFORMERS_CONFIG = MODEL_CONFIG
 TRANSFORMERS_WEIGHTS = "model.safetensors"
 IMAGE_CONFIG = "preprocessor_config.json"
 PROCESSOR_CONFIG = "processor_config.json"  # of newer releases, with the former in it
-VOCABULARY_FILE, TOKENIZER_FILE = "vocab.json", "tokenizer.json"
 WEIGHTS = {
     RUN_CONFIG: (RUN_WEIGHTS,),
     OPEN_CLIP_CONFIG: (OPEN_CLIP_WEIGHTS, "open_clip_pytorch_model.bin"),
@@ -94,7 +101,12 @@ def load_checkpoint(checkpoint: str, model: str | None, device: Any) -> Checkpoi
     register(config)
     weights = None if found.of_transformers else found.weights
     try:
-        with quiet() if found.of_transformers else nullcontext(), _mapped(found.weights):
+        with ExitStack() as stack:
+            stack.enter_context(_mapped(found.weights))
+            if found.of_transformers:
+                stack.enter_context(quiet())
+            if config.config:  # of a folder, and not open_clip's own that the user named
+                stack.enter_context(offline())
             loaded, _, preprocess = clip.create_model_and_transforms(
                 config.name, pretrained=weights, device=device, **found.image
             )
@@ -141,7 +153,8 @@ def _find(checkpoint: str, model: str | None) -> _Found:
             f"{checkpoint} is neither a file, a folder of a finished training run, nor weights "
             f"that open_clip knows for {config.name} ({', '.join(tags) or 'none'})"
         )
-    return _Found(config, checkpoint)
+    # As a path: of a file that is called as a tag is, open_clip would load the tag's weights.
+    return _Found(config, str(path.absolute()) if path.is_file() else checkpoint)
 
 
 def _in_folder(folder: Path) -> _Found:
@@ -188,10 +201,11 @@ def _found(
     UserError if the file of weights is too small for these: building a model of any size that a
     file states would take all memory, or without end.
     """
-    content = json.dumps(config, sort_keys=True).encode()
-    named = ModelConfig(f"metacurate-{zlib.crc32(content):08x}", config)
     if not config:
         raise UserError("it has no sizes of a model")
+    config = localized(config)
+    content = json.dumps(config, sort_keys=True).encode()
+    named = ModelConfig(f"metacurate-{zlib.crc32(content):08x}", config)
     least, size = _least_bytes(config), weights.stat().st_size
     if least > size:
         raise UserError(

@@ -30,10 +30,16 @@ from metacurate.training.checkpoints import (
     OPEN_CLIP_WEIGHTS,
     TRANSFORMERS_CONFIG,
     TRANSFORMERS_WEIGHTS,
-    VOCABULARY_FILE,
     Checkpoint,
     clip_vocabulary,
     load_checkpoint,
+)
+from metacurate.training.named import (
+    MERGES_FILE,
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILES,
+    VOCABULARY_FILE,
+    local_folder,
 )
 from metacurate.training.openclip import open_clip
 from metacurate.training.transformers_clip import (
@@ -45,13 +51,6 @@ with needs("train"):
     import torch
 
 FORMATS = ("open_clip", "transformers")
-MERGES_FILE, TOKENIZER_CONFIG = "merges.txt", "tokenizer_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json", TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json",
-    VOCABULARY_FILE, MERGES_FILE, "vocab.txt", "sentencepiece.bpe.model", "spiece.model",
-    "tokenizer.model",
-)  # fmt: skip
-"""What the folder of a tokenizer of transformers may hold: data, no code."""
 EXPORT = Stage(
     "export",
     (
@@ -182,15 +181,9 @@ def _open_clip_files(loaded: Checkpoint, weights: Mapping[str, torch.Tensor]) ->
 
 
 def _tokenizer_files(name: str) -> dict[str, bytes]:
-    """The files of a tokenizer of one's own, which lies in a folder."""
-    folder = Path(name)
-    found = {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).is_file()}
-    if not found:
-        raise UserError(
-            f"its tokenizer {name} is no folder with {TOKENIZER_FILES[0]}; put the tokenizer's "
-            "files into one and name it in hf_tokenizer_name: the checkpoint travels with them"
-        )
-    return found
+    """The files of a tokenizer of one's own."""
+    folder = local_folder("tokenizer", name, TOKENIZER_FILES)
+    return {n: (folder / n).read_bytes() for n in TOKENIZER_FILES if (folder / n).is_file()}
 
 
 def _transformers_files(

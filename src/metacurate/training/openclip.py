@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -134,8 +135,10 @@ def _tokenizer(name: str, config: str) -> Any:
     register(ModelConfig(name, json.loads(config)))
     known = open_clip().get_model_config(name) or {}
     # A configuration from elsewhere may ask transformers to run code beside the tokenizer.
-    is_other = bool((known.get("text_cfg") or {}).get("hf_tokenizer_name"))
-    options = {"trust_remote_code": False} if is_other else {}
+    other = (known.get("text_cfg") or {}).get("hf_tokenizer_name")
+    options = {}
+    if other:
+        options = {"trust_remote_code": False, "local_files_only": os.path.isdir(other)}
     try:
         return open_clip().get_tokenizer(name, **options)
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
