@@ -66,11 +66,15 @@ def in_wandb(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
     return values, settings, code == 0
 
 
-def in_mlflow(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
+def mlflow_runs(folder: Path) -> Any:
     import mlflow
 
     client = mlflow.MlflowClient((folder / "mlruns").as_uri())
-    (run,) = client.search_runs([client.get_experiment_by_name("pairs").experiment_id])
+    return client.search_runs([client.get_experiment_by_name("pairs").experiment_id])
+
+
+def in_mlflow(folder: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    (run,) = mlflow_runs(folder)
     return run.data.metrics, run.data.params, run.info.status == "FINISHED"
 
 
@@ -105,6 +109,30 @@ def test_curation_in_a_tracker(tracker: str, pairs: pa.Table, tmp_path: Path) ->
     without = mc.curate(pairs, ENTRIES, tmp_path / "without", t=50, pool_config=COLUMNS, workers=1,
                         report=False)  # fmt: skip
     assert without.to_arrow().equals(run.to_arrow())
+
+
+def test_settings_that_change(
+    tracker: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stage that runs twice, as the arms of an experiment do: the tracker goes on."""
+    with caplog.at_level("INFO"), tracking([f"{tracker}:pairs"], out="x") as opened:
+        for t in (50, 50, 20, 50, 70):
+            opened.settings("balance", {"t": t, "choose_text": "any"})
+        opened.log({"done": 1.0})
+    values, settings, is_well = READ[tracker](tmp_path)
+    assert is_well
+    assert values["done"] == 1
+    assert not [line for line in caplog.messages if "gets nothing more" in line]
+    told = [line for line in caplog.messages if "balance/t (50, now 20)" in line]
+    if tracker == "wandb":  # has the latest itself
+        assert settings["balance/t"] == 70
+        return
+    assert (settings["balance/t"], settings["balance/choose_text"]) == ("50", "any")
+    assert len(told) == 1
+    assert "the latest is the tag" in told[0]
+    (run,) = mlflow_runs(tmp_path)
+    assert run.data.tags["balance/t"] == "70"
+    assert "balance/choose_text" not in run.data.tags
 
 
 @pytest.mark.parametrize("tracker", ["mlflow"], indirect=True)

@@ -22,6 +22,7 @@ MOST_SETTINGS = 200
 MAX_TEXT = 250
 """Characters of a setting: MLflow takes no longer ones everywhere. Names in tables are cut too."""
 TABLE_ROWS = 100
+MOST_TOLD = 5
 _PLAIN = re.compile(r"[\w-]{1,64}")
 
 Metrics = Mapping[str, float]
@@ -80,10 +81,28 @@ class _Mlflow:
         number = found.experiment_id if found else self._client.create_experiment(name)
         self._run = self._client.create_run(number).info.run_id
         self._step = 0
+        self._said: dict[str, str] = {}
+        self._tagged: set[str] = set()
 
     def settings(self, values: Mapping[str, Any]) -> None:
+        """MLflow takes no second value of a parameter: it is a tag, which has the latest."""
+        changed = []
         for name, value in values.items():
-            self._client.log_param(self._run, _name(name), value)
+            first = self._said.setdefault(name, str(value))
+            if first == str(value):
+                self._client.log_param(self._run, _name(name), value)
+                if name not in self._tagged:
+                    continue
+            elif name not in self._tagged:
+                changed.append(f"{name} ({first}, now {value})")
+                self._tagged.add(name)
+            self._client.set_tag(self._run, _name(name), str(value))
+        if changed:
+            more = f" and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else ""
+            note(
+                "mlflow keeps the first value of each parameter; the latest is the tag of that "
+                f"name: {', '.join(changed[:MOST_TOLD])}{more}"
+            )
 
     def log(self, metrics: Metrics, step: int | None) -> None:
         self._step = self._step + 1 if step is None else step
