@@ -243,6 +243,26 @@ def test_the_distribution_alone(hub: Hub, run: Path, metacurate: Command) -> Non
         assert name == ".gitattributes" or content == (run / "distribution" / name).read_bytes()
 
 
+def test_a_distribution_removes_no_pairs_unasked(hub: Hub, run: Path, metacurate: Command) -> None:
+    """Not by a name that the card of the pairs was given, nor by one given now."""
+    assert metacurate("card", run, "--repo", "me/pairs", "--push").returncode == 0
+    before = dict(hub.sets["me/pairs"])
+    alone = ("card", run, "--distribution-only", "--push")
+    fails(metacurate(*alone), "--repo is needed")
+    given = (*alone, "--repo", "me/pairs")
+    fails(metacurate(*given), "me/pairs holds pairs", "another --repo, or --overwrite")
+    assert hub.sets["me/pairs"] == before
+    # Only files of that name are pairs, and a distribution may be renewed.
+    hub.sets["me/counts"] = {"curated/notes.md": b"mine"}
+    for _ in range(2):
+        assert metacurate(*alone, "--repo", "me/counts").returncode == 0
+    done = metacurate(*given, "--overwrite", "--json")
+    assert done.returncode == 0, done.stderr
+    pairs = sorted(name for name in before if name.startswith("curated/"))
+    assert json.loads(done.stdout)["push"]["removed"] == pairs
+    assert "distribution.parquet" in hub.sets["me/pairs"]
+
+
 def test_cards_of_ones_own(hub: Hub, run: Path, metacurate: Command) -> None:
     """One changed by hand is sent as it is; another's on the hub stays unless that is said."""
     readme = run / "README.md"

@@ -59,7 +59,8 @@ def card_command(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace a card that was changed by hand, or another's on the hub."
+            "--overwrite",
+            help="Replace a card that was changed by hand, or what another card there describes.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -35,7 +35,8 @@ from metacurate.sharing.facts import plot_files
 from metacurate.version import __version__
 
 # What an earlier upload may have left there: files of these names that are not of this run.
-_OWN = re.compile(r"curated/part-\d{6,}\.parquet|report/[a-z]+\.png")
+_PAIRS = re.compile(r"curated/part-\d{6,}\.parquet")
+_OWN = re.compile(_PAIRS.pattern + r"|report/[a-z]+\.png")
 
 
 class PushTotals(TypedDict):
@@ -71,7 +72,8 @@ def push(
         distribution_only: Send ``run/distribution`` (see ``write_card``), nothing of the pairs.
         private: Whether a data set that is made is private.
         dry_run: Send nothing, and ask nobody: only list what would be sent.
-        overwrite: Whether a card there that this program did not write is replaced.
+        overwrite: Whether a card there that this program did not write is replaced, and, with
+            ``distribution_only``, pairs that are there are removed.
 
     Raises:
         UserError: The run is not finished, in use, or not on this machine; it has no card; files
@@ -88,7 +90,7 @@ def push_run(
     folder, stage = run.folder, DISTRIBUTION if distribution_only else README
     if not is_local(folder.url):
         raise UserError(f"{folder.url} is no folder of this machine: copy it to one first")
-    repo = CardConfig(repo=repo or _said_repo(folder)).repo  # checked
+    repo = CardConfig(repo=repo or _said_repo(folder, stage)).repo  # checked
     if repo is None:
         raise ArgumentError("{repo} is needed: the name of a data set on the hub, as USER/NAME")
     files = shared_files(folder, stage)
@@ -96,7 +98,7 @@ def push_run(
              for name, content in files.items()}  # fmt: skip
     if dry_run:
         return {"repo": repo, "files": sizes, "removed": [], "url": None}
-    removed, url = _upload(repo, files, private, run.overwrite)
+    removed, url = _upload(repo, files, stage, private, run.overwrite)
     return {"repo": repo, "files": sizes, "removed": removed, "url": url}
 
 
@@ -139,14 +141,14 @@ def _there(folder: Folder, name: str, size: int | None) -> Path:
     return path
 
 
-def _said_repo(folder: Folder) -> str | None:
-    """The data set that the run's card names."""
-    section = read_manifest(folder)["stages"].get(README.name)
+def _said_repo(folder: Folder, stage: Stage) -> str | None:
+    """The data set that the card names: that of the pairs, and that of the distribution alone."""
+    section = read_manifest(folder)["stages"].get(stage.name)
     return None if section is None else section["config"]["said"].get("repo")
 
 
 def _upload(
-    repo: str, files: dict[str, Path | bytes], private: bool, overwrite: bool
+    repo: str, files: dict[str, Path | bytes], stage: Stage, private: bool, overwrite: bool
 ) -> tuple[list[str], str]:
     """Send the files in one commit; what was removed there, and the commit's address."""
     with needs("hf", "sending to the hub"):
@@ -158,6 +160,12 @@ def _upload(
         there = set(api.list_repo_files(repo, repo_type="dataset"))
         if README_FILE in there and not overwrite:
             _refuse_foreign(api, repo)
+        if stage is DISTRIBUTION and not overwrite and any(map(_PAIRS.fullmatch, there)):
+            raise ArgumentError(
+                "the data set {name} holds pairs, which a distribution alone would remove: choose "
+                "another {repo}, or {overwrite}",
+                name=repo,
+            )
         removed = sorted(name for name in there - set(files) if _OWN.fullmatch(name))
         operations: list[Any] = [CommitOperationDelete(name) for name in removed]
         for name, content in files.items():
