@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 from metacurate.arguments import listed
 from metacurate.errors import ArgumentError
 from metacurate.runtime.progress import Listener, meter, note, reporting
-from metacurate.runtime.run import ReadOptions, RunOptions, hold, is_held, open_run, read_run
+from metacurate.runtime.run import (
+    ReadOptions,
+    RunOptions,
+    check_writable,
+    hold,
+    is_held,
+    open_run,
+    read_run,
+)
 from metacurate.runtime.storage import Folder, as_address, as_addresses
 
 if TYPE_CHECKING:
@@ -594,17 +602,20 @@ def diff(
     from metacurate.analysis.read_counts import read_card
     from metacurate.metadata.store import as_metadata
 
+    page = None if html is None else as_address(html, "html")
+    if page is not None:
+        check_writable(page, "html")
     entries = None if metadata is None else as_metadata(metadata)
     cards = (
         read_card(as_address(first, "first"), entries),
         read_card(as_address(second, "second"), entries),
     )
     found = compare(*cards, top)
-    if html is not None:
+    if page is not None:
         from metacurate.reporting.comparison import render_comparison
         from metacurate.runtime.storage import create_file
 
-        with create_file(as_address(html, "html")) as file:
+        with create_file(page) as file:
             file.write(render_comparison(*cards, found).encode())
     return found
 
@@ -904,6 +915,8 @@ def evaluate_suite(
         torch.set_num_threads(threads)
     given = as_address(checkpoint, "checkpoint")
     file = None if out is None else as_address(out, "out")
+    if file is not None:
+        check_writable(file)
     with reporting(show_progress, progress):
         loaded = load_model(given, model, batch_size=batch_size)
         sets = len(SUITES.get(suite, ()))

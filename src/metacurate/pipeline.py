@@ -182,6 +182,7 @@ def curate_run(
     report: bool,
 ) -> DataCard:
     """``curate`` with its parts given: the caller holds the folder and the engine."""
+    settings.check_languages(metadata.languages)
     pool = open_pool(inputs, pool_config, needs_of(metadata), engine=run.engine)
     if is_noting():
         note(pool.describe())

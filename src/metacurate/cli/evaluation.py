@@ -112,6 +112,8 @@ def eval_command(
     elif root is not None or names_lang is not None:
         raise ArgumentError("{root} and {names_lang} go with {suite}")
     from metacurate.library import evaluate, evaluate_suite
+    from metacurate.runtime.run import check_writable
+    from metacurate.runtime.storage import Folder, as_address, split_address
 
     if suite is not None and root is not None:
         found = evaluate_suite(
@@ -120,6 +122,9 @@ def eval_command(
         )  # fmt: skip
         show(found, suite_tables(found), as_json=as_json)
         return
+    file = None if out is None else as_address(out)
+    if file is not None:
+        check_writable(file)
     report = evaluate(
         checkpoint, data or [], model=model, task=task, class_names=class_names,
         templates=templates, groups=groups, batch_size=batch_size, threads=threads,
@@ -127,7 +132,6 @@ def eval_command(
     )  # fmt: skip
     from metacurate.cli.tables import Grid
     from metacurate.evaluation.evaluate import estimates
-    from metacurate.runtime.storage import Folder
 
     table = Grid("zero-shot evaluation", "data", "metric", ">%", ">95% interval", ">n")
     for result in report["results"]:
@@ -135,9 +139,9 @@ def eval_command(
             interval = f"{100 * e['low']:.1f} to {100 * e['high']:.1f}"
             label = name.replace("_", " ")
             table.add_row(result["data"], label, f"{100 * e['value']:.1f}", interval, str(e["n"]))
-    if out is not None:
-        folder, slash, name = out.rpartition("/")
-        Folder(folder or slash or ".").write_json(name, report)
+    if file is not None:
+        folder, name = split_address(file)
+        Folder(folder).write_json(name, report)
     show(report, table, as_json=as_json)
 
 

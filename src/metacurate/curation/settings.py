@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,13 +73,38 @@ class Balance:
         except ValueError as error:
             raise ArgumentError("{t_of}: {said}", said=str(error)) from None
 
-    def for_one_list(self) -> None:
-        """ArgumentError if there is what only metadata of several languages give a meaning."""
-        for name, given in (("t_of", bool(self.t_of)), ("reference", self.reference != REFERENCE)):
-            if given:
+    def check_languages(self, languages: Sequence[str]) -> None:
+        """ArgumentError if the metadata lack a language that is named; none: they are one list."""
+        if not languages:
+            several = {"t_of": bool(self.t_of), "reference": self.reference != REFERENCE}
+            for name in (name for name, given in several.items() if given):
                 raise ArgumentError(
                     f"{{{name}}} needs metadata of several languages; these are one list"
                 )
+            return
+        if unknown := sorted({name for name, _ in self.t_of} - set(languages)):
+            raise ArgumentError(
+                "{t_of}: the metadata has no language {unknown}; it has {languages}",
+                unknown=unknown[0],
+                languages=in_short(languages),
+            )
+        if self.follows_reference and self.reference not in languages:
+            raise self.no_reference("has no language", languages)
+
+    @property
+    def follows_reference(self) -> bool:
+        """Whether the thresholds of several languages follow from that of the reference."""
+        return self.p is None and self.p_rule != SAME
+
+    def no_reference(self, what: str, languages: Sequence[str]) -> ArgumentError:
+        """The error of a reference language whose tail cannot be known."""
+        return ArgumentError(
+            "{reference}: the metadata {what} {language}, from which the thresholds of the others "
+            "follow; it has {languages}. Name another one, or give {p}",
+            what=what,
+            language=self.reference,
+            languages=in_short(languages),
+        )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -92,6 +117,11 @@ class Balance:
             if values[name] == default:
                 del values[name]
         return {k: "inf" if v == math.inf else v for k, v in values.items()}
+
+
+def in_short(languages: Sequence[str]) -> str:
+    """The first languages of a list, in words."""
+    return ", ".join(languages[:20]) + (", ..." if len(languages) > 20 else "")
 
 
 def check_t(t: float) -> float:

@@ -139,36 +139,22 @@ def _aim(
     settings: Balance, counts: Counts, blocks: tuple[Block, ...]
 ) -> Callable[[float], Thresholds]:
     """All thresholds as a function of the one number that is given or sought."""
-    if blocks[0].language is None:
-        settings.for_one_list()
+    languages = [str(block.language) for block in blocks if block.language is not None]
+    settings.check_languages(languages)
+    if not languages:
         if settings.p is not None:
             rule = settings.p_rule or BELOW
             return lambda p: Thresholds(blocks, (balancing.solve_threshold(counts, p, rule=rule),))
         return lambda t: Thresholds(blocks, (t,))
     own = [counts[block.first : block.stop] for block in blocks]
-    languages = [str(block.language) for block in blocks]
     rule = settings.p_rule or NEAREST
     fixed = dict(settings.t_of)
-    if unknown := sorted(fixed.keys() - set(languages)):
-        raise ArgumentError(
-            "{t_of}: the metadata has no language {unknown}; it has {languages}",
-            unknown=unknown[0],
-            languages=_listed(languages),
-        )
     reference = languages.index(settings.reference) if settings.reference in languages else -1
-    by_reference = settings.p is None
-    if by_reference and rule != SAME and (reference < 0 or not own[reference].any()):
-        what = "has no language" if reference < 0 else "matches nothing in the language"
-        raise ArgumentError(
-            "{reference}: the metadata {what} {language}, from which the thresholds of the others "
-            "follow; it has {languages}. Name another one, or give {p}",
-            what=what,
-            language=settings.reference,
-            languages=_listed(languages),
-        )
+    by_reference, follows = settings.p is None, settings.follows_reference
+    if follows and not own[reference].any():
+        raise settings.no_reference("matches nothing in the language", languages)
 
     def aim(value: float) -> Thresholds:
-        follows = by_reference and rule != SAME
         p = balancing.tail_proportion(own[reference], value) if follows else value
         thresholds = []
         for place, language in enumerate(languages):
@@ -181,10 +167,6 @@ def _aim(
         return Thresholds(blocks, tuple(thresholds), max(reference, 0))
 
     return aim
-
-
-def _listed(languages: Sequence[str]) -> str:
-    return ", ".join(languages[:20]) + (", ..." if len(languages) > 20 else "")
 
 
 def _at_size(

@@ -200,9 +200,9 @@ def dedup(
         compiled=config.text_rules is None,  # those look at each text in Python
         **options,
     ) as run:
+        lists = find_lists(only) if only else {}  # before the pool, which takes longer to look at
         inputs = given.files(run)
         opened = open_to_rewrite(run, inputs, pool_config)
-        lists = find_lists(only) if only else {}
         known = all(unit.rows is not None for unit in opened.units)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
         # change redoes it from its start.

@@ -42,7 +42,7 @@ from metacurate.metadata.synsets import read_synsets_of
 from metacurate.plugins import load_plugin
 from metacurate.runtime.find import File, Wanted, find_files
 from metacurate.runtime.manifest import Stage, Statistics, finished, reopen, shard_name
-from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.run import Run, RunOptions, check_writable, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import CONNECTIONS
 from metacurate.wikipedia.dumpfile import Part, split
@@ -219,6 +219,8 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
         raise ArgumentError(
             "{out} must name a .json file (for example metadata.json), not {value}", value=out
         )
+    for name in (out, _parquet_beside(out)):
+        check_writable(name)
     config = config.checked()
     chosen = config.chosen()
     segmenter = _segmenter(config)
@@ -430,7 +432,7 @@ def _assemble(
     if own:
         settings["own"] = _digest(own)
         found |= own
-    parquet = f"{out.removesuffix('.json')}.parquet"
+    parquet = _parquet_beside(out)
     done_before = finished(run.folder, stages.METADATA, settings)
     if done_before is not None and not (_holds(parquet, done_before) and _holds(out, done_before)):
         reopen(run.folder, stages.METADATA)
@@ -623,6 +625,10 @@ def _notes(
     if repeated:
         notes.append(f"{repeated:,} articles are in the dump files more than once")
     return notes
+
+
+def _parquet_beside(out: str) -> str:
+    return f"{out.removesuffix('.json')}.parquet"
 
 
 def work_folder(out: str) -> str:

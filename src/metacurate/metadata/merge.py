@@ -36,7 +36,7 @@ from metacurate.metadata.store import (
 from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.inputs import open_input
 from metacurate.runtime.manifest import Statistics
-from metacurate.runtime.run import refuse_overlap
+from metacurate.runtime.run import check_writable, refuse_overlap
 from metacurate.runtime.storage import (
     Folder,
     as_address,
@@ -114,6 +114,8 @@ def merge_metadata(
     out = as_address(out, "out")
     if one_list and not out.endswith(PARQUET):
         raise ArgumentError("{out} must name a .parquet file for one list, not {value}", value=out)
+    if out.endswith(PARQUET):
+        check_writable(out)
     plan = _plan(given, load_language_map(language_map).languages)
     for address in given:
         refuse_overlap(out, _address(address)[1])

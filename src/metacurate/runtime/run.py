@@ -32,6 +32,7 @@ from metacurate.runtime.storage import (
     as_address,
     is_local,
     local_path,
+    resolve,
     under_way,
     unrecorded,
 )
@@ -139,13 +140,7 @@ def open_run(
         raise ArgumentError(
             "{out} {value} is not UTF-8; choose another", value=folder.url
         ) from None
-    if folder.url.startswith(READ_ONLY):
-        publish = ", and publish what 'metacurate card' names" * folder.url.startswith(HUB)
-        raise ArgumentError(
-            "{out} {value} cannot be written to; choose a folder or an object store{publish}",
-            value=folder.url,
-            publish=publish,
-        )
+    _refuse_read_only(folder.url, "out")
     if existing:
         require(folder)
     sources = [as_address(given, "inputs") for given in inputs]
@@ -176,6 +171,38 @@ def open_run(
         run = Run(folder, engine, overwrite, show_progress)
         stack.callback(_remove_provisional, run)
         yield run
+
+
+def check_writable(address: str, name: str = "out") -> None:
+    """ArgumentError if no file can be written there: what is written last is asked for first.
+
+    ``name`` is the argument's. Nothing is made.
+    """
+    _refuse_read_only(address, name)
+    if not is_local(address):
+        resolve(address)  # says which package is missing
+        return
+    path = local_path(address)
+    if path.is_dir():
+        raise ArgumentError(f"{{{name}}} {{value}} is a folder; name a file", value=address)
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise ArgumentError(
+            f"{{{name}}} {{value}}: nothing can be written to {{place}}; choose another place",
+            value=address,
+            place=str(place),
+        )
+
+
+def _refuse_read_only(address: str, name: str) -> None:
+    if address.startswith(READ_ONLY):
+        publish = ", and publish what 'metacurate card' names" * address.startswith(HUB)
+        raise ArgumentError(
+            f"{{{name}}} {{value}} cannot be written to; choose a folder or an object "
+            "store{publish}",
+            value=address,
+            publish=publish,
+        )
 
 
 def _remove_provisional(run: Run) -> None:

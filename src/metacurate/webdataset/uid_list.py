@@ -29,10 +29,11 @@ from metacurate.runtime.manifest import (
     Statistics,
     add_statistics,
     has_begun,
+    read_manifest,
     shard_name,
 )
 from metacurate.runtime.merge import MergeTask, merge_many
-from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.run import Run, RunOptions, check_writable, open_run
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
 
@@ -74,16 +75,18 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
     target = Folder(parent)
     if not name.endswith(".npy"):
         raise ArgumentError("{out} {value} must end in .npy", value=out)
+    check_writable(out)
     given = Given.of(curated, "curated")
     with open_run(f"{out}.work", preload=__name__, **options) as run:
+        there = not run.overwrite and target.exists(name)
+        if there and UIDS.name not in read_manifest(run.folder)["stages"]:
+            raise _is_there(out)  # before the pool, which takes longer to look at
         pool = open_pool(given.files(run), PoolConfig(), Needs(texts="unused"), engine=run.engine)
         pool.require_all()
         config = {"files": pool.fingerprints}
         # A list that this command has written already, before it was killed, is its own.
-        if not (run.overwrite or has_begun(run.folder, UIDS, config)) and target.exists(name):
-            raise ArgumentError(
-                "{file} is there already; use {overwrite} or another {out}", file=out
-            )
+        if there and not has_begun(run.folder, UIDS, config):
+            raise _is_there(out)
         tasks = [_PartTask(run.folder, n, unit) for n, unit in enumerate(pool.units)]
 
         def totals(shards: list[Statistics]) -> UidListTotals:
@@ -112,6 +115,10 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
         for scratch in ("parts", "state", DETAILS, MANIFEST, GIVEN):
             run.folder.remove(scratch)
     return result
+
+
+def _is_there(out: str) -> ArgumentError:
+    return ArgumentError("{file} is there already; use {overwrite} or another {out}", file=out)
 
 
 def _part(position: int, number: int) -> str:
