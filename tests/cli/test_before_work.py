@@ -15,7 +15,7 @@ LATE = {
     "uids folder": ("pool uids gone.csv --out folder.npy --overwrite", "is a folder; name a file"),
     "uids below a file": ("pool uids gone.csv --out file/a.npy", "nothing can be written to"),
     "only": ("pool dedup gone.csv --out o --only gone.txt", "no file or folder gone.txt"),
-    "only without lists": ("pool dedup gone.csv --out o --only folder.npy", "no list of pairs found"),
+    "only without lists": ("pool dedup gone.csv --out o --only folder.npy", "no list of pairs"),
     "blocklist": ("pool dedup gone.csv --out o --blocklist gone", "there is no blocklist gone"),
     "counts": ("curate gone.csv -m m.json --t 5 --out o --counts gone", "there is no file gone"),
     "language map": (

@@ -321,3 +321,37 @@ def test_lines_that_begin_with_a_list_are_lines(tmp_path: Path) -> None:
         '{"texts": ["a cat"], "url": "http://1"}\n{"texts": ["b"], "url": "http://2"}\n'
     )
     assert [row["url"] for row in carried(path)[0]] == ["http://1", "http://2"]
+
+
+ROWS = {
+    "one row": [{digest(1): "x", "url": "http://1", "text": "a"}],
+    "one row, a list first": [{digest(1): ["x"], "url": "http://1", "text": "a"}],
+    "two rows": [{digest(1): "x", "url": f"http://{n}", "text": "a"} for n in range(2)],
+    "two rows of digests": [{digest(1): f"http://{n}", digest(2): "a"} for n in range(2)],
+    "names of several lengths": [{digest(1): "http://1", "f" * 32: "a"}],
+    "a row, then another": [{digest(1): "http://1"}, {"text": "a"}],
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_rows_whose_first_name_is_a_digest_are_rows(tmp_path: Path, case: str) -> None:
+    """One object, of which the names are digests of one length, is names and texts; no other is."""
+    rows = ROWS[case]
+    path = tmp_path / "a.json"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    urls = {name for row in rows for name, value in row.items() if "http" in value}
+    names = {name for row in rows for name in row}
+    columns = PoolConfig(url_col=min(urls), text_cols=(max(names - urls),))
+    assert carried(path, columns) == ([{name: row.get(name) for name in names} for row in rows], {})
+
+
+def test_names_beyond_the_sample_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample that ends anywhere, also within a name or a character."""
+    members = {digest(n): [["alt", "é"]] for n in range(3)}
+    path = tmp_path / "0.json"
+    path.write_text(json.dumps(members, ensure_ascii=False))
+    for size in range(40, path.stat().st_size + 2):
+        monkeypatch.setattr(files, "HEAD_BYTES", size)
+        assert [row["uuid"] for row in carried(path)[0]] == list(members), size

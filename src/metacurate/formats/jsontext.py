@@ -34,6 +34,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 _COLON = re.compile(r"\s*:\s*")
 # The start of an object whose names are digests in hex (the official uuids have 24 digits).
 _NAMED = re.compile(rb'\s*\{\s*"[0-9a-f]{16,64}"\s*:\s*[\["]')
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _STRINGS = [(name, pa.string()) for name in ("source", "text", "lang")]
 NAMED_SCHEMA = pa.schema([("uuid", pa.string()), ("texts", pa.list_(pa.struct(_STRINGS)))])
 
@@ -52,7 +53,7 @@ class Json:
         stream = TextStream(source, compression)
         sample = stream.sample()
         array = sample.lstrip()[:1] == b"["
-        named = _NAMED.match(sample) is not None
+        named = _is_named(sample)
         unseen: Counter[str] = Counter()
         if named:
             schema = NAMED_SCHEMA
@@ -176,9 +177,44 @@ def _parse_named(
         yield to_batch(rows, request.schema, skipped, request.strict)
 
 
+def _is_named(sample: bytes) -> bool:
+    """Whether a file that begins so is one object of names and texts, and not rows of columns.
+
+    Names are digests of one length, all of them: a row with such a column has others beside it, or
+    is followed by more rows.
+    """
+    if not _NAMED.match(sample):
+        return False
+    text = sample.decode("utf-8", "surrogateescape")
+    at, lengths = text.index("{") + 1, set[int]()
+    try:
+        while True:
+            at = _between(text, at)
+            if text[at : at + 1] == "}":
+                return not text[at + 1 :].strip()
+            name, end = _DECODER.raw_decode(text, at)
+            if not (isinstance(name, str) and _DIGEST.fullmatch(name)):
+                return False
+            lengths.add(len(name))
+            if len(lengths) > 1:
+                return False
+            colon = _COLON.match(text, end)
+            if colon is None:
+                return True  # cut off
+            _, at = _DECODER.raw_decode(text, colon.end())
+    except (ValueError, RecursionError):
+        return True  # cut off, or damaged: what reads it counts that
+
+
 Found = tuple[dict[str, Any] | None, int]
 """A row, None if what is there is none, and where it ends."""
 _DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def _between(text: str, at: int) -> int:
+    """Where what follows spaces and commas begins."""
+    between = _BETWEEN.match(text, at)
+    return between.end() if between else at
 
 
 def _elements(
@@ -230,8 +266,7 @@ def _streamed(
         rows: list[dict[str, Any]] = []
         at = 0
         while True:
-            between = _BETWEEN.match(text, at)
-            at = between.end() if between else at
+            at = _between(text, at)
             if not begun and text[at : at + 1] == brackets[0]:
                 begun, at = True, at + 1
                 continue
