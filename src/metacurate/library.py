@@ -363,7 +363,12 @@ def match(
 
     given = Given.of(pool)
     with open_run(
-        as_address(out, "out"), inputs=given.paths, preload=PIPELINE, compiled=True, **options
+        as_address(out, "out"),
+        inputs=given.paths,
+        preload=PIPELINE,
+        compiled=True,
+        held=given.held,
+        **options,
     ) as run:
         from metacurate.curation.layout import MATCH
         from metacurate.curation.match import match as stage

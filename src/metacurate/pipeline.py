@@ -128,7 +128,9 @@ def curate(
             report = False
         else:
             place = as_address(out, "out")
-        with open_run(place, inputs=given.paths, preload=__name__, compiled=True, **options) as run:
+        with open_run(
+            place, inputs=given.paths, preload=__name__, compiled=True, held=given.held, **options
+        ) as run:
             card = curate_run(
                 run,
                 given.files(run),

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import metacurate as mc
 from metacurate.deduplication.dedup import DedupConfig, dedup
 from metacurate.errors import UserError
 from metacurate.images.duplicates import mark_duplicates
 from metacurate.pipeline import curate
+from metacurate.pool.memory import Given
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime import manifest
 from metacurate.runtime.engines.local import LocalEngine
@@ -86,6 +88,49 @@ def test_compiled_stages_start_no_processes_for_little_and_for_few(
     with open_run(tmp_path / "out", inputs=[pool], workers=given, compiled=compiled) as run:
         assert type(run.engine) is engine
         assert run.engine.workers == workers
+
+
+TABLE = pa.table({"url": [f"https://x.example/{n}" for n in range(99)], "text": ["a cat"] * 99})
+TABLES: dict[str, tuple[Callable[[], Any], bool]] = {
+    "table": (lambda: TABLE, True),
+    "tables": (lambda: [TABLE, TABLE], True),
+    "pandas": (TABLE.to_pandas, True),
+    "polars": (lambda: pytest.importorskip("polars").from_arrow(TABLE), True),
+    "large": (lambda: pa.table({"url": ["https://x.example/1"], "text": ["a" * (9 << 20)]}), False),
+    "large pandas": (lambda: pa.table({"text": ["a" * (9 << 20)]}).to_pandas(), False),
+    "large after small": (lambda: [TABLE, pa.table({"text": ["a" * (9 << 20)]})], False),
+    "run through once": (lambda: iter([TABLE]), False),
+    "reader": (lambda: pa.RecordBatchReader.from_stream(TABLE), False),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_small_table_in_memory_starts_no_processes(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would have to be run through to know how large it is stays as it is."""
+    monkeypatch.setattr("metacurate.runtime.engines.local.available_cores", lambda: 2)
+    make, alone = TABLES[kind]
+    given = Given.of(make())
+    with open_run(tmp_path / "out", compiled=True, held=given.held) as run:
+        assert isinstance(run.engine, LocalEngine | ThreadEngine)
+        assert (run.engine.workers == 1) == alone
+
+
+def test_functions_say_how_large_their_table_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int | None] = []
+
+    def engine(*_: Any, workers: int | None, **__: Any) -> LocalEngine:
+        made.append(workers)
+        return LocalEngine(1)
+
+    monkeypatch.setattr("metacurate.runtime.run.make_engine", engine)
+    mc.curate(TABLE, ["cat"], t=5, report=False)
+    mc.dedup(TABLE, tmp_path / "dedup")
+    mc.match(TABLE, ["cat"], tmp_path / "match")
+    assert made == [1, 1, 1]
 
 
 # Overlap ------------------------------------------------------------------------------------------

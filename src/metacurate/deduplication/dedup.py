@@ -198,6 +198,7 @@ def dedup(
         inputs=[*given.paths, *only],
         preload=__name__,
         compiled=config.text_rules is None,  # those look at each text in Python
+        held=given.held,
         **options,
     ) as run:
         lists = find_lists(only) if only else {}  # before the pool, which takes longer to look at

@@ -30,6 +30,8 @@ from metacurate.runtime.storage import as_addresses, checksum
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 256 << 20
+COUNTED_ROWS = 100_000
+"""Rows of a data frame of which pandas may look at each text to say its size."""
 PIECE_ROWS = 1024
 """Row groups end at whole pieces, so that they do not depend on how the rows arrive."""
 
@@ -48,16 +50,22 @@ POOL_FILE = f"{GIVEN}/pool.parquet"
 
 @dataclass(frozen=True)
 class Given:
-    """A pool as the caller gave it: ``paths``, or the ``batches`` of one in memory."""
+    """A pool as the caller gave it: ``paths``, or the ``batches`` of one in memory.
+
+    ``held``: the bytes of one in memory; None if that is not known before it is run through.
+    """
 
     paths: tuple[str, ...]
     batches: Iterator[pa.RecordBatch] | None
+    held: int | None = 0
 
     @classmethod
     def of(cls, pool: AnyPool, name: str = "pool") -> Self:
         """ArgumentError if it is neither; ``name``: what the argument is called."""
         batches = batches_of(pool)
-        return cls(tuple(as_addresses(pool, name)) if batches is None else (), batches)
+        if batches is None:
+            return cls(tuple(as_addresses(pool, name)), None)
+        return cls((), batches, held_bytes(pool))
 
     def files(self, run: Run) -> list[str]:
         """The paths to read in a run; a pool in memory is written there first.
@@ -87,6 +95,23 @@ class Given:
             with file.open("rb") as source, run.folder.create(POOL_FILE) as copy:
                 shutil.copyfileobj(source, copy, 1 << 20)
         return [address]
+
+
+def held_bytes(pool: Any) -> int | None:
+    """The bytes of a table in memory, or of a list of them; None if that would have to be found.
+
+    As Arrow (``nbytes``), Polars (``estimated_size``) and pandas (``memory_usage``) say it.
+    """
+    if isinstance(pool, list | tuple):
+        sizes = [held_bytes(item) for item in pool]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+    if isinstance(size := getattr(pool, "nbytes", None), int):
+        return size
+    if callable(estimated := getattr(pool, "estimated_size", None)):
+        return int(estimated())
+    if callable(usage := getattr(pool, "memory_usage", None)) and len(pool) <= COUNTED_ROWS:
+        return int(usage(deep=True).sum())
+    return None
 
 
 def batches_of(pool: Any) -> Iterator[pa.RecordBatch] | None:

@@ -110,6 +110,7 @@ def open_run(
     preload: str | None = None,
     existing: bool = False,
     compiled: bool = False,
+    held: int | None = 0,
 ) -> Iterator[Run]:
     """A run in the folder ``out``, which is this process's alone for the time of the block.
 
@@ -129,6 +130,7 @@ def open_run(
         existing: Whether the folder must be there already: this goes on with another's run.
         compiled: Whether its tasks are nearly always in compiled code (see ``make_engine``), and a
             second is enough for inputs of ``SMALL_BYTES``.
+        held: The bytes of a pool in memory that the run reads as well; None if nobody knows.
 
     Raises:
         UserError: ``out`` overlaps an input, is in use, or cannot be written; no such engine.
@@ -161,7 +163,7 @@ def open_run(
         if isinstance(engine, str):
             witness = local_path(folder.address(HOLDER)) if is_local(folder.url) else None
             if compiled and workers is None and engine == "local":
-                workers = 1 if are_small(sources, SMALL_BYTES, SMALL_FILES) else None
+                workers = 1 if _are_small(sources, held) else None
             engine = stack.enter_context(
                 make_engine(
                     engine, witness, workers=workers, address=address, preload=preload,
@@ -171,6 +173,13 @@ def open_run(
         run = Run(folder, engine, overwrite, show_progress)
         stack.callback(_remove_provisional, run)
         yield run
+
+
+def _are_small(sources: Sequence[str], held: int | None) -> bool:
+    """Whether it is known that files and a pool in memory are no more than ``SMALL_BYTES``."""
+    if held is None or held > SMALL_BYTES:
+        return False
+    return are_small(sources, SMALL_BYTES, SMALL_FILES) if sources else held > 0
 
 
 def check_writable(address: str, name: str = "out") -> None:

@@ -75,13 +75,12 @@ def local_folder(what: str, name: Any, files: tuple[str, ...]) -> Path:
         raise UserError(f"its {what} {shown(name)} is a folder without {files[0]}")
     with needs("train"):
         from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
 
     repository, _, revision = name.partition("@")
     for file in files:
         try:
             cached = try_to_load_from_cache(repository, file, revision=revision or None)
-        except (HFValidationError, ValueError):
+        except ValueError:
             break  # no name that the hub could have
         if isinstance(cached, str):
             return Path(cached).parent
