@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from struct import Struct
-from struct import error as struct_error
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from metacurate.kernels.bytes import longest_string
 
 HEADER_BYTES = 256  # most are smaller
 MAX_HEADER_BYTES = 1 << 20
@@ -78,17 +79,8 @@ def longest_value(read_at: ReadAt, chunk: pq.ColumnChunkMetaData, page: Page) ->
             data = pa.decompress(data, page.size, CODECS.get(chunk.compression, chunk.compression))
         except (pa.ArrowException, ValueError, OSError):
             return page.size
-    length_at, end = Struct("<I").unpack_from, page.size
-    longest = at = 0
-    try:
-        while at < end:
-            (length,) = length_at(data, at)
-            at += 4 + length
-            if length > longest:  # noqa: PLR1730  (a call of max takes as long as all the rest)
-                longest = length
-    except struct_error:
-        return page.size
-    return longest
+    longest = longest_string(np.frombuffer(data, np.uint8))
+    return page.size if longest < 0 else longest
 
 
 def _header(read_at: ReadAt, position: int) -> tuple[dict[int, Any], int]:

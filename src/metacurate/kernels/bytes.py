@@ -1,4 +1,4 @@
-"""Compiled helpers that look at bytes; used by the other compiled loops of this folder."""
+"""Compiled helpers that look at bytes; most are used by the other loops of this folder."""
 
 from __future__ import annotations
 
@@ -96,3 +96,21 @@ def character_bytes(data, at, end):  # type: ignore[no-untyped-def]
     ):
         return 0
     return size
+
+
+@njit("int64(Array(uint8, 1, 'C', readonly=True))")
+def longest_string(data):  # type: ignore[no-untyped-def]
+    """The longest of byte strings that each follow their length (uint32, little-endian).
+
+    -1 if what is left at the end is no length. Of the last one's bytes some may be missing.
+    """
+    longest = at = np.int64(0)
+    while at < len(data):
+        if at + 4 > len(data):
+            return -1
+        length = np.int64(0)
+        for i in range(4):
+            length |= np.int64(data[at + i]) << (8 * i)
+        longest = max(longest, length)
+        at += 4 + length
+    return longest
