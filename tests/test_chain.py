@@ -292,26 +292,27 @@ def test_scored_arms_have_the_pairs_of_the_highest_scores(place, tmp_path):
     known = np.flatnonzero(~np.isnan(given))
     best = known[np.argsort(-given[known], kind="stable")[: round(0.25 * len(known))]]
     everyone = np.array(rows["url"].to_pylist())
-    assert urls(out / "subsets/own/seed-3") == everyone[np.sort(best)].tolist()
-    assert urls(out / "subsets/above/seed-3") == everyone[given >= 30].tolist()
+    assert urls(out / "subsets/own/seed-3/pairs") == everyone[np.sort(best)].tolist()
+    assert urls(out / "subsets/above/seed-3/pairs") == everyone[given >= 30].tolist()
     assert pairs["own"] == len(best)
     assert pairs["above"] == np.count_nonzero(given >= 30)
 
-    scored = pq.read_table(out / "scores/pools/seed-3")
+    scored = pq.read_table(out / "scores/seed-3/pairs")
     assert scored.drop_columns("clip_score").equals(rows)
     scores = np.array(scored["clip_score"])
     assert len(set(scores.tolist())) > 100
     assert pairs["like"] == pairs["t-12"]
     best = np.argsort(-scores, kind="stable")[: pairs["like"]]
-    assert urls(out / "subsets/like/seed-3") == everyone[np.sort(best)].tolist()
+    assert urls(out / "subsets/like/seed-3/pairs") == everyone[np.sort(best)].tolist()
     card = curate(
-        str(out / "subsets/then/seed-3"), str(place / "metadata.json"), str(tmp_path / "then"),
-        t=12, seed=3, workers=1, report=False,
+        str(out / "subsets/then/seed-3/pairs"), str(place / "metadata.json"),
+        str(tmp_path / "then"), t=12, seed=3, workers=1, report=False,
     )  # fmt: skip
     assert (card["pool"]["pairs"], card["kept"]["pairs"]) == (60, pairs["then"])
     # The model that scored is the arm's own, trained once.
-    assert not (out / "runs" / "raw").exists()
-    assert (out / "scores/models/raw/seed-3/evaluation.json").exists()
+    (scorer,) = out.rglob("raw/seed-3/final.pt")
+    record = json.loads((out / "scores/seed-3/manifest.json").read_text())["stages"]["scores"]
+    assert record["config"]["model"] == str(scorer.parent)
 
 
 def test_arms_with_a_share_of_the_pool_and_with_mixed_captions(place, tmp_path, monkeypatch):
@@ -359,16 +360,16 @@ def test_arms_with_a_share_of_the_pool_and_with_mixed_captions(place, tmp_path, 
     pools = {}
     for share, bound in ((0.5, 5 * math.sqrt(400 * 0.25)), (0.2, 5 * math.sqrt(400 * 0.16))):
         for seed in seeds:
-            pool = pq.read_table(out / f"pools/{share}/seed-{seed}")
+            pool = pq.read_table(out / f"pools/{share}/seed-{seed}/pairs")
             assert pool.schema.equals(rows.schema)
             assert abs(len(pool) - 400 * share) < bound
             pools[share, seed] = set(pool["url"].to_pylist())
     for n, seed in enumerate(seeds):
         assert pools[0.2, seed] < pools[0.5, seed]
-        half = out / f"pools/0.5/seed-{seed}"
+        half = out / f"pools/0.5/seed-{seed}/pairs"
         assert found["raw-half"]["pairs"][n] == len(pools[0.5, seed])
         for t, name in ((12, "half"), (math.inf, "fifth")):
-            pool = half if name == "half" else out / f"pools/0.2/seed-{seed}"
+            pool = half if name == "half" else out / f"pools/0.2/seed-{seed}/pairs"
             card = curate(
                 str(pool), str(place / "metadata.json"), str(tmp_path / f"{name}-{seed}"),
                 t=t, seed=seed, workers=1, report=False,
@@ -416,9 +417,9 @@ def test_numbers_that_are_close_have_folders_of_their_own():
         ({"name": "a", "kind": "balanced", "t": 1, "p_rule": "best"}, "nearest"),
         ({"name": "a", "kind": "balanced", "t": 1, "choose_text": "all"}, "choose_text"),
         ({"name": "a", "kind": "raw", "choose_text": "one"}, "choose_text"),
-        ({"name": "a", "kind": "raw", "rule": "v9"}, "v9"),
+        ({"name": "a", "kind": "matched", "rule": "v9"}, "v9"),
         ({"name": "a", "kind": "raw", "scale": 0}, "scale must be positive"),
-        ({"name": "a", "kind": "random", "like": "b", "metadata": "m"}, "no paths, metadata"),
+        ({"name": "a", "kind": "random", "like": "b", "metadata": "m"}, "take metadata"),
         ({"name": "a", "kind": "scored"}, "one of share, above and like"),
         ({"name": "a", "kind": "scored", "share": 0.3, "above": 1}, "one of share, above and like"),
         ({"name": "a", "kind": "scored", "share": 30}, "share must lie in"),

@@ -62,7 +62,7 @@ def main(data: Path, results: Path) -> None:
     for subset in sorted((results / "subsets").glob("*/seed-*")):
         arm = subset.parent.name
         balanced = sorted((results / "curation" / "scored" / arm).glob(f"t-*-{subset.name}"))
-        folders[arm] += [run / "curated" for run in balanced] or [subset]
+        folders[arm] += [run / "curated" for run in balanced] or [subset / "pairs"]
     header = ["data", "pairs", "own text", "boilerplate", "no match", *GROUPS, "concepts"]
     print("| " + " | ".join(header) + " |")
     print("|" + "---|" * len(header))

@@ -483,12 +483,17 @@ class Status(TypedDict, total=False):
 
     ``stages``: the state (``done``, ``running``, ``stopped``, ``stale``), ``shards``,
     ``shards_done``, ``age_seconds`` (since it ended, or since its newest shard),
-    ``shards_per_minute`` and ``seconds_left`` of each, None where unknown; ``languages``: what is
-    known of each language, with several;
+    ``shards_per_minute`` and ``seconds_left`` of each, None where unknown, and what its ``parts``
+    are called; ``training``, of a training run: ``seen_pairs`` of ``budget``,
+    ``pairs_per_second``, ``checkpoint`` (the newest one's step) and ``loss``; ``runs``, of an
+    experiment: ``arm``, ``seed``, ``state`` (also ``to do``), and these of each run;
+    ``languages``: what is known of each language, with several;
     ``damaged``: with ``verify``, files and what is wrong with them.
     """
 
     stages: dict[str, dict[str, Any]]
+    training: dict[str, Any]
+    runs: list[dict[str, Any]]
     languages: dict[str, dict[str, Any]]
     damaged: dict[str, str]
 
@@ -507,7 +512,19 @@ def status(run: Path, *, verify: bool = False) -> Status:
 
     folder = Folder(as_address(run, "run"))
     stages = manifest.status(folder, held=is_held(folder))
-    found: Status = {"stages": {name: asdict(state) for name, state in stages.items()}}
+    found: Status = {"stages": {}}
+    if "train" in stages:
+        from metacurate.training.layout import training_progress
+
+        stages["train"], training = training_progress(folder, stages["train"])
+        found["training"] = asdict(training)
+    if "experiment" in stages:
+        from metacurate.experiments.record import ARMS, runs_progress
+
+        stages["experiment"], runs = runs_progress(folder, stages["experiment"])
+        found["runs"] = [asdict(each) for each in runs]
+        del stages[ARMS.name]  # a record, no work
+    found["stages"] = {name: asdict(state) for name, state in stages.items()}
     if languages := languages_of(folder):
         found["languages"] = languages
     if verify:

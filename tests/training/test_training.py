@@ -31,6 +31,7 @@ from metacurate.training.config import (
     from_table,
     load_train_config,
 )
+from metacurate.training.layout import checkpoint_steps
 from metacurate.training.openclip import ModelConfig, open_clip
 from metacurate.training.trainer import learning_rate, train
 from training_pools import curated, write_pool
@@ -198,7 +199,7 @@ def test_ranks_stop_at_the_same_step_when_one_of_them_is_asked_to(run, undisturb
         command, check=False, capture_output=True, text=True, env=env, timeout=300
     )
     assert result.returncode != 0
-    steps = trainer.checkpoint_steps(Folder(str(out)))
+    steps = checkpoint_steps(Folder(str(out)))
     assert 4 <= steps[-1] < 200
     assert result.stderr.count(f"stopped at step {steps[-1]} of 200;") == 1
     assert (out / "metrics.jsonl").read_text().count("\n") == steps[-1] // 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -335,6 +335,9 @@ def status_command(
     found = status(run_folder, verify=verify)
     wrong = found.get("damaged", {})
     rows = [(name, _progress(stage)) for name, stage in found["stages"].items()]
+    if training := found.get("training"):
+        rows += _training(training)
+    rows += _arms(found.get("runs", []))
     languages = found.get("languages", {})
     for language, facts in list(languages.items())[:SHOWN_LANGUAGES]:
         told = f"{facts['texts']:,} texts, {facts['match_counts']:,} matches"
@@ -358,7 +361,9 @@ def _progress(stage: Mapping[str, Any]) -> str:
     """How far a stage is, in words."""
     state, rate, left = stage["state"], stage["shards_per_minute"], stage["seconds_left"]
     age = stage["age_seconds"]
-    told = [state, f"{stage['shards_done']:,} of {stage['shards']:,} shards"]
+    told = [state]
+    if stage["shards"]:
+        told.append(f"{stage['shards_done']:,} of {stage['shards']:,} {stage['parts']}")
     if state == "running" and rate is not None:
         told.append(f"{rate:,.3g} a minute")
     if left is not None:
@@ -370,6 +375,39 @@ def _progress(stage: Mapping[str, Any]) -> str:
     if state == "stopped":
         told.append("the same command again resumes")
     return ", ".join(told)
+
+
+def _training(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How far a training run is, in rows."""
+    seen = f"{training['seen_pairs']:,} of {training['budget']:,}"
+    if training["pairs_per_second"] is not None:
+        seen += f", {training['pairs_per_second']:,.3g} a second"
+    rows = [("seen pairs", seen)]
+    if training["loss"] is not None:
+        rows.append(("loss", f"{training['loss']:.4g}"))
+    saved = training["checkpoint"]
+    rows.append(("last checkpoint", "none yet" if saved is None else f"step {saved:,}"))
+    return rows
+
+
+def _arms(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How far an experiment is: a row an arm, its seeds by their state."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        told = str(run["seed"])
+        if run["state"] in ("running", "stopped"):
+            told += f" ({_progress(run['train'])})"
+        rows.setdefault(run["arm"], {}).setdefault(run["state"], []).append(told)
+    return [
+        (
+            f"arm {arm}",
+            "; ".join(
+                f"{state}: seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+                for state, seeds in states.items()
+            ),
+        )
+        for arm, states in rows.items()
+    ]
 
 
 def span(seconds: float) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from metacurate.curation.matching.spacing import check_rule
 from metacurate.curation.settings import (
@@ -23,6 +24,22 @@ from metacurate.training.select import check_captions
 KINDS = ("raw", "matched", "random", "balanced", "scored")
 SCORE = "clip_score"
 """The column that an experiment's scorer writes."""
+TAKEN_BY = {
+    "t": ("balanced", "scored"),
+    "online": ("balanced",),
+    "like": ("random", "scored"),
+    "paths": ("raw", "matched", "balanced"),
+    "metadata": ("matched", "balanced", "scored"),
+    "rule": ("matched", "balanced", "scored"),
+    "p_rule": ("balanced",),
+    "reference": ("balanced",),
+    "choose_text": ("balanced",),
+    "score": ("scored",),
+    "share": ("scored",),
+    "above": ("scored",),
+    "pool_fraction": ("raw", "matched", "balanced"),
+}
+"""Which kinds of arms take a setting: for others it would do nothing. Those not named: all."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +78,22 @@ class Arm:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"an arm's kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        if self.kind == "scored":
-            self._check_scored()
-        elif (self.score, self.share, self.above) != (SCORE, None, None):
-            raise UserError(f"arm {self.name!r}: only scored arms take score, share and above")
-        elif (self.kind == "balanced") != (self.t is not None):
-            raise UserError(
-                f"arm {self.name!r}: balanced arms need t, and only they and scored ones take it"
-            )
-        elif (self.kind == "random") != (self.like is not None):
-            raise UserError(
-                f"arm {self.name!r}: random arms need like, and only they and scored ones take it"
-            )
         if not self.name or not all(c.isalnum() or c in "._-" for c in self.name):
             raise UserError(f"an arm's name may have letters, digits, . _ and -: {self.name!r}")
-        if self.online and self.kind != "balanced":
-            raise UserError(f"arm {self.name!r}: only balanced arms can be online")
-        given = (self.p_rule, self.reference, self.choose_text)
-        if given != (None, REFERENCE, ANY) and self.kind != "balanced":
+        given = {f.name for f in fields(self) if getattr(self, f.name) not in (f.default, {})}
+        for name in sorted(given & TAKEN_BY.keys()):
+            if self.kind not in (kinds := TAKEN_BY[name]):
+                *most, last = kinds
+                who = f"{', '.join(most)} and {last}" if most else last
+                raise UserError(f"arm {self.name!r}: only {who} arms take {name}")
+        for kind, name in (("balanced", "t"), ("random", "like")):
+            if self.kind == kind and name not in given:
+                raise UserError(f"arm {self.name!r}: {kind} arms need {name}")
+        if self.kind == "scored":
+            self._check_scored(given)
+        if self.p_rule == SAME and "reference" in given:
             raise UserError(
-                f"arm {self.name!r}: only balanced arms take p_rule, reference and choose_text"
-            )
-        if self.kind == "random" and (self.paths or self.metadata or self.rule):
-            raise UserError(
-                f"arm {self.name!r}: a random arm has the pairs of the arm that it is like, and no "
-                "paths, metadata or rule of its own"
+                f"arm {self.name!r}: with p_rule = {SAME!r} no language is the reference"
             )
         if self.rule is not None:
             check_rule(self.rule)
@@ -97,24 +105,21 @@ class Arm:
             raise UserError(
                 f"arm {self.name!r}: pool_fraction must lie in (0, 1], not {self.pool_fraction:g}"
             )
-        if self.pool_fraction < 1 and (self.paths or self.kind in ("random", "scored")):
-            raise UserError(
-                f"arm {self.name!r}: raw, matched and balanced arms without paths take "
-                "pool_fraction"
-            )
+        if self.pool_fraction < 1 and self.paths:
+            raise UserError(f"arm {self.name!r}: only arms without paths take pool_fraction")
         if not 0 < self.scale < math.inf:
             raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
 
-    def _check_scored(self) -> None:
-        given = [value for value in (self.share, self.above, self.like) if value is not None]
-        if len(given) != 1:
+    def _check_scored(self, given: set[str]) -> None:
+        if len(given & {"share", "above", "like"}) != 1:
             raise UserError(f"arm {self.name!r}: scored arms need one of share, above and like")
         if self.share is not None and not 0 < self.share <= 1:
             raise UserError(f"arm {self.name!r}: share must lie in (0, 1], not {self.share:g}")
         if self.above is not None and not math.isfinite(self.above):
             raise UserError(f"arm {self.name!r}: above must be a number, not {self.above:g}")
-        if self.paths:
-            raise UserError(f"arm {self.name!r}: scored arms choose from the pool's own paths")
+        for name in sorted(given & {"metadata", "rule"}):
+            if self.t is None:
+                raise UserError(f"arm {self.name!r}: scored arms without t take no {name}")
 
 
 @dataclass(frozen=True)
@@ -218,10 +223,33 @@ class ExperimentConfig:
             raise UserError(f"the scorer {self.scorer!r} must be no scored and no random arm")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise UserError("seeds must be different numbers, at least one")
+        if self.scorer is not None and not any(
+            arm.kind == "scored" and arm.score == SCORE for arm in self.arms
+        ):
+            raise UserError(f"scorer: no arm has its pairs by the scores of {self.scorer!r}")
+        for name in self.pool.caption_cols:
+            if not any(name in arm.captions for arm in self.arms):
+                raise UserError(f"caption_cols: no arm has a share of {name!r} in its captions")
 
     def arm(self, name: str) -> Arm:
         """The arm of that name."""
         return next(arm for arm in self.arms if arm.name == name)
+
+
+def check_languages(config: ExperimentConfig, have_languages: Mapping[str, bool]) -> None:
+    """UserError for settings that only metadata of several languages give a meaning.
+
+    ``have_languages``: by arm, whether its metadata have several.
+    """
+    for arm in config.arms:
+        for name, default in (("p_rule", None), ("reference", REFERENCE)):
+            if getattr(arm, name) != default and not have_languages[arm.name]:
+                raise UserError(
+                    f"arm {arm.name!r}: {name} needs metadata of several languages; these are one "
+                    "list"
+                )
+    if config.pool.lang_col is not None and not any(have_languages.values()):
+        raise UserError("lang_col: no arm has metadata of several languages")
 
 
 def load_experiment_config(path: str) -> ExperimentConfig:

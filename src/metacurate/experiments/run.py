@@ -9,53 +9,50 @@ the seed decides the weights at the start, the order of the pairs and the draws 
 
 The output folder holds ``curation/`` (a curation run for each threshold and seed), ``runs/`` (a
 training run with its evaluation for each arm and seed), for scored arms ``scores/`` (the pool with
-its scores, and the model that gave them) and ``subsets/``, for arms with a share of the pool
-``pools/``, and ``results.json``, ``results.md`` and
-plots. What is finished is not done again.
+its scores) and ``subsets/``, for arms with a share of the pool ``pools/``, and ``results.json``,
+``results.md`` and plots. Each of these is a run of its own: what is finished is not done again,
+also if the experiment has more arms or seeds than before.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
-from metacurate.experiments.config import SCORE, Arm, ExperimentConfig
-from metacurate.experiments.pools import write_share
+from metacurate.experiments.config import SCORE, Arm, ExperimentConfig, check_languages
+from metacurate.experiments.pools import Out, pairs_in, pool_config, write_share
+from metacurate.experiments.record import (
+    ARMS,
+    EVALUATION,
+    EVALUATION_FILE,
+    EXPERIMENT,
+    caption_columns,
+    is_recorded,
+    record,
+    results_settings,
+    run_name,
+)
 from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
-from metacurate.experiments.scoring import ScoreTask, pool_config, score_pool, write_subset
+from metacurate.experiments.scoring import ScoreTask, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
 from metacurate.needs import needs
 from metacurate.pipeline import curate
-from metacurate.runtime.manifest import Stage, Statistics, finished
+from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import meter, quiet
 from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.stage import do_again, run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import DataSection, TrainConfig
+from metacurate.training.layout import weights_of
 
 if TYPE_CHECKING:
     from metacurate.training.trainer import TrainTotals
 
-EXPERIMENT = Stage(
-    "experiment",
-    (
-        "curation",
-        "pools",
-        "subsets",
-        "runs",
-        "results.json",
-        "results.md",
-        "results.png",
-        "results.svg",
-    ),
-)
-SCORES = Stage("scores", ("scores",))
-EVALUATION_FILE = "evaluation.json"
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.md"
 
@@ -73,9 +70,8 @@ class RunTask:
 
     @property
     def name(self) -> str:
-        """The run's folder, below the experiment's; a scorer's is with the scores that it gave."""
-        kind = "scores/models" if self.arm.name == self.config.scorer else "runs"
-        return f"{kind}/{self.arm.name}/seed-{self.seed}"
+        """The run's folder, below the experiment's."""
+        return run_name(self.arm.name, self.seed)
 
 
 def experiment(
@@ -96,12 +92,9 @@ def experiment(
         overwrite=overwrite, show_progress=show_progress,
     ) as run:  # fmt: skip
         folder = run.folder
-        settings = json.loads(json.dumps(asdict(config)))
-        del settings["train"]["threads"], settings["train"]["workers"]
 
         def tasks() -> list[RunTask]:
-            sources = _scored_pools(config, run, settings)
-            sizes = _curate(config, folder, sources, workers, show_progress)
+            sizes = _curate(config, run, workers, config.arms, _scored_pools(config, run, workers))
             return [
                 _task(config, folder, arm, seed, sizes)
                 # Seed by seed, so that what a stopped run has done can be compared.
@@ -118,14 +111,16 @@ def experiment(
             return {"runs": len(runs)}
 
         def work() -> Statistics:
-            if finished(folder, EXPERIMENT, settings) is None:
+            settings = results_settings(config)
+            if not is_recorded(folder, config) or finished(folder, EXPERIMENT, settings) is None:
                 _check(config, folder)
+            record(run, config)
             return run_stage(
                 run, EXPERIMENT, settings, tasks, run_arm, unit="pairs", counted="seen_pairs",
-                parts="runs", totals=write,
+                parts="runs", totals=write, replace=True,
             )  # fmt: skip
 
-        do_again(run, [EXPERIMENT], work)
+        do_again(run, [ARMS], work)
         return cast(Results, folder.read_json(RESULTS_FILE))
 
 
@@ -144,7 +139,8 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
     register(config.model)
     create_model(config.model, "cpu")
     for paths, captions in {
-        (arm.paths or pool.paths, _caption_columns(config, arm)): None for arm in config.arms
+        (arm.paths or pool.paths, caption_columns(config, arm.captions)): None
+        for arm in config.arms
     }:
         find_shards(
             ShardsConfig(
@@ -157,20 +153,16 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
                 captions,
             )
         )
-    for metadata in {arm.metadata or pool.metadata: None for arm in config.arms}:
-        load_metadata(metadata)
+    of_arms = {arm.name: arm.metadata or pool.metadata for arm in config.arms}
+    have_languages = {name: bool(load_metadata(name).languages) for name in {*of_arms.values()}}
+    check_languages(config, {name: have_languages[of] for name, of in of_arms.items()})
     for arm in config.arms:
         train_config(RunTask(config, folder, arm, config.seeds[0]))
 
 
-def _caption_columns(config: ExperimentConfig, arm: Arm) -> tuple[str, ...]:
-    """The columns of captions that an arm takes texts from."""
-    return tuple(name for name in config.pool.caption_cols if name in arm.captions)
-
-
 Sizes = dict[tuple[str, int], int]
 Scored = dict[int, str]
-"""By seed the address of the pool with its scores."""
+"""By seed the folder with the pool's pairs and their scores."""
 
 
 @dataclass(frozen=True)
@@ -181,42 +173,35 @@ class _ScorerTask:
     score: ScoreTask
 
 
-def _scored_pools(config: ExperimentConfig, run: Run, settings: dict[str, Any]) -> Scored:
+def _scored_pools(config: ExperimentConfig, run: Run, workers: int) -> Scored:
     """Score the pool, once a seed if the scorer is an arm's; empty if no arm needs it."""
-    scored = [arm for arm in config.arms if arm.kind == "scored" and arm.score == SCORE]
-    if config.scorer is None or not scored:
+    if config.scorer is None:
         return {}
+    folder = run.folder
     arm = next((arm for arm in config.arms if arm.name == config.scorer), None)
-    names = {
-        seed: f"scores/pools/seed-{seed}" if arm is not None else "scores/pools/one"
-        for seed in config.seeds
-    }
-
-    def tasks() -> list[_ScorerTask]:
-        found = {}
-        sizes = {} if arm is None else _curate(
-            replace(config, arms=(arm,), compare_to=arm.name), run.folder, {}, 1, False
-        )  # fmt: skip
-        for seed in config.seeds:
-            train, model = None, str(config.scorer)
-            if arm is not None:
-                train = _task(config, run.folder, arm, seed, sizes)
-                model = run.folder.address(train.name)
-            score = ScoreTask(config.pool, run.folder, names[seed], model, config.train.threads)
-            found[names[seed]] = _ScorerTask(train, score)
-        return list(found.values())
-
-    used = {name: settings[name] for name in ("pool", "model", "train", "optimizer", "scorer")}
-    used |= {"seeds": list(config.seeds), "arm": arm and json.loads(json.dumps(asdict(arm)))}
-    run_stage(run, SCORES, used, tasks, _score, unit="pairs", parts="seeds")
-    return {seed: run.folder.address(name) for seed, name in names.items()}
+    sizes = {} if arm is None else _curate(config, run, workers, (arm,), {})
+    outs: dict[int, Out] = {}
+    tasks = {}
+    for seed in config.seeds:
+        place = folder.address("scores/one" if arm is None else f"scores/seed-{seed}")
+        outs[seed] = Out(place, overwrite=run.overwrite)
+        train = None if arm is None else _task(config, folder, arm, seed, sizes)
+        model = config.scorer if train is None else folder.address(train.name)
+        score = ScoreTask(config.pool, outs[seed], model, threads=config.train.threads)
+        tasks[place] = _ScorerTask(train, score)
+    with meter("score", len(tasks), "pairs", parts="pools", show=run.show_progress) as bar:
+        for _, scored in run.engine.map_shards(_score, list(tasks.values())):
+            bar.advance(scored["pairs"])
+    return {seed: out.pairs for seed, out in outs.items()}
 
 
-def _score(task: _ScorerTask) -> dict[str, Any]:
+def _score(task: _ScorerTask) -> Statistics:
     """Train a scorer, or take it as it is, and score the pool by it."""
+    score = task.score
     if task.train is not None:
         _train(task.train)
-    return score_pool(task.score)
+        score = replace(score, weights=weights_of(Folder(score.model)))
+    return score_pool(score)
 
 
 def _source(config: ExperimentConfig, arm: Arm) -> Arm:
@@ -224,29 +209,21 @@ def _source(config: ExperimentConfig, arm: Arm) -> Arm:
     return config.arm(arm.like or "") if arm.kind == "random" else arm
 
 
-def _curation(config: ExperimentConfig, folder: Folder, arm: Arm, t: float, seed: int) -> str:
-    """Where the curation run of an arm at a threshold is.
+def _curation(folder: Folder, source: Arm, t: float, seed: int) -> str:
+    """Where a curation run at a threshold is; ``source``: the arm whose pairs it has (``_source``).
 
-    Without balancing the seed is nothing, but where it draws the arm's pool. Arms of the same pool,
-    metadata and rules share it: that of the first of them.
+    Without balancing the seed is nothing, but where it draws the arm's pool. Arms of the pool's own
+    metadata and rules share it. No place depends on what other arms there are.
     """
-
-    def settings(arm: Arm) -> tuple[Any, ...]:
-        rules = (
-            (None, REFERENCE, ANY)
-            if math.isinf(t)
-            else (arm.p_rule, arm.reference, arm.choose_text)
-        )
-        return arm.paths, arm.metadata, arm.rule, *rules
-
-    source = _source(config, arm)
-    own, share = settings(source), source.pool_fraction
+    share = source.pool_fraction
+    own: tuple[Any, ...] = (source.paths, source.metadata, source.rule)
+    if not math.isinf(t):
+        own += (source.p_rule, source.reference, source.choose_text)
     place = "curation" if share == 1 else f"curation/pools/{_as_name(share)}"
-    if arm.kind == "scored":
-        place = f"{place}/scored/{arm.name}"
-    elif own != ((), None, None, None, REFERENCE, ANY):
-        first = next(other for other in config.arms if settings(other) == own)
-        place = f"{place}/arms/{first.name}"
+    if source.kind == "scored":
+        place = f"{place}/scored/{source.name}"
+    elif own != ((), None, None, None, REFERENCE, ANY)[: len(own)]:
+        place = f"{place}/arms/{source.name}"
     name = "matched" if math.isinf(t) else f"t-{_as_name(t)}"
     if not math.isinf(t) or share < 1:
         name = f"{name}-seed-{seed}"
@@ -269,23 +246,26 @@ def _subset(arm: Arm, seed: int) -> str:
 
 
 def _curate(
-    config: ExperimentConfig, folder: Folder, scored: Scored, workers: int, show: bool
+    config: ExperimentConfig, run: Run, workers: int, arms: Sequence[Arm], scored: Scored
 ) -> Sizes:
-    """Curate for every arm and seed; returns the pairs that each has."""
-    pool = config.pool
+    """Curate for every one of some arms and every seed; returns the pairs that each has."""
+    pool, folder = config.pool, run.folder
     sizes: Sizes = {}
 
-    def run(arm: Arm, t: float, seed: int = 0) -> DataCard:
+    def out(name: str) -> Out:
+        return Out(folder.address(name), workers, run.overwrite)
+
+    def curated(arm: Arm, t: float, seed: int = 0) -> DataCard:
         of = _source(config, arm)
         paths = list(of.paths or pool.paths)
         if of.kind == "scored":
-            paths = [folder.address(_subset(of, seed))]
+            paths = [out(_subset(of, seed)).pairs]
         elif of.pool_fraction < 1:
-            paths = [folder.address(_smaller_pool(of.pool_fraction, seed))]
+            paths = [out(_smaller_pool(of.pool_fraction, seed)).pairs]
         with quiet():
             return curate(
-                paths, of.metadata or pool.metadata,
-                _curation(config, folder, arm, t, seed), t=t, seed=seed, rule=of.rule,
+                paths, of.metadata or pool.metadata, _curation(folder, of, t, seed),
+                t=t, seed=seed, rule=of.rule,
                 p_rule=None if math.isinf(t) else of.p_rule,
                 reference=REFERENCE if math.isinf(t) else of.reference,
                 choose_text=ANY if math.isinf(t) else of.choose_text,
@@ -295,30 +275,33 @@ def _curate(
 
     def choose(arm: Arm, seed: int) -> int:
         """Write the pairs of a scored arm; how many are trained on."""
-        paths = pool.paths if arm.score != SCORE or not scored else (scored[seed],)
+        paths = (scored[seed],) if arm.score == SCORE and scored else pool.paths
         size = sizes[arm.like, seed] if arm.like is not None else None
-        pairs = write_subset(pool, paths, arm, size, folder, _subset(arm, seed))
-        return pairs if arm.t is None else run(arm, arm.t, seed)["kept"]["pairs"]
+        with quiet():
+            pairs = write_subset(pool, paths, arm, size, out(_subset(arm, seed)))
+        return pairs if arm.t is None else curated(arm, arm.t, seed)["kept"]["pairs"]
 
-    for share in sorted({arm.pool_fraction for arm in config.arms} - {1.0}):
+    for share in sorted({arm.pool_fraction for arm in arms} - {1.0}):
         for seed in config.seeds:
-            write_share(pool, share, seed, folder, _smaller_pool(share, seed))
-    with meter("curate", len(config.arms), "pairs", parts="arms", show=show) as bar:
-        for arm in config.arms:
+            with quiet():
+                write_share(pool, share, seed, out(_smaller_pool(share, seed)))
+    with meter("curate", len(arms), "pairs", parts="arms", show=run.show_progress) as bar:
+        for arm in arms:
             of_seeds = _source(config, arm).pool_fraction < 1
             for seed in config.seeds:
                 unbalanced = arm.online or arm.kind in ("raw", "matched", "random")
                 if unbalanced and (of_seeds or seed == config.seeds[0]):
-                    matched = run(arm, math.inf, seed)
+                    # Without a draw all seeds, also those of other times, share a run.
+                    matched = curated(arm, math.inf, seed if of_seeds else 0)
                 if arm.kind == "raw":
                     sizes[arm.name, seed] = matched["pool"]["pairs"]
                 elif arm.kind == "matched":
                     sizes[arm.name, seed] = matched["kept"]["pairs"]
                 elif arm.kind == "balanced":
                     assert arm.t is not None
-                    sizes[arm.name, seed] = run(arm, arm.t, seed)["kept"]["pairs"]
+                    sizes[arm.name, seed] = curated(arm, arm.t, seed)["kept"]["pairs"]
             bar.advance()
-    for arm in config.arms:
+    for arm in arms:
         for seed in config.seeds:
             if arm.kind == "scored":
                 sizes[arm.name, seed] = choose(arm, seed)
@@ -330,8 +313,8 @@ def _curate(
 
 def _matched(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int) -> int:
     """How many pairs an arm's curation keeps without balancing."""
-    card = Folder(_curation(config, folder, arm, math.inf, seed)).read_json("datacard.json")
-    return int(card["kept"]["pairs"])
+    place = Folder(_curation(folder, _source(config, arm), math.inf, seed))
+    return int(place.read_json("datacard.json")["kept"]["pairs"])
 
 
 def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: Sizes) -> RunTask:
@@ -344,12 +327,16 @@ def _task(config: ExperimentConfig, folder: Folder, arm: Arm, seed: int, sizes: 
 def train_config(task: RunTask) -> TrainConfig:
     """The training configuration of a run."""
     config, arm, pool = task.config, task.arm, task.config.pool
+
+    def written(name: str) -> tuple[str, ...]:
+        return (f"{pairs_in(task.folder.address(name))}/*.parquet",)
+
     data = DataSection(
         shards=arm.paths or pool.paths,
         selection="all",
         fraction=task.fraction,
         captions=arm.captions,
-        caption_cols=_caption_columns(config, arm),
+        caption_cols=caption_columns(config, arm.captions),
         url_col=pool.url_col,
         key_col=pool.key_col,
         text_cols=pool.text_cols,
@@ -361,18 +348,17 @@ def train_config(task: RunTask) -> TrainConfig:
         workers=config.train.workers,
     )
     if arm.kind == "scored" and arm.t is None:
-        subset = Folder(task.folder.address(_subset(arm, task.seed)))
-        data = replace(data, shards=(subset.address("*.parquet"),))
+        data = replace(data, shards=written(_subset(arm, task.seed)))
     elif arm.kind == "raw" and arm.pool_fraction < 1:
-        smaller = Folder(task.folder.address(_smaller_pool(arm.pool_fraction, task.seed)))
-        data = replace(data, shards=(smaller.address("*.parquet"),))
+        data = replace(data, shards=written(_smaller_pool(arm.pool_fraction, task.seed)))
     elif arm.kind != "raw":
+        source = _source(config, arm)
         t = arm.t if arm.t is not None and not arm.online else math.inf
-        curation = Folder(_curation(config, task.folder, arm, t, task.seed))
+        curation = Folder(_curation(task.folder, source, t, task.seed))
         data = replace(data, shards=(curation.address("curated/*.parquet"),), selection="curated")
         if arm.online:
             assert arm.t is not None
-            balanced = _curation(config, task.folder, arm, arm.t, task.seed)
+            balanced = _curation(task.folder, source, arm.t, task.seed)
             data = replace(data, selection="online", run=balanced)
     train = config.train
     steps = -(-train.seen_pairs // train.global_batch)
@@ -406,16 +392,36 @@ def _train(task: RunTask) -> TrainTotals:
 
 def run_arm(task: RunTask) -> dict[str, Any]:
     """Train and evaluate one arm with one seed; goes on where an earlier try stopped."""
+    out = task.folder.address(task.name)
+    totals = _train(task)
+    settings = asdict(task.config.evaluation) | {"weights": weights_of(Folder(out))}
+    with open_run(out, workers=1) as run:
+        run_stage(
+            run, EVALUATION, settings, [task], _evaluate, unit="images", parts="models",
+            replace=True,
+        )  # fmt: skip
+        result = run.folder.read_json(EVALUATION_FILE)
+    return {
+        "arm": task.arm.name,
+        "seed": task.seed,
+        "pairs": task.pairs,
+        "seen_pairs": totals["seen_pairs"],
+        "loss": totals["loss"],
+        "chance": result["chance"],
+        "scores": _scores(result),
+    }
+
+
+def _evaluate(task: RunTask) -> Statistics:
     from metacurate.evaluation.evaluate import evaluate
     from metacurate.evaluation.zero_shot import load_model
 
     with needs("train"):
         import torch
 
-    out = task.folder.address(task.name)
-    totals = _train(task)
     if task.config.train.threads is not None:
         torch.set_num_threads(task.config.train.threads)
+    out = task.folder.address(task.name)
     section, model = task.config.evaluation, load_model(out)
 
     def evaluated(names: str | None, groups: str | None = None) -> dict[str, Any]:
@@ -435,15 +441,7 @@ def run_arm(task: RunTask) -> dict[str, Any]:
             for name, data in section.more.items()
         }
     Folder(out).write_json(EVALUATION_FILE, result)
-    return {
-        "arm": task.arm.name,
-        "seed": task.seed,
-        "pairs": task.pairs,
-        "seen_pairs": totals["seen_pairs"],
-        "loss": totals["loss"],
-        "chance": result["chance"],
-        "scores": _scores(result),
-    }
+    return {"images": result["images"]}
 
 
 def _scores(result: dict[str, Any]) -> dict[str, float]:

@@ -3,73 +3,108 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from metacurate.counts import counted
 from metacurate.errors import UserError
+from metacurate.evaluation.clip_score import best, open_scorer, score
+from metacurate.evaluation.zero_shot import LoadedModel
 from metacurate.experiments.config import SCORE, Arm, PoolSection
+from metacurate.experiments.pools import (
+    BATCH_ROWS,
+    PAIRS,
+    Out,
+    open_section,
+    plain_schema,
+    write_pairs,
+    write_pool,
+)
 from metacurate.needs import needs
-from metacurate.pool.open import Pool, Unit, open_pool
+from metacurate.pool.open import Unit
 from metacurate.pool.read import read_columns, read_unit
-from metacurate.pool.schema import PoolBatch, PoolConfig
-from metacurate.runtime.manifest import shard_name
+from metacurate.pool.schema import PoolBatch
+from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.storage import Folder
+from metacurate.training.shards import ShardsConfig, image_column, image_getter
 
 with needs("train"):
+    import torch
     from PIL import Image as PilImage
 
-BATCH_ROWS = 256
+SCORES = Stage("scores", (PAIRS,))
+SUBSET = Stage("subset", (PAIRS,))
 
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """A pool to score by a model; the scored pool goes to ``name`` in ``folder``."""
+    """A pool to score by a model; ``weights``: what tells it from others of its name."""
 
     pool: PoolSection
-    folder: Folder
-    name: str
+    out: Out
     model: str
+    weights: str = ""
     threads: int | None = None
 
 
-def pool_config(pool: PoolSection) -> PoolConfig:
-    """How the experiment's pool is read."""
-    return PoolConfig(pool.url_col, pool.key_col, pool.text_cols, lang_col=pool.lang_col)
+@dataclass(frozen=True)
+class _UnitTask:
+    """One unit to score."""
+
+    score: ScoreTask
+    folder: Folder
+    position: int
+    unit: Unit
+    column: str
+    schema: pa.Schema
 
 
-def score_pool(task: ScoreTask) -> dict[str, Any]:
+def score_pool(task: ScoreTask) -> Statistics:
     """Write the pool's rows with one column more, ``clip_score``: the best of the pair's texts.
 
     A pair whose image cannot be read, or that has no text, has no score (null).
     """
-    from metacurate.evaluation.clip_score import best, open_scorer, score
-    from metacurate.training.shards import ShardsConfig, image_column, image_getter
-
-    with needs("train"):
-        import torch
-
-    if task.threads is not None:
-        torch.set_num_threads(task.threads)
-    pool = open_section(task.pool)
     section = task.pool
+    pool = open_section(section)
     images = ShardsConfig(section.paths, image_col=section.image_col)
     images = replace(images, image_root=section.image_root)
     column = image_column(pool.schema, images, pool.units[0].url)
-    model = open_scorer(task.model)
+    schema = plain_schema(pool.schema, SCORE).append(pa.field(SCORE, pa.float32()))
+
+    def tasks(folder: Folder) -> list[_UnitTask]:
+        units = enumerate(pool.units)
+        return [_UnitTask(task, folder, n, unit, column, schema) for n, unit in units]
+
+    config = {
+        "image_col": column, "image_root": section.image_root,
+        "model": task.model, "weights": task.weights,
+    }  # fmt: skip
+    return write_pool(task.out, SCORES, pool, config, tasks, _write_scored)
+
+
+@lru_cache(maxsize=1)
+def _scorer(model: str, weights: str) -> LoadedModel:
+    del weights  # of the key: a folder may be trained again
+    return open_scorer(model)
+
+
+def _write_scored(task: _UnitTask) -> Statistics:
+    if task.score.threads is not None:
+        torch.set_num_threads(task.score.threads)
+    model = _scorer(task.score.model, task.score.weights)
     skipped: Counter[str] = Counter()
 
     def scores(batch: PoolBatch) -> pa.Array:
         assert batch.columns is not None
-        image = image_getter(batch.columns.column(column))
-        found = [_decoded(image(i), section.image_root, skipped) for i in range(batch.rows)]
+        image, root = image_getter(batch.columns.column(task.column)), task.score.pool.image_root
+        found = [_decoded(image(i), root, skipped) for i in range(batch.rows)]
         values = batch.texts.to_pylist()
         offsets = batch.text_offsets - batch.text_offsets[0]
         texts = [values[a:b] for a, b in pairwise(offsets)]
@@ -81,53 +116,15 @@ def score_pool(task: ScoreTask) -> dict[str, Any]:
             row_scores[i] = best(of_pair)
         return pa.array(row_scores, pa.float32())
 
-    schema = plain_schema(pool.schema, SCORE).append(pa.field(SCORE, pa.float32()))
-
-    def scored(unit: Unit) -> Iterator[pa.RecordBatch]:
-        read = read_unit(unit, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS)
+    def scored() -> Iterator[pa.RecordBatch]:
+        read = read_unit(task.unit, all_columns=True, skipped=skipped, batch_rows=BATCH_ROWS)
         for batch in read:
             assert batch.columns is not None
-            rows = [batch.columns.column(name) for name in schema.names[:-1]]
-            yield pa.RecordBatch.from_arrays([*rows, scores(batch)], schema=schema)
+            rows = [batch.columns.column(name) for name in task.schema.names[:-1]]
+            yield pa.RecordBatch.from_arrays([*rows, scores(batch)], schema=task.schema)
 
-    pairs = write_units(pool.units, schema, task.folder, task.name, scored)
+    pairs = write_pairs(task.folder, task.position, task.schema, scored())
     return {"pairs": pairs, "skipped": counted(skipped)}
-
-
-def open_section(section: PoolSection, paths: Sequence[str] | None = None) -> Pool:
-    """The experiment's pool, or other files that are read as it; UserError if it has no rows."""
-    pool = open_pool(paths or section.paths, pool_config(section), reserved=())
-    pool.require_all()
-    pool.require_rows()
-    return pool
-
-
-def plain_schema(schema: pa.Schema, without: str = "") -> pa.Schema:
-    """A pool's schema as its rows are written again, but for one column."""
-    return pa.schema([field.remove_metadata() for field in schema if field.name != without])
-
-
-def write_units(
-    units: Sequence[Unit],
-    schema: pa.Schema,
-    folder: Folder,
-    name: str,
-    rows_of: Callable[[Unit], Iterator[pa.RecordBatch]],
-) -> int:
-    """Write what ``rows_of`` gives of each unit, a file a unit, to ``name`` in ``folder``.
-
-    Returns how many rows that is.
-    """
-    rows = 0
-    for number, unit in enumerate(units):
-        with (
-            folder.create(f"{name}/{shard_name(number)}.parquet") as file,
-            pq.ParquetWriter(file, schema, compression="zstd") as writer,
-        ):
-            for batch in rows_of(unit):
-                writer.write_batch(batch)
-                rows += batch.num_rows
-    return rows
 
 
 def _decoded(image: Any, root: str | None, skipped: Counter[str]) -> PilImage.Image | None:
@@ -142,26 +139,51 @@ def _decoded(image: Any, root: str | None, skipped: Counter[str]) -> PilImage.Im
         return None
 
 
+@dataclass(frozen=True)
+class _SubsetTask:
+    """One unit, of whose rows those that are ``chosen`` are written, bool[rows]."""
+
+    folder: Folder
+    position: int
+    unit: Unit
+    schema: pa.Schema
+    chosen: npt.NDArray[np.bool_]
+
+
 def write_subset(
-    section: PoolSection,
-    paths: Sequence[str],
-    arm: Arm,
-    size: int | None,
-    folder: Folder,
-    name: str,
+    section: PoolSection, paths: Sequence[str], arm: Arm, size: int | None, out: Out
 ) -> int:
-    """Write the rows of the highest scores to ``name`` in ``folder``; returns how many.
+    """Write the rows of the highest scores; returns how many.
 
     ``size``: how many at most, for an arm that is like another one. Of pairs with the same score
     the first in the pool is taken first. Rows without a score are never taken.
     """
     pool = open_section(section, paths)
+    schema = plain_schema(pool.schema)
     if arm.score not in pool.schema.names:
         raise UserError(
             f"arm {arm.name!r}: the pool has no column {arm.score!r}; it has "
             f"{', '.join(pool.schema.names)}"
         )
-    scores = np.concatenate([_numbers(batch, arm) for batch in _batches(pool.units, arm.score)])
+
+    def tasks(folder: Folder) -> list[_SubsetTask]:
+        of_units = [
+            np.concatenate([np.empty(0), *(_numbers(b, arm) for b in _batches(unit, arm.score))])
+            for unit in pool.units
+        ]
+        chosen = _highest(np.concatenate(of_units), arm, size)
+        parts = np.split(chosen, np.cumsum([len(scores) for scores in of_units])[:-1])
+        return [
+            _SubsetTask(folder, n, unit, schema, part)
+            for n, (unit, part) in enumerate(zip(pool.units, parts, strict=True))
+        ]
+
+    config = {"score": arm.score, "share": arm.share, "above": arm.above, "size": size}
+    return int(write_pool(out, SUBSET, pool, config, tasks, _write_chosen)["pairs"])
+
+
+def _highest(scores: npt.NDArray[np.float64], arm: Arm, size: int | None) -> npt.NDArray[np.bool_]:
+    """Which of the scores an arm takes, bool[n]; UserError if it is none."""
     known = np.flatnonzero(~np.isnan(scores))
     if arm.above is not None:
         taken = known[scores[known] >= arm.above]
@@ -172,24 +194,25 @@ def write_subset(
         raise UserError(f"arm {arm.name!r}: no pair is left; {known.size:,} have a score")
     chosen = np.zeros(scores.size, np.bool_)
     chosen[taken] = True
-    first = 0
+    return chosen
 
-    def best_of(unit: Unit) -> Iterator[pa.RecordBatch]:
-        nonlocal first
-        for batch in _batches([unit]):
-            mask = pa.array(chosen[first : first + batch.num_rows])
+
+def _write_chosen(task: _SubsetTask) -> Statistics:
+    def chosen() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in _batches(task.unit):
+            mask = pa.array(task.chosen[first : first + batch.num_rows])
             yield batch.filter(mask).replace_schema_metadata(None)
             first += batch.num_rows
 
-    return write_units(pool.units, plain_schema(pool.schema), folder, name, best_of)
+    return {"pairs": write_pairs(task.folder, task.position, task.schema, chosen())}
 
 
-def _batches(units: Sequence[Unit], *only: str) -> Iterator[pa.RecordBatch]:
-    """The rows of some units; ``only``: without the columns that are neither these nor needed."""
-    for unit in units:
-        lean = replace(unit, columns=unit.columns.only(only)) if only else unit
-        for _, batch in read_columns(lean, skipped=Counter(), batch_rows=BATCH_ROWS):
-            yield batch
+def _batches(unit: Unit, *only: str) -> Iterator[pa.RecordBatch]:
+    """The rows of a unit; ``only``: without the columns that are neither these nor needed."""
+    lean = replace(unit, columns=unit.columns.only(only)) if only else unit
+    for _, batch in read_columns(lean, skipped=Counter(), batch_rows=BATCH_ROWS):
+        yield batch
 
 
 def _numbers(batch: pa.RecordBatch, arm: Arm) -> npt.NDArray[np.float64]:

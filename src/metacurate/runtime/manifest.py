@@ -22,6 +22,7 @@ from metacurate.version import __version__
 
 MANIFEST = "manifest.json"
 DETAILS = "manifest"
+STARTED = "state/started"
 SHOWN_DIFFERENCES = 5
 Statistics = dict[str, Any]
 Files = Mapping[str, Written]
@@ -161,6 +162,34 @@ def plan(folder: Folder, stage: Stage, shards: int) -> None:
         folder.write_json(MANIFEST, manifest)
 
 
+def widen(folder: Folder, stage: Stage, config: Mapping[str, Any]) -> None:
+    """Record further settings of a stage that has begun; what it has made stays as it is."""
+    manifest = read_manifest(folder)
+    section = manifest["stages"][stage.name]
+    if section["config"] != (config := _as_recorded(stage, config)):
+        section["config"] = config
+        folder.write_json(MANIFEST, manifest)
+
+
+def started(folder: Folder, stage: Stage, done: int = 0) -> None:
+    """Note that a run sets to work on a stage, and how much was done: ``status`` tells its rate."""
+    folder.write_json(_started_name(stage.name), {"done": done})
+
+
+def since_start(folder: Folder, stage: str) -> tuple[float, int] | None:
+    """When the present run, or the last one, set to work on a stage, and what was done by then.
+
+    In seconds since 1970, by the store's clock; None if it is not known.
+    """
+    name = _started_name(stage)
+    at, content = folder.times(STARTED).get(name), folder.read_json(name)
+    return None if at is None or content is None else (at, content["done"])
+
+
+def _started_name(stage: str) -> str:
+    return f"{STARTED}/{stage}.json"
+
+
 def abandon(folder: Folder, stage: Stage) -> None:
     """Forget a stage that has begun if it turns out, before any work, that its settings cannot be.
 
@@ -195,6 +224,7 @@ def finish(
     own = (MANIFEST, DETAILS, "state")
     kept = {n: w for n, w in sorted((files or {}).items()) if not any(_below(n, o) for o in own)}
     folder.write_json(stage.details, {"shards": list(shards), "files": kept})
+    folder.remove(_started_name(stage.name))  # it depends on restarts
     manifest = read_manifest(folder)
     section = {**manifest["stages"][stage.name], "state": "done"}
     section.pop("damaged", None)
@@ -377,8 +407,10 @@ class Progress:
         shards_done: The finished ones.
         age_seconds: Since the stage ended; of one that has not, since its newest shard, or since
             it began if there is none. None if the store does not say.
-        shards_per_minute: Over its newest ``RATED_SHARDS``; None of fewer than two, or if it ended.
+        shards_per_minute: Over its newest ``RATED_SHARDS``, of the present run (or the last one);
+            None of fewer than two, or if it ended.
         seconds_left: At this rate, of a running stage.
+        parts: What its shards are called, if they are no shards: ``steps``, ``runs``.
     """
 
     state: Literal["done", "running", "stopped", "stale"]
@@ -387,6 +419,7 @@ class Progress:
     age_seconds: float | None = None
     shards_per_minute: float | None = None
     seconds_left: float | None = None
+    parts: str = "shards"
 
 
 def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
@@ -399,22 +432,24 @@ def status(folder: Folder, *, held: bool) -> dict[str, Progress]:
     for name, section in stages.items():
         state, planned = section["state"], section["planned"]
         if state == "done":
-            age = _age(ended.get(details_name(name), begun))
+            age = seconds_since(ended.get(details_name(name), begun))
             found[name] = Progress(state, planned, planned, age)
             continue
         if state == "running" and not held:
             state = "stopped"
         done = len(folder.list(f"state/{name}"))
         times = sorted(folder.times(f"state/{name}").values())
-        rate = _per_minute(times[-RATED_SHARDS - 1 :])
+        start = since_start(folder, name)
+        of_run = [at for at in times if start is None or at >= start[0]]
+        rate = _per_minute(of_run[-RATED_SHARDS - 1 :])
         left = 60 * (planned - done) / rate if rate and state == "running" else None
         found[name] = Progress(
-            state, planned, done, _age(times[-1] if times else begun), rate, left
+            state, planned, done, seconds_since(times[-1] if times else begun), rate, left
         )
     return found
 
 
-def _age(at: float | None) -> float | None:
+def seconds_since(at: float | None) -> float | None:
     """Seconds since then: never fewer than none, whatever the store's clock says."""
     return None if at is None else max(0.0, time.time() - at)
 

@@ -25,6 +25,7 @@ from metacurate.runtime.manifest import (
     plan,
     read_manifest,
     remove_damaged,
+    started,
     void,
 )
 from metacurate.runtime.progress import meter
@@ -183,6 +184,7 @@ def _run_shards(
     states = [stage.shard_state(position) for position in range(len(tasks))]
     done = _shards_done(folder, stage, states)
     missing = [p for p in range(len(tasks)) if p not in done]
+    started(folder, stage, len(done))
     calls = [_RecordedShard(function, tasks[p], folder, states[p]) for p in missing]
     with meter(stage.name, len(tasks), unit, parts=parts, show=run.show_progress) as progress:
         progress.advance(items=0, shards=len(done))

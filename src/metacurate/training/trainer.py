@@ -9,7 +9,6 @@ undisturbed one.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ with needs("train"):
 
 from metacurate.counts import counted
 from metacurate.errors import Stopped, UserError, first_line
-from metacurate.runtime.manifest import Stage, begin, finish, remove_damaged
+from metacurate.runtime.manifest import begin, finish, plan, remove_damaged, started
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
 from metacurate.runtime.stage import do_again
@@ -35,17 +34,23 @@ from metacurate.runtime.storage import Folder, is_local, local_path, recorded
 from metacurate.runtime.tracking import tracking
 from metacurate.training.config import OptimizerSection, TrainConfig
 from metacurate.training.distributed import Ranks, ranks
+from metacurate.training.layout import (
+    FINAL,
+    METRICS,
+    MODEL_FILE,
+    TENSORBOARD,
+    TRAIN,
+    append_metrics,
+    checkpoint_name,
+    checkpoint_steps,
+    last_metrics,
+    trim_metrics,
+)
 from metacurate.training.loader import Batch, PairLoader, join_states
 from metacurate.training.open_clip_loop import Normaliser
 from metacurate.training.openclip import OpenClipTokenizer, create_model, open_clip, register
 from metacurate.training.stopping import stop_requests
 
-CHECKPOINTS = "checkpoints"
-FINAL = "final.pt"
-MODEL_FILE = "model.json"
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
-TRAIN = Stage("train", (CHECKPOINTS, FINAL, MODEL_FILE, METRICS, TENSORBOARD))
 MAX_SEED = 2**63
 
 
@@ -94,6 +99,7 @@ def train(
                 start = partial(begin, folder, TRAIN, settings, overwrite=overwrite or fresh)
                 totals = do_again(run, [TRAIN], start)
                 if totals is None:
+                    plan(folder, TRAIN, config.steps)
                     remove_damaged(folder, TRAIN)
             except UserError as error:
                 problem = error
@@ -189,6 +195,8 @@ class Trainer:
             _writers(config, self.folder, here) as write,
             stop_requests(here) as stop,
         ):
+            if here.first:
+                started(self.folder, TRAIN, start_step)
             bar.advance(shards=start_step)
             window = _Window(self.loader)
             for batch in self.loader:
@@ -459,20 +467,6 @@ def learning_rate(settings: OptimizerSection, step: int, steps: int) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * min(passed, 1.0)))
 
 
-# Files.
-
-
-def checkpoint_name(step: int) -> str:
-    """The name of a checkpoint."""
-    return f"{CHECKPOINTS}/step-{step:09d}.pt"
-
-
-def checkpoint_steps(folder: Folder) -> list[int]:
-    """The steps of the checkpoints that are there, in order."""
-    names = [n.rsplit("/", 1)[-1] for n in folder.list(CHECKPOINTS)]
-    return sorted(int(n[5:-3]) for n in names if n.startswith("step-") and n.endswith(".pt"))
-
-
 def save_torch(folder: Folder, name: str, value: Any) -> None:
     """Write tensors and plain values, all or nothing."""
     with folder.create(name) as file:
@@ -490,39 +484,3 @@ def load_torch(folder: Folder, name: str) -> Any:
             f"{folder.address(name)} is no usable checkpoint ({first_line(error)}); "
             "remove it to go on from an older one"
         ) from None
-
-
-def read_metrics(folder: Folder) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``."""
-    if not folder.exists(METRICS):
-        return []
-    with folder.open(METRICS) as file:
-        return [json.loads(line) for line in file.read().splitlines()]
-
-
-def last_metrics(folder: Folder) -> dict[str, Any]:
-    """The last line of ``metrics.jsonl``."""
-    return read_metrics(folder)[-1]
-
-
-def append_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
-    """Add a line; object stores cannot append: there the whole file is written again."""
-    line = json.dumps(metrics).encode() + b"\n"
-    if is_local(folder.url):
-        with local_path(folder.address(METRICS)).open("ab") as file:
-            file.write(line)
-        return
-    lines = [json.dumps(m).encode() + b"\n" for m in read_metrics(folder)]
-    with folder.create(METRICS) as file:
-        file.write(b"".join([*lines, line]))
-
-
-def trim_metrics(folder: Folder, step: int) -> None:
-    """Drop what was written after the checkpoint of ``step``, also half a line."""
-    if not folder.exists(METRICS):
-        return
-    with folder.open(METRICS) as file:
-        lines = file.read().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-    with folder.create(METRICS) as file:
-        file.write(b"".join(kept))

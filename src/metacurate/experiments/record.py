@@ -1,0 +1,159 @@
+"""What an experiment's folder records: the settings of its arms, and how far each run is.
+
+A seed is no setting of an experiment but of its runs, and an arm's settings are its own. What all
+runs share, and the settings of each arm that there has ever been, must stay; arms and seeds may
+come and go, and the results are of those of the configuration that is given.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from metacurate.experiments.config import SCORE, ExperimentConfig
+from metacurate.runtime import manifest
+from metacurate.runtime.manifest import (
+    Progress,
+    Stage,
+    begin,
+    finish,
+    read_manifest,
+    seconds_since,
+    since_start,
+    widen,
+)
+from metacurate.runtime.run import Run, is_held
+from metacurate.runtime.storage import Folder
+from metacurate.training.layout import TRAIN, Training, training_progress
+
+EXPERIMENT = Stage(
+    "experiment", ("results.json", "results.md", "results.png", "results.svg"), format=2
+)
+"""The results: of these arms and seeds."""
+ARMS = Stage("arms", ("curation", "pools", "scores", "subsets", "runs"), (EXPERIMENT,))
+"""What the results are made of; each of its folders holds runs that know their own settings."""
+EVALUATION_FILE = "evaluation.json"
+EVALUATION = Stage("evaluation", (EVALUATION_FILE,))
+"""Of a run's folder, beside its training."""
+
+
+def run_name(arm: str, seed: int) -> str:
+    """The folder of an arm's run, below the experiment's."""
+    return f"runs/{arm}/seed-{seed}"
+
+
+def results_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """What decides the results once all runs are there."""
+    return {
+        "arms": [arm.name for arm in config.arms],
+        "seeds": list(config.seeds),
+        "compare_to": config.compare_to,
+    }
+
+
+def _settings(config: ExperimentConfig) -> dict[str, Any]:
+    """What all runs share and, by name, what each arm has of its own, as plain JSON values."""
+    values = json.loads(json.dumps(asdict(config)))
+    for name in ("threads", "workers"):
+        del values["train"][name]
+    del values["pool"]["caption_cols"]
+    shared = ("pool", "model", "train", "optimizer", "evaluation")
+    arms = {}
+    for arm, own in zip(config.arms, values["arms"], strict=True):
+        del own["name"]
+        own["caption_cols"] = list(caption_columns(config, arm.captions))
+        if arm.kind == "scored" and arm.score == SCORE:
+            own["scorer"] = config.scorer
+        arms[arm.name] = own
+    return {**{name: values[name] for name in shared}, "arms": arms}
+
+
+def caption_columns(config: ExperimentConfig, captions: dict[str, float]) -> tuple[str, ...]:
+    """The columns of captions that an arm takes texts from."""
+    return tuple(name for name in config.pool.caption_cols if name in captions)
+
+
+def record(run: Run, config: ExperimentConfig) -> None:
+    """Record an experiment's settings, with those of arms that are new.
+
+    Raises UserError naming what differs if it has other settings, or an arm of the same name has;
+    with the run's ``overwrite`` all that there is goes.
+    """
+    settings = _settings(config)
+    section = read_manifest(run.folder)["stages"].get(ARMS.name)
+    known = {} if section is None or section["state"] == "stale" else section["config"]["arms"]
+    given = settings["arms"]
+    kept = {name: given.get(name, known[name]) for name in known}
+    if run.overwrite and not is_recorded(run.folder, config):
+        kept = {}  # arms that are not given any more go with their runs
+    told = begin(run.folder, ARMS, {**settings, "arms": kept}, overwrite=run.overwrite)
+    widen(run.folder, ARMS, {**settings, "arms": kept | given})
+    if told is None:
+        finish(run.folder, ARMS, {})
+
+
+def is_recorded(folder: Folder, config: ExperimentConfig) -> bool:
+    """Whether an experiment with the same settings is recorded, of whatever arms and seeds."""
+    section = read_manifest(folder)["stages"].get(ARMS.name)
+    if section is None or section["state"] == "stale":
+        return False
+    settings, known = _settings(config), section["config"]["arms"]
+    kept = {name: settings["arms"].get(name, known[name]) for name in known}
+    return manifest.has_begun(folder, ARMS, {**settings, "arms": kept})
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far an arm's run is: ``state`` as of a stage, or ``to do``.
+
+    ``age_seconds``: since it ended, or since its newest sign; ``train``, ``training``: how far its
+    training is, if that has begun.
+    """
+
+    arm: str
+    seed: int
+    state: str
+    age_seconds: float | None = None
+    train: Progress | None = None
+    training: Training | None = None
+
+
+def runs_progress(folder: Folder, stage: Progress) -> tuple[Progress, list[RunProgress]]:
+    """How far the runs of an experiment are; ``stage``: what ``manifest.status`` knows of it.
+
+    Its rate is that of the runs that have ended since the present call, or the last one, began.
+    """
+    config = read_manifest(folder)["stages"][EXPERIMENT.name]["config"]
+    runs = [_run_progress(folder, arm, seed) for seed in config["seeds"] for arm in config["arms"]]
+    if stage.state == "done":
+        return replace(stage, parts="runs"), runs
+    ended = [run.age_seconds for run in runs if run.state == "done"]
+    rate = left = None
+    if (start := since_start(folder, EXPERIMENT.name)) is not None:
+        ago = seconds_since(start[0]) or 0.0
+        of_call = [age for age in ended if age is not None and age < ago]
+        if of_call:
+            rate = 60 * len(of_call) / (ago - min(of_call))
+            left = 60 * (len(runs) - len(ended)) / rate if stage.state == "running" else None
+    told = replace(
+        stage, parts="runs", shards=len(runs), shards_done=len(ended),
+        shards_per_minute=rate, seconds_left=left,
+    )  # fmt: skip
+    return told, runs
+
+
+def _run_progress(folder: Folder, arm: str, seed: int) -> RunProgress:
+    place = Folder(folder.address(run_name(arm, seed)))
+    sections = read_manifest(place)["stages"]
+    if TRAIN.name not in sections:
+        return RunProgress(arm, seed, "to do")
+    is_whole = all(sections.get(s.name, {}).get("state") == "done" for s in (TRAIN, EVALUATION))
+    held = not is_whole and is_held(place)
+    stages = manifest.status(place, held=held)
+    told, training = training_progress(place, stages[TRAIN.name])
+    if is_whole:
+        return RunProgress(arm, seed, "done", stages[EVALUATION.name].age_seconds, told, training)
+    return RunProgress(
+        arm, seed, "running" if held else "stopped", told.age_seconds, told, training
+    )
