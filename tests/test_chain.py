@@ -28,7 +28,7 @@ from metacurate.pipeline import curate
 from metacurate.runtime.storage import Folder
 from metacurate.training.config import from_table
 from metacurate.training.select import PairSource
-from training_pools import SHAPES, WORDS, picture, write_pool
+from training_pools import SHAPES, WORDS, write_images, write_pool
 
 STEPS = 60
 BATCH = 64
@@ -67,18 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     write_pool(folder / "pool", 2000)
     (folder / "metadata.json").write_text(json.dumps([*WORDS, *SHAPES]))
-    generator = np.random.default_rng(1)
-    names = [f"{word} {shape}" for word in WORDS for shape in SHAPES]
-    for number, name in enumerate(names):
-        place = folder / "test" / f"{number:02d}"
-        place.mkdir(parents=True)
-        word, shape = name.split()
-        for i in range(IMAGES_A_CLASS):
-            image = picture(WORDS.index(word), SHAPES.index(shape), generator)
-            (place / f"{i}.png").write_bytes(image)
-    (folder / "test" / "classnames.txt").write_text("\n".join(names))
-    templates = "a {c} on grey\n{c} , seen from near\n"
-    (folder / "test" / "zeroshot_classification_templates.txt").write_text(templates)
+    names = write_images(folder / "test", IMAGES_A_CLASS)
     groups = {name: "tail" if WORDS.index(name.split()[0]) >= 4 else "head" for name in names}
     (folder / "groups.json").write_text(json.dumps(groups))
     return folder

@@ -64,6 +64,23 @@ def write_pool(folder: Path, pairs: int, *, seed: int = 0, shards: int = 3) -> N
         pq.write_table(table, folder / f"shard-{number}.parquet", row_group_size=64)
 
 
+def write_images(folder: Path, images_a_class: int) -> list[str]:
+    """A test set in clip-benchmark's layout, with as many images of every class; its names."""
+    generator = np.random.default_rng(1)
+    names = [f"{word} {shape}" for word in WORDS for shape in SHAPES]
+    for number, name in enumerate(names):
+        place = folder / f"{number:02d}"
+        place.mkdir(parents=True)
+        word, shape = name.split()
+        for i in range(images_a_class):
+            image = picture(WORDS.index(word), SHAPES.index(shape), generator)
+            (place / f"{i}.png").write_bytes(image)
+    (folder / "classnames.txt").write_text("\n".join(names))
+    templates = "a {c} on grey\n{c} , seen from near\n"
+    (folder / "zeroshot_classification_templates.txt").write_text(templates)
+    return names
+
+
 def curated(pool: Path, out: Path, t: float, seed: int = 0) -> Path:
     """Curate with the words of colours and shapes as metadata."""
     metadata = out.parent / "metadata.json"

@@ -521,27 +521,34 @@ def test_status_tells_stopped_from_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "ages", "state", "rate", "left", "age"),
+    ("held", "ages", "start", "state", "rate", "left", "age"),
     [
-        (True, (), "running", None, None, 500),
-        (True, (7,), "running", None, None, 7),
-        (True, (7, 37, 67), "running", 2, 60 * 97 / 2, 7),
-        (True, tuple(range(5, 100, 1)), "running", 60, 5, 5),
+        (True, (), None, "running", None, None, 500),
+        (True, (7,), None, "running", None, None, 7),
+        (True, (7, 37, 67), None, "running", 2, 60 * 97 / 2, 7),
+        (True, tuple(range(5, 100, 1)), None, "running", 60, 5, 5),
         # An hour's pause before the newest 32 does not count.
-        (True, (*range(3, 36), *range(3636, 3640)), "running", 60, 63, 3),
-        (False, (70, 100), "stopped", 2, None, 70),
-        (True, (-50, -20), "running", 2, 60 * 98 / 2, 0),  # a store whose clock is ahead
+        (True, (*range(3, 36), *range(3636, 3640)), None, "running", 60, 63, 3),
+        (False, (70, 100), None, "stopped", 2, None, 70),
+        # A run that was stopped: what it did before the present one began is of another rate.
+        (True, (10, 20, 3600, 3601, 3602), 30, "running", 6, 950, 10),
+        (True, (10, 3600, 3601), 30, "running", None, None, 10),
+        (False, (10, 20, 3600, 3601), 30, "stopped", 6, None, 10),
+        (True, (-50, -20), None, "running", 2, 60 * 98 / 2, 0),  # a store whose clock is ahead
     ],
 )
 def test_status_tells_rate_and_age(
-    held: bool, ages: tuple[int, ...], state: str, rate: float | None, left: float | None,
-    age: float, tmp_path: Path,
+    held: bool, ages: tuple[int, ...], start: int | None, state: str, rate: float | None,
+    left: float | None, age: float, tmp_path: Path,
 ) -> None:  # fmt: skip
     """Rate by the newest shards, age by the newest of all."""
     folder, now = Folder(str(tmp_path)), time.time()
     manifest.begin(folder, STAGE, {}, overwrite=False)
     manifest.plan(folder, STAGE, 100)
     os.utime(tmp_path / "manifest.json", (now - 500, now - 500))
+    if start is not None:
+        manifest.started(folder, STAGE)
+        os.utime(tmp_path / "state/started/double.json", (now - start, now - start))
     for position, seconds in enumerate(ages):
         folder.write_json(STAGE.shard_state(position), {"statistics": {}, "files": {}})
         os.utime(tmp_path / STAGE.shard_state(position), (now - seconds, now - seconds))
