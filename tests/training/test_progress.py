@@ -73,7 +73,8 @@ def test_status_of_training(lines, saved, begun_at, done, rate, left, tmp_path):
         check(held=True)
     shown = CliRunner().invoke(app, ["status", str(tmp_path)], env={"COLUMNS": "160"}).stdout
     assert f"stopped, {done} of {STEPS} steps" in shown
-    assert f"{done * BATCH:,} of {STEPS * BATCH:,}" in shown
+    told = f"{done * BATCH:,} of {STEPS * BATCH:,}" + (f", {rate:.3g} a second" if rate else "")
+    assert told in shown
     assert (f"step {saved[-1]}" if saved else "none yet") in shown
 
 

@@ -365,7 +365,7 @@ def _progress(stage: Mapping[str, Any]) -> str:
     if stage["shards"]:
         told.append(f"{stage['shards_done']:,} of {stage['shards']:,} {stage['parts']}")
     if state == "running" and rate is not None:
-        told.append(f"{rate:,.3g} a minute")
+        told.append(f"{_rounded(rate)} a minute")
     if left is not None:
         told.append(f"some {span(left)} left")
     if age is not None:
@@ -381,7 +381,7 @@ def _training(training: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How far a training run is, in rows."""
     seen = f"{training['seen_pairs']:,} of {training['budget']:,}"
     if training["pairs_per_second"] is not None:
-        seen += f", {training['pairs_per_second']:,.3g} a second"
+        seen += f", {_rounded(training['pairs_per_second'])} a second"
     rows = [("seen pairs", seen)]
     if training["loss"] is not None:
         rows.append(("loss", f"{training['loss']:.4g}"))
@@ -408,6 +408,11 @@ def _arms(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         )
         for arm, states in rows.items()
     ]
+
+
+def _rounded(rate: float) -> str:
+    """A rate with three digits, or all of those before the point."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def span(seconds: float) -> str:
