@@ -74,7 +74,7 @@ ConfigFile = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Shards at a time; as many as there are cores if not given.", show_default=False),
+    typer.Option(min=1, help="Shards at a time; all cores if not given.", show_default=False),
 ]
 EngineName = Annotated[
     str, typer.Option("--engine", metavar="local|ray", help="What runs the shards.")

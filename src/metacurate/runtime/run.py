@@ -70,8 +70,8 @@ class ReadOptions(TypedDict, total=False):
     """How what only reads a run goes: the same words for every function and command.
 
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
-    cluster; ``workers``: shards at a time, all cores if not given; ``show_progress``: show notes and
-    progress on standard error or in a notebook, as the command does (where logging is set up, lines
+    cluster; ``workers``: shards at a time, all cores if not given; ``show_progress``: show notes
+    and progress on standard error or in a notebook, as the command does (where logging is set up, lines
     go to the logger ``metacurate`` alone); ``progress``: a function that is called with a
     ``Progress`` after each shard, in the thread of the call.
     """
@@ -120,8 +120,8 @@ def open_run(
             ``out``.
         engine: The name of an engine, or one that is running (it then stays open).
         address: Of a Ray cluster.
-        workers: Shards at a time; if None all cores, or this process alone if the run is ``compiled``,
-            local, and its inputs small.
+        workers: Shards at a time; if None all cores, or this process alone if the run is
+            ``compiled``, local, and its inputs small.
         overwrite: See ``Run``.
         log_to: See ``RunOptions``.
         show_progress: See ``Run``.
