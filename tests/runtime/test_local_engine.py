@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from metacurate.errors import UserError
+from metacurate.runtime.children import without_main
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.mainless import without_main
 
 
 def square(task: int) -> int:

@@ -71,8 +71,8 @@ class ReadOptions(TypedDict, total=False):
 
     ``engine``: ``"local"``, ``"ray"``, another engine's name or an engine; ``address``: of a Ray
     cluster; ``workers``: shards at a time, all cores if not given; ``show_progress``: show notes
-    and progress on standard error or in a notebook, as the command does (where logging is set up, lines
-    go to the logger ``metacurate`` alone); ``progress``: a function that is called with a
+    and progress on standard error or in a notebook, as the command does (where logging is set up,
+    lines go to the logger ``metacurate`` alone); ``progress``: a function that is called with a
     ``Progress`` after each shard, in the thread of the call.
     """
 

@@ -35,7 +35,7 @@ from metacurate.counts import counted, in_words
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.decode import UndecodableImage
 from metacurate.images.decoders import decode_isolated, end_idle
-from metacurate.runtime.mainless import without_main
+from metacurate.runtime.children import end_with_parent, without_main
 from metacurate.training.images import Pixels, load_image, random_crop
 from metacurate.training.select import (
     FRUITLESS_EPOCHS,
@@ -182,6 +182,7 @@ class _Chunks(IterableDataset):  # type: ignore[misc]
         if info is not None:
             torch.set_num_threads(1)
             outlive_the_groups_signal()
+            end_with_parent()  # PyTorch looks for it between chunks only, of which some are large
             atexit.register(_leave)
         try:
             yield from self._chunks(number, workers)

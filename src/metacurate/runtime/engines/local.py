@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
-import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
@@ -13,13 +12,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from threading import Thread
 from typing import Any
 
 import pyarrow as pa
 
+from metacurate.runtime.children import end_with_parent, without_main
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
-from metacurate.runtime.mainless import without_main
 
 # Workers are forked from a server process that has done nothing but import a module: they start in
 # milliseconds and share its memory. It starts no Python thread; those of libraries (OpenBLAS,
@@ -178,7 +176,7 @@ def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
         signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     pa.set_cpu_count(arrow_threads)
     _keep_freed_memory()
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _keep_freed_memory() -> None:
@@ -191,14 +189,3 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_ARRAY_BYTES)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def _end_with_parent() -> None:
-    """End this worker as soon as the process that drives the run is gone, by whatever way.
-
-    The run's folder is then free for the next run; nobody else may still write to it.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
