@@ -74,7 +74,8 @@ def select_matched(
     text_counts = np.diff(pool.text_offsets)
     text_keep = np.repeat(keep, text_counts)
     id_counts = np.diff(offsets)
-    ids = entry_ids if keep.all() else entry_ids[np.repeat(text_keep, id_counts)]
+    # A pair that is left out has no ids, but for one without a uid.
+    ids = entry_ids[np.repeat(text_keep, id_counts)] if pool.uids.null_count else entry_ids
     texts = pa.ListArray.from_arrays(list_offsets(id_counts[text_keep]), pa.array(ids))
     rows = np.flatnonzero(keep)
     return pa.record_batch(
