@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 
 from metacurate.runtime.storage import is_local, local_path, resolve
 
@@ -128,13 +128,13 @@ def open_source(address: str, ahead_bytes: int = READ_AHEAD_BYTES) -> Iterator[S
 
 
 def fingerprint(source: Source) -> str:
-    """BLAKE2b (128 bits, hex) of a file's size and content.
+    """XXH3 (128 bits, hex) of a file's size and content.
 
     Of files over 64 MiB the content is sampled: the first and last 64 KiB and 16 blocks of 64 KiB
     at even distances between them.
     """
     file, size = source.arrow, source.size()
-    digest = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
+    digest = xxhash.xxh3_128(size.to_bytes(8, "little"))
     file.seek(0)
     if size <= WHOLE_FINGERPRINT_BYTES:
         while piece := file.read(PLAIN_PIECE_BYTES):
