@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -507,6 +508,45 @@ def test_an_exception_ends_the_run_and_its_workers_with_the_reason(runs, tmp_pat
     )  # fmt: skip
     assert ended.returncode == 1
     assert "ZeroDivisionError: its own fault" in ended.stderr
+
+
+LONG = """
+import os, sys, time
+from pathlib import Path
+from metacurate.training.loader import PairLoader
+from metacurate.training.select import AllTexts, DataConfig
+from metacurate.training.shards import ShardsConfig
+
+class Long:
+    def __call__(self, texts):
+        Path(sys.argv[2], str(os.getpid())).touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    config = DataConfig(ShardsConfig((sys.argv[1],)), AllTexts(), 24, 16, streams=2)
+    next(iter(PairLoader(config, Long(), workers=2)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see processes")
+def test_workers_end_with_their_driver_in_the_middle_of_a_chunk(runs, tmp_path):
+    (tmp_path / "run.py").write_text(LONG)
+    (tmp_path / "workers").mkdir()
+    command = [sys.executable, tmp_path / "run.py", runs["tars"], tmp_path / "workers"]
+    with subprocess.Popen(command) as driver:
+        try:
+            wait_until(lambda: len(list((tmp_path / "workers").iterdir())) == 2)
+        finally:
+            driver.kill()
+    workers = [Path("/proc", file.name) for file in (tmp_path / "workers").iterdir()]
+    wait_until(lambda: not any(worker.exists() for worker in workers))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):
