@@ -1,13 +1,15 @@
 """URL dedup at size: seconds, and the peak memory of all processes together.
 
 First metacurate, DuckDB and Polars (both streaming, on Parquet) in turn on fewer rows, several
-rounds of which the medians count; then metacurate alone on all rows, whose input is removed as soon
-as it has been read: disk space is then that of the scratch files and the output.
+rounds of which the medians count; then metacurate and datatrove, whose three steps go from row to
+row in Python, on still fewer; then metacurate alone on all rows, whose input is removed as soon as
+it has been read: disk space is then that of the scratch files and the output.
 
 The rows are generated: a share of fresh URLs, the others drawn from a long-tailed distribution as
 on the web, where a few images are on a great many pages; texts are WordNet's glosses. The
 alternatives have less to do: they group by the URL as it stands and neither hash, normalise nor
-order the rows, nor keep texts in the order in which they first appear.
+order the rows, nor keep texts in the order in which they first appear. datatrove keeps one row of
+a URL and drops the texts of the others; it compares URLs by hashes of 64 bits.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +33,7 @@ from measure import Measured, run_command, run_metacurate
 from record import record, table
 
 FILE_ROWS = 1_000_000
+ROW_BY_ROW_FILES, ROW_BY_ROW_ROWS = 2, 100_000  # in each
 FRESH_SHARE = 0.65
 POPULAR = 20_000_000
 # Of the few rows that all programs get, 44% are duplicates.
@@ -43,14 +47,15 @@ def generate(
     fresh_share: float = FRESH_SHARE,
     popular_images: int = POPULAR,
     seed: int = 0,
+    file_rows: int = FILE_ROWS,
 ) -> int:
     """Write Parquet files of ``url`` and ``text``; the number of distinct URLs."""
     folder.mkdir(parents=True)
     captions = pa.array(texts())
     popular_seen = np.zeros(popular_images, dtype=bool)
     fresh_total = 0
-    for position, start in enumerate(range(0, rows, FILE_ROWS)):
-        count = min(FILE_ROWS, rows - start)
+    for position, start in enumerate(range(0, rows, file_rows)):
+        count = min(file_rows, rows - start)
         random = np.random.default_rng([seed, position])
         # Log-uniform ranks: Zipf's law with exponent 1, cut off at the last popular image.
         popular = (popular_images ** random.random(count)).astype(np.int64) - 1
@@ -98,6 +103,40 @@ def with_polars(source: Path, out: Path, memory_gib: float) -> int:
     return pq.read_metadata(f"{out}.parquet").num_rows
 
 
+def _url(document: Any) -> bytes:
+    url: str = document.metadata["url"]
+    return url.encode()
+
+
+def with_datatrove(source: Path, out: Path, workers: int) -> int:
+    """Signatures, duplicates and filter: the steps of its exact deduplication."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup.exact_dedup import (
+        ExactDedupConfig,
+        ExactDedupFilter,
+        ExactDedupSignature,
+        ExactFindDedups,
+    )
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
+
+    config = ExactDedupConfig(content_getter=_url)
+    files = len(list(source.glob("*.parquet")))
+    signatures, found, kept = f"{out}/signatures", f"{out}/found", f"{out}/kept"
+    steps: list[tuple[int, list[Any]]] = [
+        (files, [ParquetReader(str(source)),
+                 ExactDedupSignature(signatures, config, finder_workers=workers)]),
+        (workers, [ExactFindDedups(signatures, found, config)]),
+        (files, [ParquetReader(str(source)), ExactDedupFilter(found, config),
+                 ParquetWriter(kept, compression="zstd")]),
+    ]  # fmt: skip
+    for step, (tasks, pipeline) in enumerate(steps):
+        LocalPipelineExecutor(
+            pipeline, tasks=tasks, workers=workers, logging_dir=f"{out}/logs-{step}"
+        ).run()
+    return sum(pq.read_metadata(file).num_rows for file in Path(kept).glob("*.parquet"))
+
+
 ALTERNATIVES = {"duckdb": with_duckdb, "polars": with_polars}
 
 
@@ -122,11 +161,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         who, source, out = arguments.child
-        print(ALTERNATIVES[who](Path(source), Path(out), arguments.limit_gib * 0.75))
+        if who == "datatrove":
+            found = with_datatrove(Path(source), Path(out), arguments.workers)
+        else:
+            found = ALTERNATIVES[who](Path(source), Path(out), arguments.limit_gib * 0.75)
+        print(found)
         return
     scratch = Path(tempfile.mkdtemp(prefix="dedup-", dir=arguments.scratch))
     try:
-        body = compare(scratch, arguments) + "\n\n" + alone(scratch, arguments)
+        parts = (compare, row_by_row, alone)
+        body = "\n\n".join(part(scratch, arguments) for part in parts)
     finally:
         shutil.rmtree(scratch)
     if arguments.no_record:
@@ -175,13 +219,32 @@ def compare(scratch: Path, arguments: argparse.Namespace) -> str:
     return f"{intro}\n\n{table(header, lines)}"
 
 
+def row_by_row(scratch: Path, arguments: argparse.Namespace) -> str:
+    """metacurate and datatrove, once each."""
+    source, rows = scratch / "fewest", ROW_BY_ROW_FILES * ROW_BY_ROW_ROWS
+    distinct = generate(source, rows, FEW_FRESH_SHARE, FEW_POPULAR, file_rows=ROW_BY_ROW_ROWS)
+    ours, theirs = (
+        run_one(who, source, scratch / f"fewest-{who}", arguments)
+        for who in ("metacurate", "datatrove")
+    )
+    shutil.rmtree(source)
+    assert ours.output["pairs"] == theirs.output == distinct
+    return (
+        f"datatrove's exact deduplication by URL, {arguments.workers} workers, {rows:,} rows in "
+        f"{ROW_BY_ROW_FILES} files: {theirs.seconds:.0f} s, {theirs.processor_seconds:.0f} s of "
+        f"the processors ({1e6 * theirs.processor_seconds / rows:.0f} microseconds a row, start-up "
+        f"included); metacurate {ours.seconds:.1f} s and {ours.processor_seconds:.1f} s."
+    )
+
+
 def run_one(who: str, source: Path, out: Path, arguments: argparse.Namespace) -> Measured:
     """One contender's run; what it wrote is removed."""
     try:
         if who == "metacurate":
             return run_dedup(source, out, arguments.workers)
-        return run_command([sys.executable, __file__, "--limit-gib", str(arguments.limit_gib),
-                            "--child", who, str(source), str(out)])  # fmt: skip
+        given = ("--limit-gib", arguments.limit_gib, "--workers", arguments.workers)
+        child = (*given, "--child", who, source, out)
+        return run_command([sys.executable, __file__, *map(str, child)])
     finally:
         for left in out.parent.glob(f"{out.name}*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
