@@ -19,7 +19,7 @@ from metacurate.pool.find import find
 from metacurate.runtime.find import Found, Wanted, are_small, files_below, find_files
 from metacurate.runtime.inputs import read_text, read_toml
 from metacurate.runtime.run import open_run
-from metacurate.runtime.storage import Folder, create_file
+from metacurate.runtime.storage import Folder, create_file, resolve
 from metacurate.training.shards import ShardsConfig, find_shards
 
 DATA = Wanted("data file", "they end in .d", lambda address: address.endswith(".d"))
@@ -144,6 +144,45 @@ def test_what_cannot_be_opened_is_told_unopened(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"pipe\.d is a pipe"):
         find_files([str(tmp_path / "pipe.d")], DATA)
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/*.d"])
+def test_marks_of_addresses_in_names(root: str, form: str) -> None:
+    """On this machine they are plain characters; in a store no address can name them."""
+    folder, names = f"{root}/marks", ["::c.d", "a::b.d", "plain.d"]
+    filesystem = fsspec.filesystem("file" if root.startswith("/") else "memory")
+    filesystem.makedirs(folder.removeprefix("memory://"), exist_ok=True)
+    for name in names:
+        filesystem.pipe_file(f"{folder.removeprefix('memory://')}/{name}", b"xx")
+    found = find_files([form.format(folder)], DATA)
+    if root.startswith("/"):
+        assert [file.address for file in found.files] == [f"{folder}/{name}" for name in names]
+        return
+    assert [file.address for file in found.files] == [f"{folder}/plain.d"]
+    assert [file.address for file in found.unusable] == [f"{folder}/{n}" for n in names[:2]]
+    assert all("mark of addresses" in file.fault for file in found.unusable)
+
+
+@pytest.mark.parametrize("place", ["data::2", "data::2/*.d", "data::2/::x.d", "data::2/x.d"])
+def test_a_local_folder_may_be_called_as_a_chain(tmp_path: Path, place: str) -> None:
+    folder = Folder(str(tmp_path / "data::2"))
+    for name in ("x.d", "::x.d"):
+        with folder.create(name) as file:
+            file.write(b"xxx")
+        assert (folder.size(name), folder.is_file(name)) == (3, True)
+    found = find_files([str(tmp_path / place)], DATA)
+    assert {Path(file.address).name for file in found.files} == (
+        {"x.d", "::x.d"} if not place.endswith("x.d") else {Path(place).name}
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["memory://a::b.d", "memory://a::/b.d", "http://a.example/x::y"]
+)
+def test_an_address_that_is_no_chain_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be chained with '::'") as refusal:
+        resolve(address)
+    assert str(refusal.value).startswith(address)
 
 
 ROOMS: list[Callable[[str], object]] = [

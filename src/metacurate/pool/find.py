@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from metacurate.formats.table import format_of, is_shy, known_suffixes
 from metacurate.runtime.find import Found, Wanted, expand_lists, find_files
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, is_local, resolve
 
 TARS = (".tar", ".tar.gz", ".tgz")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -31,8 +31,10 @@ def find(inputs: Sequence[str]) -> Found:
 
 def subset_of(given: str) -> str:
     """The curated shards of the output folder of ``metacurate curate``; else what is given."""
-    if "::" in given:
-        return given
+    if not is_local(given):
+        resolve(given)  # refused by the name that was given
+        if "::" in given:
+            return given
     folder = Folder(given)
     is_run = folder.exists("manifest.json") and folder.list("curated")
     return folder.address("curated") if is_run else given

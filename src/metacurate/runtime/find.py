@@ -179,7 +179,7 @@ def files_below(folder: str, hidden: tuple[str, ...] = HIDDEN) -> dict[str, File
         for place, entry in _with_sizes(filesystem, filesystem.find(path, detail=True)).items():
             name = place[start:]
             if name and not any(part.startswith(hidden) for part in name.split("/")):
-                found[name] = _remote_file(filesystem.unstrip_protocol(place), entry)
+                found[name] = _listed_file(filesystem.unstrip_protocol(place), entry)
     return dict(sorted(found.items()))
 
 
@@ -251,7 +251,7 @@ def _candidates(given: str, hidden: tuple[str, ...]) -> tuple[list[File], bool]:
         if entry["type"] == "directory":
             named += files_below(address, hidden).values()
         else:
-            named.append(_local_file(address) if is_local(given) else _remote_file(address, entry))
+            named.append(_local_file(address) if is_local(given) else _listed_file(address, entry))
     return named, False
 
 
@@ -266,6 +266,15 @@ def _with_sizes(filesystem: Any, entries: dict[str, Any]) -> dict[str, Any]:
 def _spelled(path: str, given: str) -> str:
     """A local path as an input is written: absolute, or relative to the current folder."""
     return path if local_path(given).is_absolute() else os.path.relpath(path)
+
+
+def _listed_file(address: str, entry: Mapping[str, Any]) -> File:
+    """A remote file by its name in a list, where marks of addresses are plain characters."""
+    marks = ("::", "?versionId=") if address.startswith(("s3://", "s3a://")) else ("::",)
+    for mark in marks:
+        if mark in address:
+            return File(address, fault=f"has a name with {mark}, a mark of addresses; rename it")
+    return _remote_file(address, entry)
 
 
 def _remote_file(address: str, entry: Mapping[str, Any]) -> File:

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any, TypedDict, TypeVar
 
@@ -87,17 +88,35 @@ def resolve(address: str) -> tuple[Any, str]:
     import fsspec  # takes a tenth of a second, and is not needed for files of this machine
 
     address = as_address(address)
+    if is_local(address):  # a name of this machine may have "::" in it
+        return fsspec.filesystem("file"), os.path.abspath(address)
     # No listings from a cache: other processes write to the same folders.
     options: dict[str, Any] = {"use_listings_cache": False}
     if address.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {"max_pool_connections": CONNECTIONS}
     try:
         with _needed_for(address):
+            _check_chain(address)
             return fsspec.core.url_to_fs(address, **options)
     except MissingPackageError:
         raise
     except (ImportError, ValueError) as error:  # a part of a package's own, a protocol unknown
         raise UserError(f"{address}: {' '.join(str(error).split())}") from None
+
+
+def _check_chain(address: str) -> None:
+    """ValueError if what stands before a ``::`` is no filesystem that reads another one."""
+    import fsspec
+
+    for link in address.split("::")[:-1]:
+        protocol = link.partition("://")[0]
+        kinds = fsspec.get_filesystem_class(protocol).__mro__
+        takes = {name for kind in kinds for name in signature(kind.__init__).parameters}
+        if not takes & {"fo", "target_protocol"}:
+            raise ValueError(
+                f"{protocol}:// cannot be chained with '::' to another address; rename what has "
+                "'::' in its name"
+            )
 
 
 EXTRA_OF_PROTOCOL = {"hf": "hf", "http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
