@@ -88,6 +88,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         urls = [f"http://a.example/{number}/{row}" for row in range(5)]
         pairs = pa.table({"url": urls, "text": ["a cat", "a dog", "a", "", "cats"]})
         pq.write_table(pairs, root / "pool" / str(number) / "x.parquet")
+    # Its end is beyond what is read ahead.
+    (root / "long.csv").write_text("url,text\n" + "http://a.example/x,a cat\n" * 800_000)
     (root / "metadata.json").write_text(json.dumps(["a", "cat"]))
     return root
 
@@ -180,6 +182,8 @@ REFUSED = {
     "{server}/refused/x.parquet": ["{server}/refused/x.parquet cannot be read", "403"],
     "{server}/made/x.csv": ["{server}/made/x.csv has no size that its storage tells"],
     "{server}/files/none/": ["there is no file or folder {server}/files/none/"],
+    "{server}/whole/pool/0/x.parquet": ["{server}/whole/pool/0/x.parquet cannot be read", "ranges"],
+    "{server}/whole/long.csv": ["range requests"],
     "http://127.0.0.1:9/x.parquet": ["http://127.0.0.1:9/x.parquet cannot be read", "127.0.0.1:9"],
     "hf://datasets/org/set/none": ["there is no file or folder hf://datasets/org/set/none"],
     "hf://datasets/org/none/x.parquet": ["object store failed", "404"],

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from metacurate.errors import UserError
 from metacurate.runtime.storage import is_local, local_path, resolve
 
 WHOLE_FINGERPRINT_BYTES = 64 << 20
@@ -75,12 +76,19 @@ class Source:
     def read_at(self, position: int, size: int) -> bytes:
         """Some bytes from a position, fewer at the end; of a remote file only these are asked for.
 
-        Where Arrow reads next does not change.
+        Where Arrow reads next does not change. UserError if the server gives other bytes.
         """
         if self._remote is None:
             return self.arrow.read_at(size, position)
         end = min(position + size, self._remote.size)
-        return self._remote.fs.cat_file(self._remote.path, start=position, end=end)
+        data: bytes = self._remote.fs.cat_file(self._remote.path, start=position, end=end)
+        if len(data) != end - position:  # all of it, of a web server that knows no ranges
+            raise UserError(
+                f"{self.address} cannot be read: its server gave {len(data):,} bytes where "
+                f"{end - position:,} were asked for; copy it here, or use a server that serves "
+                "ranges of bytes"
+            )
+        return data
 
     # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
 

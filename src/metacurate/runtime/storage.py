@@ -147,7 +147,8 @@ def open_file(address: Address) -> IO[bytes]:
 def storage_failure(error: BaseException) -> str | None:
     """What an object store said if it caused this error (no access, no answer); else None.
 
-    Also if its client raised it: an address that it does not take is a ValueError.
+    Also if its client raised it: an address that it does not take, or a server that serves no
+    ranges of bytes, is a ValueError.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -171,7 +172,7 @@ def _raised_in(error: BaseException) -> str:
 
 # Clients of object stores; their errors are most often about addresses, credentials or the network.
 STORAGE_PACKAGES = {
-    *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs"),
+    *("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"),
     *("httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "urllib3"),
 }
 
