@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from types import ModuleType
 from typing import Any
 
 _is_own = False
+# Of Arrow's allocator (mimalloc), when Arrow is imported: it keeps what is freed, as
+# ``engines.local.keep_freed_memory`` has glibc do.
+KEEP_ARROW_MEMORY = ("MIMALLOC_PURGE_DELAY", "-1")
 # New objects until Python looks for circles among them: its 700 mean some hundred looks while
 # modules are imported, a tenth of that time.
 OBJECTS_PER_LOOK = 50_000
@@ -27,10 +31,16 @@ def own_process() -> None:
     """Say that this process does nothing but run this program."""
     global _is_own  # noqa: PLW0603  (of the process)
     _is_own = True
+    os.environ.setdefault(*KEEP_ARROW_MEMORY)
     gc.set_threshold(OBJECTS_PER_LOOK)
     # Python looks for circles among all modules when it ends: a quarter of a second. What they hold
     # goes with the process anyway.
     atexit.register(gc.freeze)
+
+
+def is_own_process() -> bool:
+    """Whether this process does nothing but run this program."""
+    return _is_own
 
 
 def import_without() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from metacurate.runtime.children import end_with_parent, without_main
+from metacurate.beside import KEEP_ARROW_MEMORY
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 
 # Workers are forked from a server process that has done nothing but import a module: they start in
@@ -29,8 +30,6 @@ START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 # Of glibc's malloc.h; arrays over the first size (the largest that it takes) go back at once.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_ARRAY_BYTES, KEPT_BYTES = 32 << 20, 64 << 20
-# Of Arrow's allocator (mimalloc): it keeps what is freed, as `_keep_freed_memory` has glibc do.
-KEEP_ARROW_MEMORY = ("MIMALLOC_PURGE_DELAY", "-1")
 OWN = "metacurate.runtime.engines.own"
 
 
@@ -175,11 +174,11 @@ def _start_worker(arrow_threads: int, environment: dict[str, str]) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, _: os._exit(128 + number))
     pa.set_cpu_count(arrow_threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     end_with_parent()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep the memory of large arrays for the next ones instead of returning it.
 
     NumPy frees several such arrays for each batch; each time the kernel takes the pages away and

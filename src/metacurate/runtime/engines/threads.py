@@ -13,7 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from threading import Lock, get_ident
 
+from metacurate.beside import is_own_process
 from metacurate.runtime.engine import Result, Task
+from metacurate.runtime.engines.local import keep_freed_memory
 
 MOST_THREADS = 4
 
@@ -31,6 +33,8 @@ class ThreadEngine:
         self._lock = Lock()
 
     def __enter__(self) -> ThreadEngine:
+        if is_own_process():
+            keep_freed_memory()
         return self
 
     def __exit__(self, *_: object) -> None:
