@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from metacurate.runtime.children import end_with_parent, without_main
 from metacurate.beside import KEEP_ARROW_MEMORY
+from metacurate.runtime.children import end_with_parent, without_main
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
 
 # Workers are forked from a server process that has done nothing but import a module: they start in
