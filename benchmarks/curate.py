@@ -32,10 +32,10 @@ PROFILED_ROWS = 2_000_000
 T = 55
 # Where a profiled function belongs: parts of its file's or function's name, first hit wins.
 KINDS = {
-    "matching": ("matching/",),
-    "naming pairs (BLAKE2b)": ("pool/uid.py",),
+    "matching": ("matching/", "kernels/matching"),
+    "naming pairs (BLAKE2b)": ("pool/uid.py", "kernels/uid", "kernels/blake2b", "kernels/url"),
     "balancing and counting": ("balancing.py",),
-    "writing": ("write_table", "write_index", "write_batch", "close"),
+    "writing": ("write_table", "write_index", "write_batch", "write_group", "close"),
     "reading": ("pool/", "read_index", "open_file", "get_batch", "iter_batches", "parquet/core"),
 }
 
