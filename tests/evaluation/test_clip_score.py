@@ -112,13 +112,23 @@ def test_an_experiments_scorer_is_the_model_that_is_there_now(model, tmp_path):
     assert not torch.allclose(before, after, atol=1e-3)
 
 
+@pytest.mark.parametrize("place", ["user@host/model", "ViT-B-32@model"])
+def test_a_folder_may_have_the_mark_of_an_architecture_in_its_path(model, tmp_path, place):
+    shutil.copytree(model, tmp_path / place)
+    texts = ["a red disc"]
+    expected = open_scorer(str(model)).text_features(texts)
+    assert torch.equal(open_scorer(str(tmp_path / place)).text_features(texts), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("clip-score", "clip-score needs a model"),
         ("clip-score:", "clip-score needs a model"),
         ("clip-score:ViT-B-32@no/such/file", "no/such/file is neither a file"),
-        ("clip-score:no/such/folder", "no folder or file no/such/folder"),
+        ("clip-score:ViT-B-32@no@such", "^no@such is neither a file"),
+        ("clip-score:no/such/folder", "no/such/folder is no folder; a model is ARCHITECTURE@"),
+        (f"clip-score:{__file__}", "is a file of no known architecture; a model is ARCHITECTURE@"),
         ("clip-scores:model", "cannot be loaded"),
     ],
 )

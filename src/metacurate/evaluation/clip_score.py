@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from metacurate.needs import needs
@@ -50,9 +51,14 @@ def clip_score(model: str, *unexpected: object) -> Scorer:
 
 
 def open_scorer(model: str) -> LoadedModel:
-    """The model that ``clip-score:MODEL`` names."""
-    architecture, at, checkpoint = model.rpartition("@")
-    return load_model(checkpoint, architecture if at else None)
+    """The model that ``clip-score:MODEL`` names; a folder may have ``@`` in its path."""
+    if Path(model).is_dir():
+        return load_model(model)
+    architecture, at, checkpoint = model.partition("@")
+    if at:
+        return load_model(checkpoint, architecture)
+    what = "is a file of no known architecture" if Path(model).is_file() else "is no folder"
+    raise UserError(f"clip-score:{model}: {model} {what}; a model is {MODEL}")
 
 
 # A filter asks for its scorers once a shard.
