@@ -32,7 +32,7 @@ from metacurate.training.config import (
     load_train_config,
 )
 from metacurate.training.layout import checkpoint_steps
-from metacurate.training.openclip import ModelConfig, open_clip
+from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip
 from metacurate.training.trainer import learning_rate, train
 from training_pools import curated, write_pool
 from training_runs import MODEL, SIZES, config, losses
@@ -522,3 +522,15 @@ def test_help_names_an_example():
     result = CliRunner().invoke(app, ["train", "--help"])
     assert result.exit_code == 0
     assert "torchrun" in result.stdout
+
+
+def test_a_tokenizer_names_the_package_that_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    text = {**SIZES["text_cfg"], "hf_tokenizer_name": "words"}
+    tokenizer = OpenClipTokenizer(ModelConfig("metacurate-words", {**SIZES, "text_cfg": text}))
+    with pytest.raises(UserError) as refusal:
+        tokenizer(["a dog"])
+    assert str(refusal.value) == (
+        "the tokenizer of metacurate-words needs the package transformers, which is not "
+        "installed: pip install transformers"
+    )

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from metacurate.errors import UserError, first_line
-from metacurate.needs import needs
+from metacurate.needs import MissingPackageError, needs, needs_package
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 # torchvision registers shape functions for these two operators as it is imported, which fails if
@@ -140,6 +140,9 @@ def _tokenizer(name: str, config: str) -> Any:
     if other:
         options = {"trust_remote_code": False, "local_files_only": os.path.isdir(other)}
     try:
-        return open_clip().get_tokenizer(name, **options)
+        with needs_package("transformers", f"the tokenizer of {name}"):
+            return open_clip().get_tokenizer(name, **options)
+    except MissingPackageError:
+        raise
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
         raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None
