@@ -159,6 +159,8 @@ def test_clip_benchmark_has_the_names_that_are_asked_of_it(package):
     assert {d.names for d in HELD.values()} - {""} <= table.keys()
     sizes = {"imagenet1k": 1000, "country211": 211, "eurosat": 10, "pcam": 2, "caltech101": 102}
     assert {key: len(table[key]) for key in sizes} == sizes
+    named = [d for d in HELD.values() if d.names]
+    assert [(d.name, d.classes) for d in named] == [(d.name, len(table[d.names])) for d in named]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_each_data_set_by_its_own_metric(root, tmp_path):
     assert "there are no class names: put classnames.txt" in report["missing"]["ucf101"]
     assert report["missing"]["food101"] == "there is no folder of it"
     assert "stl10" in report["missing"]
-    assert report["results"]["cifar10"]["texts"] == "the folder"
+    assert report["results"]["cifar10"]["texts"] == "the folder, 6 classes instead of 10"
 
 
 def test_data_and_report_on_an_object_store(root):
@@ -357,9 +359,13 @@ def in_folders(place: Path, classes: list[str], name: str) -> tuple[Any, str]:
         ("fer2013", ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"], "angry",
          "clip-benchmark"),
         # Folders with names of their own are not in the order of clip-benchmark's.
-        ("vtab/flowers", ["anthurium", "rose"], "anthurium", "the folders' names, clip-benchmark"),
+        ("vtab/flowers", ["anthurium", "rose"], "anthurium",
+         "the folders' names, clip-benchmark, 2 classes instead of 102"),
+        ("cifar10", list("abcdefghij"), "a", "the folders' names, clip-benchmark"),
+        ("cifar10", list("abcdefghijk"), "a",
+         "the folders' names, clip-benchmark, 11 classes instead of 10"),
         ("ucf101", ["Apply_Lipstick", "Archery"], "Apply Lipstick",
-         "the folders' names, clip-benchmark's templates of ImageNet"),
+         "the folders' names, clip-benchmark's templates of ImageNet, 2 classes instead of 101"),
     ],
 )  # fmt: skip
 def test_where_class_names_are_from(package, tmp_path, name, classes, first, source):

@@ -64,6 +64,8 @@ def _table(file: str) -> dict[str, Any]:
 def texts_of(data_set: DataSet, data: str, language: str | None) -> tuple[ClassificationText, str]:
     """A data set's class names and templates, and where they are from.
 
+    Of more or fewer classes than were published it is another task, which is said there too.
+
     Names: those beside the data; else clip-benchmark's, where they are in the order of the data's
     classes; else the folders' own names. Templates: those beside the data, else clip-benchmark's,
     which are ImageNet's where it has none of the data set. With a language: ``names_in``. Raises
@@ -91,6 +93,8 @@ def texts_of(data_set: DataSet, data: str, language: str | None) -> tuple[Classi
     else:
         templates, own = _templates(data_set)
         sources.append(PACKAGE if own else f"{PACKAGE}'s templates of ImageNet")
+    if data_set.classes not in (0, len(classes)):
+        sources.append(f"{len(classes):,} classes instead of {data_set.classes:,}")
     return ClassificationText(classes, templates), ", ".join(dict.fromkeys(sources))
 
 

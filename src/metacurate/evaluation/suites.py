@@ -31,7 +31,7 @@ class DataSet:
     what clip-benchmark's class names are filed under, and ``order``: how the folders of all classes
     must be called for those names to be in their order; ``tars``: whether they are in the order of
     the numbers in tars; ``field``: the place of an image's group in its ``KEY.npy``; ``lacking``:
-    why it cannot be evaluated.
+    why it cannot be evaluated; ``classes``: how many were published, 0 if that is not known.
     """
 
     name: str
@@ -44,6 +44,7 @@ class DataSet:
     task: str = "classification"
     field: int | None = None
     lacking: str = ""
+    classes: int = 0
 
     @property
     def short(self) -> str:
@@ -149,6 +150,17 @@ _KNOWN = {
     "voc2007": _known("Pascal VOC 2007"),
     "winogavil": _known("WinoGAViL"),
 }
+_CLASSES = {
+    "caltech101": 102, "camelyon17": 2, "cars": 196, "cifar10": 10, "cifar100": 100,
+    "clevr_closest_object_distance": 6, "clevr_count_all": 8, "country211": 211, "cub": 200,
+    "diabetic_retinopathy": 5, "dmlab": 6, "dollar_street": 58, "dtd": 47, "eurosat": 10,
+    "fer2013": 7, "fgvc_aircraft": 100, "flowers": 102, "fmow": 62, "food101": 101, "geode": 40,
+    "gtsrb": 43, "hateful_memes": 2, "imagenet-a": 200, "imagenet-o": 200, "imagenet-r": 200,
+    "imagenet1k": 1000, "imagenet_sketch": 1000, "imagenetv2": 1000, "iwildcam": 182,
+    "kinetics700": 700, "kitti_closest_vehicle_distance": 4, "mnist": 10, "objectnet": 113,
+    "pcam": 2, "pets": 37, "renderedsst2": 2, "resisc45": 45, "stl10": 10, "sun397": 397,
+    "svhn": 10, "ucf101": 101, "voc2007": 20,
+}  # fmt: skip
 WINOGAVIL = "no layout of folders is published for it (candidate images for a cue)"
 
 
@@ -160,8 +172,11 @@ def _data_set(
     field: int | None = None,
     lacking: str = "",
 ) -> DataSet:
-    known = _KNOWN[name.rpartition("/")[2]]
-    return replace(known, name=name, metric=metric, task=task, field=field, lacking=lacking)
+    short = name.rpartition("/")[2]
+    return replace(
+        _KNOWN[short], name=name, metric=metric, task=task, field=field, lacking=lacking,
+        classes=_CLASSES.get(short, 0),
+    )  # fmt: skip
 
 
 def _retrieval(name: str) -> DataSet:
