@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conftest import command_line, environment
 from metacurate.cli import main
 
 Command = Callable[..., Any]
@@ -117,3 +119,15 @@ def test_a_hub_that_does_not_answer(
     run = metacurate(*(places.get(word, word) for word in command.split()))
     hub.HfFileSystem.clear_instance_cache()
     assert "the object store failed" in line(run)
+
+
+def test_a_file_that_may_not_be_so_large(folder: Path, tmp_path: Path) -> None:
+    command = command_line("curate", folder / "pool.jsonl", "-m", folder / "meta.json", "--t", 1,
+                           "--no-report", "--workers", 1, "--out", tmp_path / "out")  # fmt: skip
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *command]
+    ended = subprocess.run(limited, capture_output=True, text=True, env=environment(), check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 2)
+    assert ended.stderr.splitlines()[1] == (
+        "metacurate: error: a file is larger than may be written: raise the limit (ulimit -f), "
+        "then run the same command again: it resumes"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import io
 import json
 import os
+import resource
 import shutil
 import tarfile
 import time
@@ -13,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -603,3 +607,38 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     (scratch / "note").write_bytes(b"mine")
     with hold(Folder(str(tmp_path))):
         assert sorted(os.listdir(scratch)) == ["note"]
+
+
+def save_with_torch(file: Any) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
+    torch.save({"weights": torch.zeros(100_000)}, file)
+
+
+def save_with_parquet(file: Any) -> None:
+    pq.write_table(pa.table({"a": np.random.default_rng(0).random(50_000)}), file)
+
+
+def save_with_gzip(file: Any) -> None:
+    with gzip.open(file, "wb") as packed:
+        packed.write(np.random.default_rng(0).bytes(400_000))
+
+
+@pytest.mark.parametrize("save", [save_with_torch, save_with_parquet, save_with_gzip])
+@pytest.mark.parametrize("where", ["local", "store"])
+def test_what_cannot_be_written_is_told_by_the_system(
+    save: Callable[[Any], None], where: str, tmp_path: Path
+) -> None:
+    """A limit stands for a full disk: libraries that write have errors of their own for it."""
+    folder = Folder(str(tmp_path) if where == "local" else f"memory://{save.__name__}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as full, folder.create("file") as file:
+            save(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert full.value.errno == errno.EFBIG
+    assert folder.list() == []
+    with folder.create("file") as file:
+        save(file)
+    assert folder.list() == ["file"]

@@ -37,6 +37,7 @@ INTERRUPTED = 130  # what typer exits with on Ctrl-C
 MACHINE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EFBIG: "a file is larger than may be written: raise the limit (ulimit -f)",
     errno.EACCES: "permission denied: check the owner and mode",
     errno.EPERM: "permission denied: check the owner and mode",
     errno.EROFS: "the file system is read-only: choose another place",

@@ -7,6 +7,7 @@ A run that is killed, or whose machine loses power, therefore leaves whole files
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -239,6 +240,26 @@ def unrecorded() -> Iterator[None]:
         _RECORD.reset(token)
 
 
+# Errors of a disk, a quota or a file that is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _told_by_the_disk() -> Iterator[None]:
+    """A full disk is told as such: torch.save calls it a position that it did not expect."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in _FULL:
+                if cause is error:
+                    raise
+                raise OSError(cause.errno, cause.strerror) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
 _RUN: ContextVar[str | None] = ContextVar("_RUN", default=None)
 
 
@@ -307,14 +328,17 @@ class Folder:
 
     @contextmanager
     def create(self, name: str) -> Iterator[IO[bytes]]:
-        """A binary file to write that gets its name only if the block ends without an error."""
+        """A binary file to write that gets its name only if the block ends without an error.
+
+        OSError if the disk is full, whatever a library that writes raises then.
+        """
         address = self.address(name)
         if is_local(address):
             final = local_path(address)
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._temporary(final)
             try:
-                with temporary.open("wb") as file:
+                with _told_by_the_disk(), temporary.open("wb") as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
@@ -325,7 +349,7 @@ class Folder:
             return
         with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
             spooled = Path(scratch) / "file"
-            with spooled.open("wb") as file:
+            with _told_by_the_disk(), spooled.open("wb") as file:
                 yield file
             _record(address, spooled)
             filesystem, path = resolve(address)
