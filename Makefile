@@ -2,7 +2,7 @@
 BIN ?= .venv/bin
 ROOM ?= pool
 
-.PHONY: setup lint types quick room bounds docs picture all
+.PHONY: setup lint types quick room bounds docs picture experiment all
 
 setup:  ## make .venv
 	tests/run --venv $(BIN:/bin=) --setup
@@ -27,6 +27,12 @@ bounds:  ## compiled loops with each index checked: some minutes, in a cache of 
 
 docs:
 	$(BIN)/python -m mkdocs build --strict
+
+EXPERIMENT ?= cpu
+experiment:  ## the emoji experiment, 8 minutes; also with EXPERIMENT=scored or scale
+	$(BIN)/python examples/emoji_experiment/make_pool.py emoji
+	$(BIN)/metacurate experiment --config examples/emoji_experiment/$(EXPERIMENT).toml \
+	    --out emoji/$(EXPERIMENT)
 
 picture:  ## the picture of the report in README
 	$(BIN)/python tests/report_picture.py
