@@ -79,11 +79,11 @@ def generate(
     return fresh_total + int(np.count_nonzero(popular_seen))
 
 
-def with_duckdb(source: Path, out: Path, memory_gib: float) -> int:
+def with_duckdb(source: Path, out: Path, arguments: argparse.Namespace) -> int:
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute(f"SET memory_limit = '{memory_gib:.2f}GiB'")
+    connection.execute(f"SET memory_limit = '{0.75 * arguments.limit_gib:.2f}GiB'")
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(f"SET temp_directory = '{out}.spill'")
     connection.execute(
@@ -94,10 +94,10 @@ def with_duckdb(source: Path, out: Path, memory_gib: float) -> int:
     return pq.read_metadata(f"{out}.parquet").num_rows
 
 
-def with_polars(source: Path, out: Path, memory_gib: float) -> int:
+def with_polars(source: Path, out: Path, arguments: argparse.Namespace) -> int:
     import polars as pl
 
-    del memory_gib  # has no such setting
+    del arguments  # it has no limit of memory
     grouped = pl.scan_parquet(source / "*.parquet").group_by("url").agg(pl.col("text").unique())
     grouped.sink_parquet(f"{out}.parquet", compression="zstd")
     return pq.read_metadata(f"{out}.parquet").num_rows
@@ -108,7 +108,7 @@ def _url(document: Any) -> bytes:
     return url.encode()
 
 
-def with_datatrove(source: Path, out: Path, workers: int) -> int:
+def with_datatrove(source: Path, out: Path, arguments: argparse.Namespace) -> int:
     """Signatures, duplicates and filter: the steps of its exact deduplication."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup.exact_dedup import (
@@ -121,7 +121,7 @@ def with_datatrove(source: Path, out: Path, workers: int) -> int:
     from datatrove.pipeline.writers import ParquetWriter
 
     config = ExactDedupConfig(content_getter=_url)
-    files = len(list(source.glob("*.parquet")))
+    files, workers = len(list(source.glob("*.parquet"))), arguments.workers
     signatures, found, kept = f"{out}/signatures", f"{out}/found", f"{out}/kept"
     steps: list[tuple[int, list[Any]]] = [
         (files, [ParquetReader(str(source)),
@@ -138,6 +138,7 @@ def with_datatrove(source: Path, out: Path, workers: int) -> int:
 
 
 ALTERNATIVES = {"duckdb": with_duckdb, "polars": with_polars}
+ROW_BY_ROW = {"datatrove": with_datatrove}
 
 
 def run_dedup(source: Path, out: Path, workers: int) -> Measured:
@@ -161,11 +162,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         who, source, out = arguments.child
-        if who == "datatrove":
-            found = with_datatrove(Path(source), Path(out), arguments.workers)
-        else:
-            found = ALTERNATIVES[who](Path(source), Path(out), arguments.limit_gib * 0.75)
-        print(found)
+        print((ALTERNATIVES | ROW_BY_ROW)[who](Path(source), Path(out), arguments))
         return
     scratch = Path(tempfile.mkdtemp(prefix="dedup-", dir=arguments.scratch))
     try:
@@ -225,7 +222,7 @@ def row_by_row(scratch: Path, arguments: argparse.Namespace) -> str:
     distinct = generate(source, rows, FEW_FRESH_SHARE, FEW_POPULAR, file_rows=ROW_BY_ROW_ROWS)
     ours, theirs = (
         run_one(who, source, scratch / f"fewest-{who}", arguments)
-        for who in ("metacurate", "datatrove")
+        for who in ("metacurate", *ROW_BY_ROW)
     )
     shutil.rmtree(source)
     assert ours.output["pairs"] == theirs.output == distinct

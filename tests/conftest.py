@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -34,6 +35,17 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path, len(LONGEST)))
+
+
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Wait until it is true, a minute at most; a process that is given must run until then."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process is None or process.poll() is None, "the run ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def command_line(*arguments: object) -> list[str]:

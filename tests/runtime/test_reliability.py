@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import Command, command_line, digests, environment
+from conftest import Command, command_line, digests, environment, wait_for
 from curation_pools import ENTRIES, fails, make_pairs
 from killed_runs import Warm
 from metacurate.runtime.engines.threads import MOST_THREADS
@@ -177,14 +177,6 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "the run ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_second_process_is_refused(metacurate: Command, place: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -63,9 +64,11 @@ def test_what_is_under_way_ends_with_the_run(how: str) -> None:
             with pytest.raises(ValueError, match="this task"):
                 next(results)
         else:
+            handler = signal.signal(signal.SIGINT, signal.default_int_handler)
             stop_when(lambda: started.acquire() and started.acquire())
             with pytest.raises(KeyboardInterrupt):
                 next(results)
+            signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - before < SECONDS / 2
     assert threading.active_count() <= threads + 1  # nothing goes on
 
@@ -75,7 +78,7 @@ def stop_when(ready: Callable[[], bool]) -> None:
 
     def wait() -> None:
         ready()
-        _thread.interrupt_main()
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=wait).start()
 

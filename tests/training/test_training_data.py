@@ -9,9 +9,8 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs the extra metacurate[train]")
 
+from conftest import wait_for
 from metacurate.errors import UserError
 from metacurate.metadata.store import make_metadata
 from metacurate.pipeline import curate
@@ -535,18 +535,11 @@ def test_workers_end_with_their_driver_in_the_middle_of_a_chunk(runs, tmp_path):
     command = [sys.executable, tmp_path / "run.py", runs["tars"], tmp_path / "workers"]
     with subprocess.Popen(command) as driver:
         try:
-            wait_until(lambda: len(list((tmp_path / "workers").iterdir())) == 2)
+            wait_for(lambda: len(list((tmp_path / "workers").iterdir())) == 2, driver)
         finally:
             driver.kill()
     workers = [Path("/proc", file.name) for file in (tmp_path / "workers").iterdir()]
-    wait_until(lambda: not any(worker.exists() for worker in workers))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not any(worker.exists() for worker in workers))
 
 
 def test_a_storage_error_is_tried_again_without_losing_or_repeating_pairs(runs, monkeypatch):

@@ -80,27 +80,32 @@ def record(run: Run, config: ExperimentConfig) -> None:
     Raises UserError naming what differs if it has other settings, or an arm of the same name has;
     with the run's ``overwrite`` all that there is goes.
     """
-    settings = _settings(config)
-    section = read_manifest(run.folder)["stages"].get(ARMS.name)
-    known = {} if section is None or section["state"] == "stale" else section["config"]["arms"]
-    given = settings["arms"]
-    kept = {name: given.get(name, known[name]) for name in known}
-    if run.overwrite and not is_recorded(run.folder, config):
-        kept = {}  # arms that are not given any more go with their runs
-    told = begin(run.folder, ARMS, {**settings, "arms": kept}, overwrite=run.overwrite)
-    widen(run.folder, ARMS, {**settings, "arms": kept | given})
+    given = _settings(config)
+    kept = _of_known_arms(run.folder, given)
+    if kept is None or (run.overwrite and not is_recorded(run.folder, config)):
+        kept = {**given, "arms": {}}  # arms that are not given any more go with their runs
+    told = begin(run.folder, ARMS, kept, overwrite=run.overwrite)
+    widen(run.folder, ARMS, {**given, "arms": kept["arms"] | given["arms"]})
     if told is None:
         finish(run.folder, ARMS, {})
 
 
 def is_recorded(folder: Folder, config: ExperimentConfig) -> bool:
     """Whether an experiment with the same settings is recorded, of whatever arms and seeds."""
+    kept = _of_known_arms(folder, _settings(config))
+    return kept is not None and manifest.has_begun(folder, ARMS, kept)
+
+
+def _of_known_arms(folder: Folder, given: dict[str, Any]) -> dict[str, Any] | None:
+    """Settings with the arms that are recorded, as they are given or else as they are recorded.
+
+    None if no experiment is recorded.
+    """
     section = read_manifest(folder)["stages"].get(ARMS.name)
     if section is None or section["state"] == "stale":
-        return False
-    settings, known = _settings(config), section["config"]["arms"]
-    kept = {name: settings["arms"].get(name, known[name]) for name in known}
-    return manifest.has_begun(folder, ARMS, {**settings, "arms": kept})
+        return None
+    known = section["config"]["arms"]
+    return {**given, "arms": {name: given["arms"].get(name, known[name]) for name in known}}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -30,7 +30,14 @@ from metacurate.images.process import RESIZE_MODES, ImageConfig
 from metacurate.images.shard import Outcome, Shard, fetch_rows, make_shard
 from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable
 from metacurate.pool.memory import AnyPool, Given
-from metacurate.runtime.engine import Engine, Result, Shared, SharingEngine, Task
+from metacurate.runtime.engine import (
+    Engine,
+    Result,
+    Shared,
+    SharingEngine,
+    Task,
+    as_they_finish,
+)
 from metacurate.runtime.engines.local import LocalEngine, available_cores
 from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
@@ -292,21 +299,11 @@ class _Downloader:
     ) -> Iterator[tuple[int, Result]]:
         """See ``metacurate.runtime.engine.Engine``; shards overlap in time, two at most."""
         with ThreadPoolExecutor(SHARDS_AT_ONCE, "shard") as threads:
-            waiting = iter(range(len(tasks)))
-            under_way: dict[Future[Result], int] = {}
             try:
-                while True:
-                    while len(under_way) < SHARDS_AT_ONCE:
-                        position = next(waiting, None)
-                        if position is None:
-                            break
-                        under_way[threads.submit(function, tasks[position])] = position
-                    if not under_way:
-                        return
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        position = under_way.pop(future)
-                        yield position, future.result()
+                yield from as_they_finish(
+                    lambda position: threads.submit(function, tasks[position]),
+                    range(len(tasks)), SHARDS_AT_ONCE, {},
+                )  # fmt: skip
             except BaseException:
                 # The shards' threads wait for the loop: end what they wait for, then them.
                 self._loop.call_soon_threadsafe(self._cancel_all)

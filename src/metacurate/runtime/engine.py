@@ -7,7 +7,8 @@ output files atomically itself, so running one twice is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -74,6 +75,32 @@ class GpuEngine(Engine, Protocol):
         Raises UserError if no machine has them.
         """
         ...
+
+
+def as_they_finish(
+    submit: Callable[[int], Future[Result]],
+    positions: Iterable[int],
+    at_once: int,
+    under_way: dict[Future[Result], int],
+) -> Iterator[tuple[int, Result]]:
+    """Yield ``(position, result)`` as tasks finish, of which so many are submitted at a time.
+
+    The others wait here: memory is bounded. ``under_way`` says at each moment which are submitted,
+    and has those still that were when one failed.
+    """
+    waiting = iter(positions)
+    while True:
+        while len(under_way) < at_once:
+            upcoming = next(waiting, None)
+            if upcoming is None:
+                break
+            under_way[submit(upcoming)] = upcoming
+        if not under_way:
+            return
+        finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in finished:
+            result = future.result()
+            yield under_way.pop(future), result
 
 
 def died_too_often(position: int) -> UserError:

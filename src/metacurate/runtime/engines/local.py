@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -18,7 +18,13 @@ import pyarrow as pa
 
 from metacurate.beside import KEEP_ARROW_MEMORY
 from metacurate.runtime.children import end_with_parent, without_main
-from metacurate.runtime.engine import MAX_DEATHS_PER_TASK, Result, Task, died_too_often
+from metacurate.runtime.engine import (
+    MAX_DEATHS_PER_TASK,
+    Result,
+    Task,
+    as_they_finish,
+    died_too_often,
+)
 
 # Workers are forked from a server process that has done nothing but import a module: they start in
 # milliseconds and share its memory. It starts no Python thread; those of libraries (OpenBLAS,
@@ -109,24 +115,15 @@ class LocalEngine:
         remaining = set(deaths)
         while remaining:
             under_way: dict[Future[Result], int] = {}
-            waiting = iter(sorted(remaining))
+            # Only a few tasks wait in the pool's queue: after a death only these are suspects.
+            results = as_they_finish(
+                lambda position: self._submit(function, tasks[position]),
+                sorted(remaining), 2 * self.workers, under_way,
+            )  # fmt: skip
             try:
-                while True:
-                    # Only a few tasks wait in the pool's queue: bounded memory, and after a
-                    # death only these few count as suspects.
-                    while len(under_way) < 2 * self.workers:
-                        upcoming = next(waiting, None)
-                        if upcoming is None:
-                            break
-                        under_way[self._submit(function, tasks[upcoming])] = upcoming
-                    if not under_way:
-                        break
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        result = future.result()
-                        position = under_way.pop(future)
-                        remaining.discard(position)
-                        yield position, result
+                for position, result in results:
+                    remaining.discard(position)
+                    yield position, result
             except BrokenProcessPool:
                 # One death ends the whole pool of processes: what was under way is tried again.
                 self.close()

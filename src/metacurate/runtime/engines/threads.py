@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Lock, get_ident
 
 from metacurate.beside import is_own_process
-from metacurate.runtime.engine import Result, Task
+from metacurate.runtime.engine import Result, Task, as_they_finish
 from metacurate.runtime.engines.local import keep_freed_memory
 
 MOST_THREADS = 4
@@ -46,22 +46,13 @@ class ThreadEngine:
         """See ``metacurate.runtime.engine.Engine``; there is nobody who could try again."""
         with ThreadPoolExecutor(self.workers) as pool:
             under_way: dict[Future[Result], int] = {}
-            waiting = iter(range(len(tasks)))
+
+            def submit(position: int) -> Future[Result]:
+                # Each task is in the same run as its caller.
+                return pool.submit(self._run, copy_context().run, function, tasks[position])
+
             try:
-                while True:
-                    while len(under_way) < 2 * self.workers:
-                        position = next(waiting, None)
-                        if position is None:
-                            break
-                        # Each task is in the same run as its caller.
-                        call = copy_context().run
-                        future = pool.submit(self._run, call, function, tasks[position])
-                        under_way[future] = position
-                    if not under_way:
-                        return
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        yield under_way.pop(future), future.result()
+                yield from as_they_finish(submit, range(len(tasks)), 2 * self.workers, under_way)
             except BaseException:
                 for future in under_way:
                     future.cancel()
