@@ -17,6 +17,7 @@ from metacurate.errors import ArgumentError, UserError
 # A worker may die (out of memory, kill -9): its task is tried again. A task that was under way at
 # this many deaths stops the run.
 MAX_DEATHS_PER_TASK = 3
+LOOK_SECONDS = 1.0
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -97,7 +98,8 @@ def as_they_finish(
             under_way[submit(upcoming)] = upcoming
         if not under_way:
             return
-        finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        # A Ctrl-C in the instant before it waits would be seen only when a task ends.
+        finished, _ = wait(under_way, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
         for future in finished:
             result = future.result()
             yield under_way.pop(future), result
