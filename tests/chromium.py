@@ -112,6 +112,8 @@ class Browser:
         """What axe-core's rules of accessibility find in the page."""
         rules = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
         self.evaluate(f"{rules}; 1")
+        # What a page does when sizes change, it does when the next frame is drawn.
+        self.evaluate("new Promise((d) => requestAnimationFrame(() => requestAnimationFrame(d)))")
         return self.evaluate("axe.run({resultTypes: ['violations']})")
 
     def complaints(self) -> list[str]:
