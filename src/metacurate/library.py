@@ -377,16 +377,15 @@ def match(
         from metacurate.pool.open import open_pool
         from metacurate.pool.schema import PoolConfig
         from metacurate.runtime.stage import do_again
-        from metacurate.texts.languages import LanguageMap, load_language_map
+        from metacurate.texts.languages import as_language_map
 
         entries, columns = as_metadata(metadata), pool_config or PoolConfig()
-        loaded = isinstance(language_map, LanguageMap)
-        table = language_map if loaded else load_language_map(language_map)  # type: ignore[arg-type]
+        table = as_language_map(language_map)
         opened = open_pool(given.files(run), columns, needs_of(entries), engine=run.engine)
         opened.require_rows()
 
         def work() -> Statistics:
-            return stage(run, opened, columns, entries, rule, table)  # type: ignore[arg-type]
+            return stage(run, opened, columns, entries, rule, table)
 
         return do_again(run, [MATCH], work)
 
@@ -459,14 +458,13 @@ def balance_run(
         from metacurate.curation.count import count as count_stage
         from metacurate.curation.curated import Curated
         from metacurate.curation.datacard import write_datacard
-        from metacurate.curation.layout import BALANCE, METADATA_FILE
-        from metacurate.metadata.store import load_metadata
+        from metacurate.curation.layout import BALANCE, run_metadata
         from metacurate.pipeline import given_counts
         from metacurate.runtime.stage import do_again
         from metacurate.sharing.card import renew_card
 
         if counts is not None:
-            entries = load_metadata(opened.folder.address(METADATA_FILE))
+            entries = run_metadata(opened.folder)
             count_stage(opened, given_counts(counts, entries))
 
         def work() -> DataCard:

@@ -33,7 +33,7 @@ from metacurate.runtime.run import Run, RunOptions, open_run
 from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import as_address
 from metacurate.sharing.card import renew_card
-from metacurate.texts.languages import LanguageMap, load_language_map
+from metacurate.texts.languages import LanguageMap, as_language_map
 
 
 def curate(
@@ -118,8 +118,7 @@ def curate(
     )  # fmt: skip
     if rule is not None:
         check_rule(rule)
-    if not isinstance(language_map, LanguageMap):
-        language_map = load_language_map(language_map)
+    table = as_language_map(language_map)
     given = Given.of(pool)
     metadata = as_metadata(metadata)
     with ExitStack() as stack:
@@ -138,7 +137,7 @@ def curate(
                 pool_config or PoolConfig(),
                 settings,
                 rule=rule,
-                language_map=language_map,
+                language_map=table,
                 counts=given_counts(counts, metadata),
                 report=report,
             )
@@ -179,7 +178,7 @@ def curate_run(
     settings: Balance,
     *,
     rule: str | None,
-    language_map: LanguageMap,
+    language_map: LanguageMap | None,
     counts: Counts | None,
     report: bool,
 ) -> DataCard:

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from metacurate.pool.uid import key_uid, key_uids, url_uid, url_uids
+from metacurate.pool.url import canonical_url, plain_urls
 
 
 def large_binary(values: list[bytes | None]) -> pa.LargeBinaryArray:
@@ -25,26 +26,47 @@ PIECES = st.sampled_from(
         *(b" ", b"\t", b"\r\n", b"\v\f", b"\xff\xfe", "Ü.de".encode(), b"a" * 120, b"0", b"\x00"),
     ]
 )
-URLS = st.lists(PIECES | st.binary(max_size=6), max_size=9).map(b"".join)
+# What is nearly canonical: each of the quick look's conditions fails here and there.
+LABELS = st.text(alphabet="abxyzn09-", max_size=5) | st.sampled_from(["xn--a", "com", "x" * 61])
+SEGMENTS = st.text(alphabet="aZ0_~!$&()*+,;=@.%?:-", max_size=70) | st.sampled_from(
+    [".", "..", ".a", "%2e", "%2E.", "%41", "a|b", "a b", "'", '"', "<", "\\", "^", "[", "`", "{"]
+)
+NEARLY = st.builds(
+    lambda scheme, host, path: f"{scheme}{'.'.join(host)}/{'/'.join(path)}".encode(),
+    st.sampled_from(["http://", "https://"]),
+    st.lists(LABELS, min_size=1, max_size=5),
+    st.lists(SEGMENTS, max_size=5),
+)
+URLS = st.lists(PIECES | st.binary(max_size=6), max_size=9).map(b"".join) | NEARLY
+# Values with few bytes behind them are not looked at in blocks.
+BEHIND = st.sampled_from([[], [b"http://a.example/" + b"x" * 300]])
 HEX = st.binary(min_size=16, max_size=16).map(lambda b: b.hex().encode())
 KEYS = st.binary(max_size=300) | HEX | HEX.map(bytes.upper) | st.sampled_from([b" ", b"\n\t"])
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.lists(st.none() | URLS, max_size=12), st.integers(0, 3))
+@given(st.lists(st.none() | URLS, max_size=12), st.integers(0, 3), BEHIND)
 @example(
-    [b"http://:80", b"x://", b"://", b"http:/", b"1http://A", b"#", b" #", b"http://A:80:80"], 0
+    [b"http://:80", b"x://", b"://", b"http:/", b"1http://A", b"#", b" #", b"http://A:80:80"], 0, []
 )
-@example([b"https://A:443#x", b"https://A:80", b"http://A:443", b"HTTPS://u@B:443?q", b"x #y"], 0)
-def test_url_kernel_equals_reference(urls: list[bytes | None], skip: int) -> None:
+@example(
+    [b"https://A:443#x", b"https://A:80", b"http://A:443", b"HTTPS://u@B:443?q", b"x #y"], 0, []
+)
+def test_url_kernel_equals_reference(
+    urls: list[bytes | None], skip: int, behind: list[bytes]
+) -> None:
+    urls = [*urls, *behind]
     array = large_binary(urls)[skip:]
     expected = [None if url is None else url_uid(url) for url in urls[skip:]]
     assert url_uids(array).to_pylist() == expected
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.none() | KEYS, max_size=12), st.integers(0, 3))
-def test_key_kernel_equals_reference(keys: list[bytes | None], skip: int) -> None:
+@given(st.lists(st.none() | KEYS, max_size=12), st.integers(0, 3), BEHIND)
+def test_key_kernel_equals_reference(
+    keys: list[bytes | None], skip: int, behind: list[bytes]
+) -> None:
+    keys = [*keys, *behind]
     array = large_binary(keys)[skip:]
     expected = [None if key is None else key_uid(key) for key in keys[skip:]]
     assert key_uids(array).to_pylist() == expected
@@ -62,6 +84,21 @@ def test_every_length_up_to_several_blocks() -> None:
     urls = [b"http://h.example/" + b"x" * size for size in range(1100, 0, -1)]
     expected = [hashlib.blake2b(url, digest_size=16).digest() for url in urls]
     assert url_uids(large_binary(urls)).to_pylist() == expected
+
+
+def test_a_quick_look_finds_canonical_urls_and_nothing_odd() -> None:
+    hosts = ["a.b", "a-b.c0.example", "w" * 63 + ".example", "a.b.c.d.e.f.example"]
+    paths = ["", "a", "a/b.jpg?c=d&e=f:80", "x" * 62 + "/y", "x" * 63 + "/y/", "~a_b/" * 40]
+    canonical = [f"{s}://{h}/{p}" for s in ("http", "https") for h in hosts for p in paths]
+    changes = [
+        *("A.b/", "a.b", "a..b/", ".a.b/", "a.b./", "-a.b/", "a.-b/", "a.b1/", "xn--a.b/", "a/"),
+        *(f"a.b/{'x' * size}{odd}" for size in range(130) for odd in ("/.", "|", "#", "/%2e", "é")),
+    ]
+    changed = [f"http://{change}" for change in changes]
+    behind = "http://a.example/" + "x" * 300
+    assert [canonical_url(url) for url in canonical] == canonical
+    plain = plain_urls(large_binary([u.encode() for u in [*canonical, *changed, behind]]))
+    assert plain.tolist() == [True] * len(canonical) + [False] * len(changed) + [True]
 
 
 def test_megabyte_url_and_empty_arrays() -> None:

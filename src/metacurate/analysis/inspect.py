@@ -19,12 +19,12 @@ from metacurate.curation.layout import (
     COUNT,
     KEPT_COUNTS_FILE,
     MATCH,
-    METADATA_FILE,
     finished_section,
     index_file_name,
     light_engine,
     load_counts,
     matched_run,
+    run_metadata,
 )
 from metacurate.curation.match_index import read_index
 from metacurate.curation.matching.matcher import Matcher
@@ -38,7 +38,7 @@ from metacurate.curation.subset import (
 from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import ArgumentError, UserError
 from metacurate.metadata.lookup import entry_id
-from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.metadata.store import Metadata
 from metacurate.pool.open import open_pool
 from metacurate.pool.read import read_unit
 from metacurate.pool.schema import PoolConfig
@@ -96,7 +96,7 @@ def run_distribution(folder: Folder) -> Distribution:
     """The entries, counts and thresholds of a balanced run."""
     finished_section(folder, COUNT)
     thresholds = run_thresholds(folder)
-    metadata = load_metadata(folder.address(METADATA_FILE))
+    metadata = run_metadata(folder)
     rule = finished_section(folder, MATCH)["config"]["rule"]
     return Distribution(metadata, load_counts(folder), thresholds, rule)
 
@@ -167,7 +167,7 @@ def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None
     """
     shards, entries = matched_run(run.folder)
     finished_section(run.folder, BALANCE)
-    metadata = load_metadata(run.folder.address(METADATA_FILE))
+    metadata = run_metadata(run.folder)
     try:
         name.encode()
     except UnicodeEncodeError:  # bytes that are no text in the terminal's encoding

@@ -220,9 +220,9 @@ def curate_command(
         from metacurate.metadata.store import load_metadata
         from metacurate.pipeline import curate_run, given_counts
         from metacurate.runtime.manifest import finished
-        from metacurate.texts.languages import load_language_map
+        from metacurate.texts.languages import as_language_map
 
-        entries, table = load_metadata(metadata), load_language_map(language_map)
+        entries, table = load_metadata(metadata), as_language_map(language_map)
         card = curate_run(
             run, pool, entries, pool_config, settings,
             rule=rule, language_map=table, counts=given_counts(counts, entries), report=report,

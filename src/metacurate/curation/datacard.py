@@ -20,14 +20,14 @@ from metacurate.curation.layout import (
     DATACARD_FILE,
     KEPT_COUNTS_FILE,
     MATCH,
-    METADATA_FILE,
     curated_file_name,
     finished_section,
     load_counts,
     matched_run,
+    run_metadata,
 )
 from metacurate.curation.thresholds import run_thresholds
-from metacurate.metadata.store import Block, Metadata, load_metadata
+from metacurate.metadata.store import Block, Metadata
 from metacurate.runtime.arrowfiles import open_parquet
 from metacurate.runtime.made import open_made, save_array
 from metacurate.runtime.manifest import Statistics, add_statistics
@@ -197,7 +197,7 @@ def make_datacard(
     """
     match = finished_section(folder, MATCH)
     count, balance = finished_section(folder, COUNT), finished_section(folder, BALANCE)
-    metadata = load_metadata(folder.address(METADATA_FILE))
+    metadata = run_metadata(folder)
     counts = load_counts(folder)
     totals, kept = match["totals"], balance["totals"]
     by_language = _by_language(metadata, totals, kept, counts, kept_counts, kept_texts or {})

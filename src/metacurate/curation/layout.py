@@ -13,7 +13,7 @@ from typing import Any
 
 from metacurate.curation.balancing import Counts
 from metacurate.errors import UserError
-from metacurate.metadata.store import Block
+from metacurate.metadata.store import Block, Metadata, load_saved
 from metacurate.runtime.engine import Engine
 from metacurate.runtime.engines.local import LocalEngine
 from metacurate.runtime.made import load_array
@@ -97,6 +97,12 @@ def run_blocks(folder: Folder) -> tuple[Block, ...]:
         Block(language, stop - size, stop)
         for (language, size), stop in zip(sizes, stops, strict=True)
     )
+
+
+def run_metadata(folder: Folder) -> Metadata:
+    """The metadata that a run's texts were matched with; UserError if they are gone or others."""
+    section = finished_section(folder, MATCH)
+    return load_saved(folder.address(METADATA_FILE), section["config"]["metadata"]["fingerprint"])
 
 
 def languages_of(folder: Folder) -> dict[str, dict[str, Any]]:

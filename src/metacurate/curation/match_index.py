@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         pa.field("matched", MATCHED_TYPE, nullable=False),
     ]
 )
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 @dataclass(frozen=True)

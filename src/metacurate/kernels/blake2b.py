@@ -53,11 +53,12 @@ def initial_state(digest_bytes: int) -> np.ndarray:
 
 
 @intrinsic
-def compress(_typing, h, m, t, last):
-    """Take a block of each message into the state.
+def compress(_typing, h, m, t, last, out):
+    """Take a block of each message into the state; ``out`` gets the new one.
 
-    ``h`` uint64[8, LANES] (changed in place), ``m`` uint64[16, LANES], ``t`` uint64[LANES] and
-    ``last`` uint64[LANES] (all ones if it is the message's last block, else 0), all contiguous.
+    ``h`` and ``out`` uint64[8, LANES] (they may be the same), ``m`` uint64[LANES, 16], ``t``
+    uint64[LANES] and ``last`` uint64[LANES] (all ones if it is the message's last block, else 0),
+    all contiguous.
     """
 
     def codegen(context, builder, signature, args):
@@ -70,12 +71,28 @@ def compress(_typing, h, m, t, last):
         def load(argument, row):
             return builder.load(rows(argument)(row), align=8)
 
+        def words_of_all():
+            """Word by word those of all messages: four by four, rows become columns."""
+            for first in range(0, 16, LANES):
+                a, b, c, d = (load(1, (16 * lane + first) // LANES) for lane in range(LANES))
+                low, high = (0, 4, 2, 6), (1, 5, 3, 7)
+                ab, cd = (shuffled(*two, low) for two in ((a, b), (c, d)))
+                ab_odd, cd_odd = (shuffled(*two, high) for two in ((a, b), (c, d)))
+                yield shuffled(ab, cd, (0, 1, 4, 5))
+                yield shuffled(ab_odd, cd_odd, (0, 1, 4, 5))
+                yield shuffled(ab, cd, (2, 3, 6, 7))
+                yield shuffled(ab_odd, cd_odd, (2, 3, 6, 7))
+
+        def shuffled(one, other, places):
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(places))
+            return builder.shuffle_vector(one, other, mask)
+
         def rotated(word, bits):
             right = builder.lshr(word, ir.Constant(_VECTOR, [bits] * LANES))
             return builder.or_(right, builder.shl(word, ir.Constant(_VECTOR, [64 - bits] * LANES)))
 
         state = [load(0, row) for row in range(8)]
-        words = [load(1, row) for row in range(16)]
+        words = list(words_of_all())
         v = state + [ir.Constant(_VECTOR, [word] * LANES) for word in _IV]
         v[12] = builder.xor(v[12], load(2, 0))
         v[14] = builder.xor(v[14], load(3, 0))
@@ -89,7 +106,7 @@ def compress(_typing, h, m, t, last):
                     v[b] = rotated(builder.xor(v[b], v[c]), second)
         for row in range(8):
             new = builder.xor(state[row], builder.xor(v[row], v[row + 8]))
-            builder.store(new, rows(0)(row), align=8)
+            builder.store(new, rows(4)(row), align=8)
         return context.get_dummy_value()
 
-    return types.void(h, m, t, last), codegen
+    return types.void(h, m, t, last, out), codegen

@@ -28,6 +28,13 @@ from numba import types
 from numba.extending import intrinsic
 
 from metacurate.kernels.cache import njit
+from metacurate.kernels.intrinsics import (
+    load8,
+    load64,
+    prefetch,
+    range_mask_codegen,
+    trailing_zeros,
+)
 from metacurate.kernels.matching_tables import (
     K1,
     K2,
@@ -47,11 +54,7 @@ from metacurate.kernels.matching_tables import (
     find_edge,
     fit_edges,
     grown,
-    load8,
-    load64,
     may_have_edge,
-    prefetch,
-    trailing_zeros,
     with_room,
 )
 from metacurate.kernels.matching_wide import (
@@ -84,39 +87,22 @@ WIDE_START_RANGES = ((0x21, 15), (0x3A, 7), (0x5B, 6), (0x7B, 4), (0xE0, 0x15))
 _PUNCTUATION_RANGES = ((0x2C, 1), (0x2E, 1), (0x3A, 2), (0x3F, 1), (0x21, 1), (0x60, 1))
 
 
-def _range_mask_codegen(ranges):
-    def codegen(_context, builder, _signature, args):
-        vector = ir.VectorType(ir.IntType(8), 64)
-        block = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=1)
-        found = None
-        for first, count in ranges:
-            if count == 1:
-                hit = builder.icmp_unsigned("==", block, ir.Constant(vector, [first] * 64))
-            else:
-                shifted = builder.sub(block, ir.Constant(vector, [first] * 64))
-                hit = builder.icmp_unsigned("<", shifted, ir.Constant(vector, [count] * 64))
-            found = hit if found is None else builder.or_(found, hit)
-        return builder.bitcast(found, ir.IntType(64))
-
-    return codegen
-
-
 @intrinsic
 def _white_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is a space, tab or line break."""
-    return types.uint64(types.int64), _range_mask_codegen(_WHITE_RANGES)
+    return types.uint64(types.int64), range_mask_codegen(_WHITE_RANGES)
 
 
 @intrinsic
 def _punctuation_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is isolated punctuation."""
-    return types.uint64(types.int64), _range_mask_codegen(_PUNCTUATION_RANGES)
+    return types.uint64(types.int64), range_mask_codegen(_PUNCTUATION_RANGES)
 
 
 @intrinsic
 def _wide_lead_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address is the lead of three bytes and more."""
-    return types.uint64(types.int64), _range_mask_codegen(WIDE_START_RANGES[-1:])
+    return types.uint64(types.int64), range_mask_codegen(WIDE_START_RANGES[-1:])
 
 
 @intrinsic
@@ -142,7 +128,7 @@ def _few_mask(_typing, address, few, more):
 @intrinsic
 def _wide_start_mask(_typing, address):
     """Bit i is set iff byte i of the 64 at the address may be the first of a wide character."""
-    return types.uint64(types.int64), _range_mask_codegen(WIDE_START_RANGES)
+    return types.uint64(types.int64), range_mask_codegen(WIDE_START_RANGES)
 
 
 @njit(inline="always")
@@ -273,6 +259,7 @@ def build_tables(data, offsets, ids, hash_mask):
 
     ``ids`` (uint32[n]) are the entries'. ``hash_mask`` is all ones; tests weaken the hash with it.
     Returns (vocabulary, edges, filter bits, blob of long tokens, their starts by token id).
+    ValueError if an entry is there twice.
     """
     base = data.ctypes.data
     entries = offsets.size - 1
@@ -325,6 +312,8 @@ def build_tables(data, offsets, ids, hash_mask):
                     edge_count += 1
                 packed = edges[edge + U1]
             if last:
+                if packed & LOW32:
+                    raise ValueError("an entry is there twice")
                 packed |= np.uint64(ids[entry]) + U1
             elif packed >> U32 == U0:
                 nodes += 1

@@ -35,6 +35,7 @@ from __future__ import annotations
 import numpy as np
 
 from metacurate.kernels.cache import njit
+from metacurate.kernels.intrinsics import load8, prefetch, trailing_zeros
 from metacurate.kernels.matching_tables import (
     LOW32,
     U0,
@@ -48,9 +49,6 @@ from metacurate.kernels.matching_tables import (
     aligned_zeros,
     edge_hash,
     grown,
-    load8,
-    prefetch,
-    trailing_zeros,
 )
 
 CREDIT = (1024, 16)

@@ -13,8 +13,10 @@ import numpy as np
 from metacurate.kernels.blake2b import BLOCK_BYTES, LANES, compress, initial_state
 from metacurate.kernels.bytes import is_space
 from metacurate.kernels.cache import njit
+from metacurate.kernels.intrinsics import load64
 
 UID_BYTES = 16
+_HEX_DIGITS = 2 * UID_BYTES
 
 _U = np.uint64
 _INITIAL = initial_state(UID_BYTES)
@@ -64,21 +66,26 @@ def _message(data, start, end, block):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit("void(Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True),"
-      " uint64[:, ::1], boolean[::1])")  # fmt: skip
-def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
-    """Fill ``digests`` (uint64[n, 2]) with the uids of n byte strings; blanks turn ``valid`` false.
+@njit(inline="always")
+def _load_short(address, size, words, lane):  # type: ignore[no-untyped-def]
+    """Fill ``words[lane]`` with a value of at most 128 bytes of 128 readable ones."""
+    whole = size // 8
+    for word in range(16):
+        words[lane, word] = load64(address + 8 * word) if word < whole else _U(0)
+    if size % 8:
+        words[lane, whole] = load64(address + 8 * whole) & ((_U(1) << _U(8 * (size % 8))) - _U(1))
 
-    ``data`` and ``offsets`` (int64[n + 1]) are Arrow's buffers; only rows whose ``valid`` is true
-    are looked at. The rules are those of ``key_uid``, and of ``url_uid`` for canonical URLs.
-    """
+
+@njit()
+def _hash_others(data, offsets, digests, valid, chosen):  # type: ignore[no-untyped-def]
+    """``hash_values`` of some rows, of any length and content."""
     longest = 0
-    for row in range(len(valid)):
+    for row in chosen:
         longest = max(longest, offsets[row + 1] - offsets[row])
     lanes = LANES if longest <= _LONG else 1
     blocks = np.zeros((lanes, (longest // BLOCK_BYTES + 1) * BLOCK_BYTES), np.uint8)
     words = blocks.view(np.uint64)
-    h, m = _INITIAL.copy(), np.zeros((16, LANES), np.uint64)
+    h, m = _INITIAL.copy(), np.zeros((LANES, 16), np.uint64)
     t, last = np.zeros(LANES, np.uint64), np.zeros(LANES, np.uint64)
     # What each lane hashes: a row (-1: none any more), and how far it is.
     rows = np.full(LANES, -1, np.int64)
@@ -87,17 +94,15 @@ def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
     while True:
         idle = 0
         for lane in range(lanes):
-            while rows[lane] < 0 and upcoming < len(valid):
-                row = upcoming
+            while rows[lane] < 0 and upcoming < len(chosen):
+                row = chosen[upcoming]
                 upcoming += 1
-                if not valid[row]:
-                    continue
                 start, end = offsets[row], offsets[row + 1]
                 size = _message(data, start, end, blocks[lane])
                 if size == 0:
                     valid[row] = False
                     continue
-                if size == 32 and _hex_digest(blocks[lane], digests[row]):
+                if size == _HEX_DIGITS and _hex_digest(blocks[lane], digests[row]):
                     continue
                 rows[lane], sizes[lane], done[lane] = row, size, 0
                 for word in range(8):
@@ -107,15 +112,61 @@ def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
                 continue
             at = done[lane] // 8
             for word in range(16):
-                m[word, lane] = words[lane, at + word]
+                m[lane, word] = words[lane, at + word]
             done[lane] = min(done[lane] + BLOCK_BYTES, sizes[lane])
             t[lane] = done[lane]
             last[lane] = _ALL_ONES if done[lane] == sizes[lane] else _U(0)
         if idle == lanes:
             return
-        compress(h, m, t, last)
+        compress(h, m, t, last, h)
         for lane in range(lanes):
             if rows[lane] >= 0 and done[lane] == sizes[lane]:
                 digests[rows[lane], 0] = h[0, lane]
                 digests[rows[lane], 1] = h[1, lane]
                 rows[lane] = -1
+
+
+@njit("void(Array(uint8, 1, 'C', readonly=True), Array(int64, 1, 'C', readonly=True),"
+      " uint64[:, ::1], boolean[::1])")  # fmt: skip
+def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
+    """Fill ``digests`` (uint64[n, 2]) with the uids of n byte strings; blanks turn ``valid`` false.
+
+    ``data`` and ``offsets`` (int64[n + 1]) are Arrow's buffers; only rows whose ``valid`` is true
+    are looked at. The rules are those of ``key_uid``, and of ``url_uid`` for canonical URLs.
+    """
+    # What takes one block, as nearly all do, goes straight to the lanes.
+    m, h = np.zeros((LANES, 16), np.uint64), np.empty((8, LANES), np.uint64)
+    t, last = np.zeros(LANES, np.uint64), np.full(LANES, _ALL_ONES, np.uint64)
+    rows = np.zeros(LANES, np.int64)
+    others = np.empty(len(valid), np.int64)
+    waiting, left = 0, 0
+    for row in range(len(valid)):
+        start = offsets[row]
+        size = offsets[row + 1] - start
+        if not valid[row]:
+            continue
+        if (
+            not 0 < size <= BLOCK_BYTES
+            or size == _HEX_DIGITS
+            or start + BLOCK_BYTES > len(data)
+            or is_space(data[start])
+        ):
+            others[left] = row
+            left += 1
+            continue
+        _load_short(data.ctypes.data + start, size, m, waiting)
+        t[waiting], rows[waiting] = size, row
+        waiting += 1
+        if waiting == LANES:
+            compress(_INITIAL, m, t, last, h)
+            for lane in range(LANES):
+                digests[rows[lane], 0] = h[0, lane]
+                digests[rows[lane], 1] = h[1, lane]
+            waiting = 0
+    if waiting:
+        compress(_INITIAL, m, t, last, h)
+        for lane in range(waiting):
+            digests[rows[lane], 0] = h[0, lane]
+            digests[rows[lane], 1] = h[1, lane]
+    if left:
+        _hash_others(data, offsets, digests, valid, others[:left])

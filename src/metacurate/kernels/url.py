@@ -10,9 +10,12 @@ left to ``urls.Base``.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from metacurate.kernels.bytes import character_bytes, copy, is_at, is_space
+from metacurate.kernels.bytes import BLOCK, character_bytes, copy, is_at, is_space
 from metacurate.kernels.cache import njit
+from metacurate.kernels.intrinsics import load64, range_mask_codegen, trailing_zeros
 
 # What ``resolve_addresses`` says of an address.
 ODD, RESOLVED, EMPTY, DATA = range(4)
@@ -246,15 +249,116 @@ def room_for_addresses(spans, pages, parts, max_size):  # type: ignore[no-untype
     return size
 
 
+# The same classes as ranges (first byte, number of byte values): 64 bytes are looked at together.
+_TOP_RANGES = ((ord("a"), 26),)
+_DIGIT_RANGES = ((ord("0"), 10),)
+# Those of _PLAIN but for "%", which may begin a dot segment.
+_PATH_RANGES = (
+    (ord("!"), 1), (ord("$"), 1), (ord("&"), 1), (ord("("), 20), (ord("="), 1), (ord("?"), 28),
+    (ord("_"), 1), (ord("a"), 26), (ord("~"), 1),
+)  # fmt: skip
+_HTTP_START = np.frombuffer(b"http://\0", np.uint64)[0]
+_HTTPS_START = np.frombuffer(b"https://", np.uint64)[0]
+_SEVEN_BYTES = _U(0x00FFFFFFFFFFFFFF)
+_U0, _U1 = _U(0), _U(1)
+
+
+@intrinsic
+def _letters(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(_TOP_RANGES)
+
+
+@intrinsic
+def _digits(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(_DIGIT_RANGES)
+
+
+@intrinsic
+def _hyphens(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(((ord("-"), 1),))
+
+
+@intrinsic
+def _dots(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(((ord("."), 1),))
+
+
+@intrinsic
+def _slashes(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(((ord("/"), 1),))
+
+
+@intrinsic
+def _path_bytes(_typing, address):  # type: ignore[no-untyped-def]
+    return types.uint64(types.int64), range_mask_codegen(_PATH_RANGES)
+
+
+@njit()
+def _is_plain_at_once(address, readable, size):  # type: ignore[no-untyped-def]
+    """Whether an address is plain, from masks of 64 bytes; false too of what only loops can tell.
+
+    ``address`` is where its ``size`` bytes begin, ``readable`` how many can be read from there on.
+    """
+    if size < 8 or readable < BLOCK:
+        return False
+    start = load64(address)
+    at = np.int64(8 if start == _HTTPS_START else 7)
+    if (at == 7 and start & _SEVEN_BYTES != _HTTP_START) or at + BLOCK > readable:
+        return False
+    slashes = _slashes(address + at)
+    if slashes == _U0:
+        return False
+    host_size = trailing_zeros(slashes)
+    host = (_U1 << host_size) - _U1
+    dots, letters = _dots(address + at) & host, _letters(address + at) & host
+    hyphens = _hyphens(address + at) & host
+    known = dots | letters | hyphens | _digits(address + at) & host
+    firsts = (dots << _U1 | _U1) & host
+    # The last label: what is left when the bits up to the last dot are taken away, one by one.
+    last, left = host, dots
+    while left != _U0:
+        lowest = left & (~left + _U1)
+        last &= ~(lowest | (lowest - _U1))
+        left ^= lowest
+    if (
+        dots == _U0
+        or known != host
+        or firsts & (dots | hyphens) != _U0
+        or last == _U0
+        or letters & last != last
+        or hyphens & hyphens >> _U1 != _U0  # as "xn--" has
+    ):
+        return False
+    at += np.int64(host_size)
+    if at >= size:
+        return False
+    while True:
+        count = size - at
+        if at + BLOCK > readable:
+            return False
+        inside = (_U1 << _U(count)) - _U1 if count < BLOCK else ~_U0
+        if _path_bytes(address + at) & inside != inside:
+            return False
+        if (_slashes(address + at) << _U1) & _dots(address + at) & inside != _U0:
+            return False
+        if count <= BLOCK:
+            return True
+        at += BLOCK - 1  # a slash that is the last byte is seen again, with what follows
+
+
 @njit(f"void({_BYTES}, {_NUMBERS}, boolean[::1])")
 def are_plain_absolute(data, offsets, plain):  # type: ignore[no-untyped-def]
     """Fill ``plain``: which strings are addresses that the URL parser leaves as they are.
 
     Not all of them are found.
     """
+    address = data.ctypes.data
     for i in range(len(plain)):
-        end = offsets[i + 1]
-        path = _path_start(data, np.int64(offsets[i]), end)
+        start, end = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        if _is_plain_at_once(address + start, len(data) - start, end - start):
+            plain[i] = True
+            continue
+        path = _path_start(data, start, end)
         plain[i] = path >= 0 and _is_plain_path(data, path, end)
 
 

@@ -331,9 +331,10 @@ def _find_repeated(
 
 def _repeated(array: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
     """The positions of what is there again, each with that of its first appearance."""
-    encoded = array.dictionary_encode()
-    if len(encoded.dictionary) + array.null_count == len(array):
+    there = array.drop_null()
+    if len(there.unique()) == len(there):
         return
+    encoded = array.dictionary_encode()
     # Values are numbered in the order of their first appearance; -1 stands for null.
     number = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
@@ -550,7 +551,28 @@ def _read_bounded(file: IO[bytes] | gzip.GzipFile, source: str) -> bytes:
     return b"".join(pieces)
 
 
+def load_saved(address: str, fingerprint: str) -> Metadata:
+    """Metadata that ``save_parquet`` wrote: what has their fingerprint needs no other check.
+
+    UserError if the file is gone, damaged or another.
+    """
+    table = _read_parquet(_read(address), address)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    entries = columns.pop(ENTRY).cast(pa.large_string())
+    lang, blocks, _ = _by_language(columns.pop("lang", None), address)
+    metadata = Metadata(entries, **columns, lang=lang, blocks=blocks)
+    if metadata.fingerprint != fingerprint:
+        raise UserError(f"{address} is damaged, or not what the run wrote; start again")
+    return metadata
+
+
 def _from_parquet(content: bytes, source: str) -> Metadata:
+    table = _read_parquet(content, source)
+    columns = {name: table[name] for name in table.column_names if name != ENTRY}
+    return make_metadata(table[ENTRY], **columns, origin=source)
+
+
+def _read_parquet(content: bytes, source: str) -> pa.Table:
     try:
         file = open_parquet(io.BytesIO(content))
         names = file.schema_arrow.names
@@ -559,11 +581,9 @@ def _from_parquet(content: bytes, source: str) -> Metadata:
                 f"{source} has no column {ENTRY!r} (it has {', '.join(names) or 'none'})"
             )
         wanted = [name for name in OPTIONAL_COLUMNS if name in names]
-        table = file.read([ENTRY, *wanted], use_threads=False)
+        return file.read([ENTRY, *wanted], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{source} is a damaged Parquet file: {error}") from None
-    columns = {name: table[name] for name in wanted}
-    return make_metadata(table[ENTRY], **columns, origin=source)
 
 
 def save_json(metadata: Metadata, address: str | os.PathLike[str]) -> None:

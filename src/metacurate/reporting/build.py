@@ -18,19 +18,19 @@ from metacurate.curation.layout import (
     DATACARD_FILE,
     KEPT_COUNTS_FILE,
     MATCH,
-    METADATA_FILE,
     REPORT,
     REPORT_FILE,
     finished_section,
     load_counts,
     matched_run,
+    run_metadata,
 )
 from metacurate.curation.settings import ANY, check_t, json_number
 from metacurate.curation.subset import run_pool_config, smallest_hashes
 from metacurate.curation.thresholds import Thresholds, run_thresholds
 from metacurate.errors import UserError
 from metacurate.metadata.lookup import entry_id
-from metacurate.metadata.store import Metadata, load_metadata
+from metacurate.metadata.store import Metadata
 from metacurate.reporting import charts
 from metacurate.reporting.html import Figure, figure_of
 from metacurate.reporting.page import PageData, render_page
@@ -114,7 +114,7 @@ def write_report(run: Run, config: ReportConfig | None = None) -> ReportTotals:
     if not folder.exists(DATACARD_FILE):
         raise UserError(f"{folder.url} has no data card; run the command that made the run again")
     counts, kept = load_counts(folder), load_array(folder, KEPT_COUNTS_FILE)
-    metadata = load_metadata(folder.address(METADATA_FILE))
+    metadata = run_metadata(folder)
     thresholds = run_thresholds(folder)
     by_entry = thresholds.by_entry
     # The page's charts are of one threshold: those of one list, or of the reference language.

@@ -40,4 +40,4 @@ def read_parquet(file: IO[bytes], columns: Sequence[str] | None = None) -> pa.Ta
 
 def open_ipc(file: IO[bytes]) -> pa.RecordBatchFileReader:
     """A file of Arrow's IPC format. Of another machine's file Arrow's threads read the footer."""
-    return pa.ipc.open_file(_opened(file))
+    return pa.ipc.open_file(_opened(file), options=pa.ipc.IpcReadOptions(use_threads=False))

@@ -24,10 +24,10 @@ from metacurate.curation.layout import (
     README,
     README_FILE,
     load_counts,
+    run_metadata,
 )
 from metacurate.curation.thresholds import run_thresholds
 from metacurate.errors import ArgumentError
-from metacurate.metadata.store import load_metadata
 from metacurate.runtime.made import load_array, open_made
 from metacurate.runtime.manifest import (
     Stage,
@@ -260,7 +260,7 @@ def distribution_table(folder: Folder) -> pa.Table:
     ``entry``, ``lang`` and ``source`` (where known), ``count`` and ``kept_count`` (uint64), and
     ``keep_prob`` (float64).
     """
-    metadata = load_metadata(folder.address(METADATA_FILE))
+    metadata = run_metadata(folder)
     counts = load_counts(folder)
     columns: dict[str, Any] = {"entry": metadata.entries}
     for name in ("lang", "source"):

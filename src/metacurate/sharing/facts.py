@@ -145,7 +145,7 @@ def command_of(folder: Folder, entries: str) -> str:
             given += [("t-of", f"{lang}={_number(t)}") for lang, t in value.items()]
         elif name != "format" and not (name == "expect_survival" and value == 1):
             given.append((name.replace("_", "-"), _number(value)))
-    if match.get("language_map", None) not in (None, load_language_map().fingerprint):
+    if "language_map" in match and match["language_map"] != load_language_map().fingerprint:
         given.append(("language-map", "MAP"))
     if "given" in read_manifest(folder)["stages"]["count"]["config"]:
         given.append(("counts", "COUNTS"))

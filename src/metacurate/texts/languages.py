@@ -83,6 +83,14 @@ def load_language_map(source: str | os.PathLike[str] | None = None) -> LanguageM
     return _shipped() if source is None else _changed(_shipped(), _read(source))
 
 
+def as_language_map(given: str | os.PathLike[str] | LanguageMap | None) -> LanguageMap | None:
+    """A map as a caller gives it: a file's, loaded now, or a loaded one; None: the shipped one.
+
+    That is looked at only where metadata have several languages.
+    """
+    return given if given is None or isinstance(given, LanguageMap) else load_language_map(given)
+
+
 @cache
 def _shipped() -> LanguageMap:
     text = files("metacurate").joinpath("data/languages.json").read_text("utf-8")

@@ -74,8 +74,6 @@ class Matcher:
         offsets, _, data = _parts(array)
         if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
             raise ValueError(f"entry {empty[0]} is empty")
-        if len(array.unique()) != len(array):
-            raise ValueError("an entry is there twice")
         self._rule = check_rule(rule)
         self._entries = len(array)
         ids = np.arange(len(array), dtype=np.uint32)
@@ -271,6 +269,8 @@ def _wide_tables(
     sided = pc.binary_join_element_wise(
         left, array.take(pa.array(chosen)), right, pa.scalar("", pa.large_string())
     )
+    if len(sided.unique()) != len(sided):
+        raise ValueError("an entry is there twice")
     order = pc.sort_indices(sided)
     offsets, _, data = _parts(sided.take(order))
     ids = chosen[np.asarray(order)].astype(np.uint32)
