@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from metacurate.kernels.cache import njit
+from metacurate.kernels.intrinsics import multiply
 
 _MULTIPLIER_0 = np.uint64(0xD2E7470EE14C6C93)
 _MULTIPLIER_1 = np.uint64(0xCA5A826395121157)
@@ -43,26 +41,14 @@ def pair_keep_probabilities(offsets, entry_ids, keep_probs, probabilities):  # t
     return True
 
 
-@intrinsic
-def _multiply_high(_typing, a, b):  # type: ignore[no-untyped-def]
-    """The upper 64 bits of a 128-bit product."""
-
-    def codegen(_context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
-        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint64), codegen
-
-
 @njit(inline="always")
 def uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untyped-def]
     """Philox4x64-10 as ``curation.balancing`` says."""
     c0, c1, c2, c3 = uid_first, uid_second, word, epoch
     k0, k1 = seed, np.uint64(0)
     for _ in range(10):
-        high_0, low_0 = _multiply_high(_MULTIPLIER_0, c0), _MULTIPLIER_0 * c0
-        high_1, low_1 = _multiply_high(_MULTIPLIER_1, c2), _MULTIPLIER_1 * c2
+        high_0, low_0 = multiply(_MULTIPLIER_0, c0)
+        high_1, low_1 = multiply(_MULTIPLIER_1, c2)
         c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
         k0 += _WEYL_0
         k1 += _WEYL_1

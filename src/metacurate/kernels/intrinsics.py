@@ -1,4 +1,4 @@
-"""What processors can and Numba does not know of: bytes by address, masks of 64, prefetching."""
+"""What processors can and Numba does not know of: bytes by address, masks of 64, wide products."""
 
 from __future__ import annotations
 
@@ -58,6 +58,20 @@ def trailing_zeros(_typing, bits):
         return builder.cttz(args[0], ir.IntType(1)(1))
 
     return types.uint64(types.uint64), codegen
+
+
+@intrinsic
+def multiply(_typing, a, b):
+    """The upper and lower 64 bits of a product, from one multiplication."""
+
+    def codegen(context, builder, signature, args):
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        words = [builder.lshr(product, wide(64)), product]
+        words = [builder.trunc(word, ir.IntType(64)) for word in words]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), codegen
 
 
 def range_mask_codegen(ranges: Sequence[tuple[int, int]]) -> Callable[..., Any]:
