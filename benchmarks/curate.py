@@ -36,7 +36,15 @@ KINDS = {
     "naming pairs (BLAKE2b)": ("pool/uid.py", "kernels/uid", "kernels/blake2b", "kernels/url"),
     "balancing and counting": ("balancing.py",),
     "writing": ("write_table", "write_index", "write_batch", "write_group", "close"),
-    "reading": ("pool/", "read_index", "open_file", "get_batch", "iter_batches", "parquet/core"),
+    "reading": (
+        "pool/",
+        "formats/",
+        "read_index",
+        "open_file",
+        "get_batch",
+        "iter_batches",
+        "parquet/core",
+    ),
 }
 
 _automaton: ahocorasick.Automaton | None = None

@@ -14,8 +14,9 @@ class ArgumentError(UserError, ValueError):
     """An argument that cannot be used; the message names it, and the command line its option.
 
     ``template`` is a format string whose fields are the ``values`` given and else arguments' names:
-    ``ArgumentError("{t} must be positive, not {value:g}", value=t)`` reads "t must be positive, not
-    -1" in Python, and "--t must be positive, not -1" on the command line.
+    ``ArgumentError("{t} must be positive, not {value:.15g}", value=t)`` reads "t must be positive,
+    not -1" in Python, and "--t must be positive, not -1" on the command line. (``.15g``: all digits
+    that a user gave.)
     """
 
     def __init__(self, template: str, **values: Any) -> None:

@@ -200,6 +200,12 @@ def test_without_matches_no_size_can_be_met(counts: list[int]) -> None:
         solve_threshold_for_size(np.array(counts, np.uint64), lambda t: 1 / 0, 1)
 
 
+def test_a_size_out_of_reach_is_told_with_all_digits() -> None:
+    counts = np.array([10], np.uint64)
+    with pytest.raises(ValueError, match="below the 10 matched pairs, not 9999999"):
+        solve_threshold_for_size(counts, lambda t: min(t, 10.0), 9_999_999)
+
+
 def test_the_least_threshold_is_taken_if_it_meets_the_size() -> None:
     passes = []
 

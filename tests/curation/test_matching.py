@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import random
+import resource
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -203,6 +205,19 @@ def test_pyahocorasick_finds_the_same_in_real_sentences(real_sentences: list[str
 def test_the_text_that_is_no_unicode_is_named() -> None:
     with pytest.raises(ValueError, match="text 2 is no valid Unicode"):
         Matcher(["dog"]).match(["é", "a dog", "\ud800"])
+
+
+def test_tables_that_cannot_be_written_are_told_by_the_system(tmp_path: Path) -> None:
+    """A limit stands for a full disk, of which NumPy says no number."""
+    matcher = Matcher([f"entry {i}" for i in range(5000)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as full:
+            matcher.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert full.value.errno == errno.EFBIG
 
 
 def test_tables_are_saved_into_a_folder_that_is_made(tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ def _limits(found: re.Match[str]) -> str:
         float(end) if end else None for end in (found["low"] or found["least"], found["most"])
     )
     if least is not None and most is not None:
-        return f"{least:g} to {most:g}"
-    return f"at least {least:g}" if least is not None else f"at most {most:g}"
+        return f"{least:.15g} to {most:.15g}"
+    return f"at least {least:.15g}" if least is not None else f"at most {most:.15g}"
 
 
 def _show(command: Any, context: Any, sections: Sections) -> None:

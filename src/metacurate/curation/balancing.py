@@ -253,7 +253,7 @@ def solve_threshold_for_size(
     most = expected_size(high) if high else 0.0
     if not 0 < target < most:
         raise ArgumentError(
-            "{target} must be above 0 and below the {most:.0f} matched pairs, not {value:g}",
+            "{target} must be above 0 and below the {most:.0f} matched pairs, not {value:.15g}",
             most=most,
             value=target,
         )

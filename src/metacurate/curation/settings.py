@@ -58,7 +58,7 @@ class Balance:
             self._set("target_size", whole("target_size", self.target_size, 1))
         if not 0 < (survival := number("expect_survival", self.expect_survival)) <= 1:
             raise ArgumentError(
-                "{expect_survival} must lie above 0 and up to 1, not {value:g}", value=survival
+                "{expect_survival} must lie above 0 and up to 1, not {value:.15g}", value=survival
             )
         self._set("expect_survival", survival)
         self._set("seed", whole("seed", self.seed, 0, 2**64))
@@ -127,14 +127,16 @@ def in_short(languages: Sequence[str]) -> str:
 def check_t(t: float) -> float:
     """A threshold as a float; ArgumentError if it is none."""
     if not (value := number("t", t)) > 0:
-        raise ArgumentError("{t} must be positive (inf: no balancing), not {value:g}", value=value)
+        raise ArgumentError(
+            "{t} must be positive (inf: no balancing), not {value:.15g}", value=value
+        )
     return value
 
 
 def check_p(p: float) -> float:
     """A tail proportion as a float; ArgumentError if it is none."""
     if not 0 <= (value := number("p", p)) <= 1:
-        raise ArgumentError("{p} must lie between 0 and 1, not {value:g}", value=value)
+        raise ArgumentError("{p} must lie between 0 and 1, not {value:.15g}", value=value)
     return value
 
 

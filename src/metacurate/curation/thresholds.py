@@ -181,7 +181,7 @@ def _at_size(
     if not least <= target < most:
         raise ArgumentError(
             "{target} must be from {least:.0f} up to below the {most:.0f} matched pairs, not "
-            "{value:g}",
+            "{value:.15g}",
             least=math.ceil(least),
             most=most,
             value=target,

@@ -103,20 +103,21 @@ class Arm:
         check_captions(self.captions, ())
         if not 0 < self.pool_fraction <= 1:
             raise UserError(
-                f"arm {self.name!r}: pool_fraction must lie in (0, 1], not {self.pool_fraction:g}"
+                f"arm {self.name!r}: pool_fraction must lie in (0, 1], not "
+                f"{self.pool_fraction:.15g}"
             )
         if self.pool_fraction < 1 and self.paths:
             raise UserError(f"arm {self.name!r}: only arms without paths take pool_fraction")
         if not 0 < self.scale < math.inf:
-            raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:g}")
+            raise UserError(f"arm {self.name!r}: scale must be positive, not {self.scale:.15g}")
 
     def _check_scored(self, given: set[str]) -> None:
         if len(given & {"share", "above", "like"}) != 1:
             raise UserError(f"arm {self.name!r}: scored arms need one of share, above and like")
         if self.share is not None and not 0 < self.share <= 1:
-            raise UserError(f"arm {self.name!r}: share must lie in (0, 1], not {self.share:g}")
+            raise UserError(f"arm {self.name!r}: share must lie in (0, 1], not {self.share:.15g}")
         if self.above is not None and not math.isfinite(self.above):
-            raise UserError(f"arm {self.name!r}: above must be a number, not {self.above:g}")
+            raise UserError(f"arm {self.name!r}: above must be a number, not {self.above:.15g}")
         for name in sorted(given & {"metadata", "rule"}):
             if self.t is None:
                 raise UserError(f"arm {self.name!r}: scored arms without t take no {name}")

@@ -133,7 +133,9 @@ def write_share(section: PoolSection, share: float, seed: int, out: Out) -> int:
 
     totals = write_pool(out, SHARE, pool, {"share": share, "seed": seed}, tasks, _write_drawn)
     if not totals["pairs"]:
-        raise UserError(f"pool_fraction = {share:g} leaves no pair of the pool; take a larger one")
+        raise UserError(
+            f"pool_fraction = {share:.15g} leaves no pair of the pool; take a larger one"
+        )
     return int(totals["pairs"])
 
 

@@ -87,7 +87,7 @@ class Rule:
             ) from None
 
     def __str__(self) -> str:
-        return f"{self.column}{self.comparison}{self.value:g}"
+        return f"{self.column}{self.comparison}{self.value:.15g}"
 
     def holds(self, value: Any) -> bool:
         """Whether a score meets the rule; a missing or NaN score does not."""
@@ -151,7 +151,7 @@ def filter_images(
     """
     if not (0 <= gpus_per_task < 1 or float(gpus_per_task).is_integer()) or gpus_per_task < 0:
         raise ArgumentError(
-            "{gpus_per_task} must be a share below 1 or a whole number of GPUs, not {value:g}",
+            "{gpus_per_task} must be a share below 1 or a whole number of GPUs, not {value:.15g}",
             value=gpus_per_task,
         )
     if config.drop_duplicates not in (None, *KINDS):

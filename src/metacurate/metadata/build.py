@@ -608,14 +608,14 @@ def _notes(
         if reach < least:
             notes.append(
                 f"no bigram of {least} or more occurrences can reach a PMI of "
-                f"{limits.min_pmi:g} in {tokens:,} tokens (the most is log2(tokens / count) = "
+                f"{limits.min_pmi:.15g} in {tokens:,} tokens (the most is log2(tokens / count) = "
                 f"{math.log2(tokens / least):.2f}): "
                 "require a lower PMI, or take the best bigrams by their number"
             )
         elif reach < limits.min_count:
             notes.append(
                 f"in {tokens:,} tokens only bigrams of at most {int(reach):,} occurrences reach a "
-                f"PMI of {limits.min_pmi:g}; the best bigrams by their number, with a least "
+                f"PMI of {limits.min_pmi:.15g}; the best bigrams by their number, with a least "
                 "count, are frequent ones"
             )
     for stage, totals in done.items():

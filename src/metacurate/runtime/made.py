@@ -44,11 +44,16 @@ def damaged(folder: Folder, name: str, reason: str) -> UserError:
 
 def save_array(folder: Folder, name: str, array: npt.NDArray[Any]) -> None:
     """Write an array as ``.npy``, whole or not at all."""
-    array = np.ascontiguousarray(array)
     with folder.create(name) as file:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.reshape(-1).view(np.uint8).data)  # tells of a full disk, which NumPy hides
+        write_array(file, array)
+
+
+def write_array(file: IO[bytes], array: npt.NDArray[Any]) -> None:
+    """Write an array as ``.npy``; OSError says so if the disk is full, which NumPy's own hides."""
+    array = np.ascontiguousarray(array)
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def load_array(folder: Folder, name: str) -> npt.NDArray[Any]:

@@ -88,7 +88,7 @@ class DataSection:
             check_choice("choose_text", self.choose_text, TEXT_CHOICES)
         check_captions(self.captions, self.caption_cols)
         if self.t is not None and not self.t > 0:
-            raise UserError(f"t must be positive, not {self.t:g}")
+            raise UserError(f"t must be positive, not {self.t:.15g}")
         if self.workers < 0:
             raise UserError(f"workers must be 0 or more, not {self.workers}")
         if self.prefetch < 1:
@@ -135,15 +135,15 @@ class OptimizerSection:
     def __post_init__(self) -> None:
         for name in ("lr", "eps"):
             if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be positive, not {getattr(self, name):g}")
+                raise UserError(f"{name} must be positive, not {getattr(self, name):.15g}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name):g}")
+                raise UserError(f"{name} must lie in [0, 1), not {getattr(self, name):.15g}")
         for name in ("warmup_steps", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be 0 or more, not {getattr(self, name):g}")
+                raise UserError(f"{name} must be 0 or more, not {getattr(self, name):.15g}")
         if self.grad_clip_norm is not None and not self.grad_clip_norm > 0:
-            raise UserError(f"grad_clip_norm must be positive, not {self.grad_clip_norm:g}")
+            raise UserError(f"grad_clip_norm must be positive, not {self.grad_clip_norm:.15g}")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class TrainConfig:
         if self.threads is not None and self.threads < 1:
             raise UserError(f"threads must be positive, not {self.threads}")
         if not self.max_logit_scale >= 1:
-            raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:g}")
+            raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:.15g}")
         self._check_streams()
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")

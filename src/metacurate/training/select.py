@@ -114,7 +114,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_captions(self.captions, self.shards.caption_cols)
         if not 0 < self.fraction <= 1:
-            raise UserError(f"fraction must lie in (0, 1], not {self.fraction:g}")
+            raise UserError(f"fraction must lie in (0, 1], not {self.fraction:.15g}")
         for name in ("global_batch", "image_size", "streams", "shuffle_block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
@@ -132,7 +132,7 @@ def check_captions(captions: Mapping[str, Any], columns: Sequence[str]) -> None:
             raise UserError(f"captions: the share of {name!r} must lie in (0, 1], not {share!r}")
     if math.fsum(captions.values()) > 1 + 1e-9:
         raise UserError(
-            f"captions: the shares add up to {math.fsum(captions.values()):g}, more than 1"
+            f"captions: the shares add up to {math.fsum(captions.values()):.15g}, more than 1"
         )
     for name in columns:
         if name not in captions:

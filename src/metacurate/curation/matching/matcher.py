@@ -21,6 +21,7 @@ from metacurate.kernels import matching as kernel
 from metacurate.kernels import matching_wide as wide_kernel
 from metacurate.kernels.cache import is_stored
 from metacurate.pool.convert import stored
+from metacurate.runtime.made import write_array
 
 Texts: TypeAlias = Sequence[str | None] | ArrowArray | ArrowStream
 """Strings, or an array or column of Arrow, pandas, Polars or any library that exports Arrow."""
@@ -114,7 +115,8 @@ class Matcher:
         for name, table in zip(
             (*_TABLE_NAMES, *_WIDE_NAMES), (*self._tables, *(self._wide or ())), strict=False
         ):
-            np.save(folder / f"{name}.npy", table, allow_pickle=False)
+            with (folder / f"{name}.npy").open("wb") as file:
+                write_array(file, table)
         sizes = {"rule": self._rule, "entries": self._entries, "max_depth": self._max_depth}
         (folder / SAVED_FILE).write_text(json.dumps(sizes), encoding="utf-8")
 

@@ -215,8 +215,8 @@ class RayEngine:
         most = max((node["Resources"].get("GPU", 0) for node in self._ray.nodes()), default=0)
         if most < each:
             raise ArgumentError(
-                "{gpus_per_task} is {each:g}, but no machine of the Ray cluster has more than "
-                "{most:g} GPUs; start Ray where they are, or give fewer",
+                "{gpus_per_task} is {each:.15g}, but no machine of the Ray cluster has more than "
+                "{most:.15g} GPUs; start Ray where they are, or give fewer",
                 each=each,
                 most=most,
             )
