@@ -43,17 +43,16 @@ def plain_uid() -> None:
     """hashlib on each value; RE2 finds those that need nothing else."""
     from metacurate.pool import uid
 
-    normal_url = r"^https?://[a-z0-9.-]+(?:[/?][^#\t-\r ]*)?$"
     blank_or_hex = r"^(?:[\t-\r ]*|[0-9a-f]{32})$"
 
-    def uids(values: pa.LargeBinaryArray, are_urls: bool) -> pa.FixedSizeBinaryArray:
-        define = uid.url_uid if are_urls else uid.key_uid
-        is_odd = pc.match_substring_regex(values, normal_url if are_urls else blank_or_hex)
-        odd = pc.fill_null(pc.invert(is_odd) if are_urls else is_odd, True).to_pylist()
+    def uids(values: pa.LargeBinaryArray, valid: np.ndarray) -> pa.FixedSizeBinaryArray:
+        is_odd = pc.fill_null(pc.match_substring_regex(values, blank_or_hex), True).to_pylist()
         rows = pc.fill_null(values.cast(pa.large_binary()), b"").to_numpy(zero_copy_only=False)
         found = [
-            define(row) if is_odd else hashlib.blake2b(row, digest_size=16).digest()
-            for row, is_odd in zip(rows, odd, strict=True)
+            (uid.key_uid(row) if odd else hashlib.blake2b(row, digest_size=16).digest())
+            if is_valid
+            else None
+            for row, odd, is_valid in zip(rows, is_odd, valid.tolist(), strict=True)
         ]
         return pa.array(found, uid.UID_TYPE)
 

@@ -1,6 +1,6 @@
 """Compiled twin of ``pool.uid``, which defines uids: those of many canonical URLs or keys at once.
 
-Gain: without it ``curate`` takes 1.33 times as long on 8 million raw pairs, 13.4 to 17.8 core
+Gain: without it ``curate`` takes 1.46 times as long on 8 million raw pairs, 10.8 to 15.8 core
 seconds (``benchmarks/kernels.py uid``).
 
 Words are little-endian, as on every machine that Arrow's buffers are read on without swapping.
