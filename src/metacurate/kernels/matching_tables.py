@@ -1,4 +1,4 @@
-"""What the compiled loops of matching share: bytes by address, trie edges, lists of found ids.
+"""What the compiled loops of matching share: trie edges and lists of found ids.
 
 A trie's edges are an open-addressing table, ``uint64[rows, 2]`` laid flat: ``node << 32 | label +
 1`` and ``child << 32 | entry id + 1``; zero means "none" in all packed fields. A label is a token's

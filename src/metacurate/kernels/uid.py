@@ -21,6 +21,7 @@ _HEX_DIGITS = 2 * UID_BYTES
 _U = np.uint64
 _INITIAL = initial_state(UID_BYTES)
 _ALL_ONES = _U(0xFFFFFFFFFFFFFFFF)
+_ALL_LAST = np.full(LANES, _ALL_ONES, np.uint64)
 _LONG = 1 << 20  # bytes; no four copies of anything longer, at the price of speed
 
 
@@ -74,6 +75,15 @@ def _load_short(address, size, words, lane):  # type: ignore[no-untyped-def]
         words[lane, word] = load64(address + 8 * word) if word < whole else _U(0)
     if size % 8:
         words[lane, whole] = load64(address + 8 * whole) & ((_U(1) << _U(8 * (size % 8))) - _U(1))
+
+
+@njit(inline="always")
+def _hash_short(m, t, rows, number, digests, h):  # type: ignore[no-untyped-def]
+    """Fill the digests of the ``number`` values that wait in the lanes; ``h`` is to work in."""
+    compress(_INITIAL, m, t, _ALL_LAST, h)
+    for lane in range(number):
+        digests[rows[lane], 0] = h[0, lane]
+        digests[rows[lane], 1] = h[1, lane]
 
 
 @njit()
@@ -136,8 +146,7 @@ def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
     """
     # What takes one block, as nearly all do, goes straight to the lanes.
     m, h = np.zeros((LANES, 16), np.uint64), np.empty((8, LANES), np.uint64)
-    t, last = np.zeros(LANES, np.uint64), np.full(LANES, _ALL_ONES, np.uint64)
-    rows = np.zeros(LANES, np.int64)
+    t, rows = np.zeros(LANES, np.uint64), np.zeros(LANES, np.int64)
     others = np.empty(len(valid), np.int64)
     waiting, left = 0, 0
     for row in range(len(valid)):
@@ -158,15 +167,9 @@ def hash_values(data, offsets, digests, valid):  # type: ignore[no-untyped-def]
         t[waiting], rows[waiting] = size, row
         waiting += 1
         if waiting == LANES:
-            compress(_INITIAL, m, t, last, h)
-            for lane in range(LANES):
-                digests[rows[lane], 0] = h[0, lane]
-                digests[rows[lane], 1] = h[1, lane]
+            _hash_short(m, t, rows, waiting, digests, h)
             waiting = 0
     if waiting:
-        compress(_INITIAL, m, t, last, h)
-        for lane in range(waiting):
-            digests[rows[lane], 0] = h[0, lane]
-            digests[rows[lane], 1] = h[1, lane]
+        _hash_short(m, t, rows, waiting, digests, h)
     if left:
         _hash_others(data, offsets, digests, valid, others[:left])
