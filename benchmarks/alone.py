@@ -26,12 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.commoncrawl.extract import find_sources
-from metacurate.curation.count import CountTask, partial_file, sum_partials
+from metacurate.curation.count import CountTask, partial_file, save_partial, sum_partials
 from metacurate.metadata.store import Block
 from metacurate.pool import open as opening
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.made import save_array
 from metacurate.runtime.manifest import (
     Stage,
     add_statistics,
@@ -203,7 +202,7 @@ def add_partials(folder: Path, shards: int) -> Callable[[], Any]:
     run = Folder(str(folder / "out"))
     partials = math.ceil(shards / 64)
     (folder / "out" / "state" / "counts").mkdir(parents=True)
-    save_array(run, partial_file("counts", 0), np.arange(ENTRIES, dtype=np.uint64))
+    save_partial(run, partial_file("counts", 0), np.arange(ENTRIES, dtype=np.uint64))
     first = folder / "out" / partial_file("counts", 0)
     blocks = (Block(None, 0, ENTRIES),)
     tasks = [CountTask(run, position, range(0), blocks) for position in range(partials)]

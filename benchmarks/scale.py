@@ -28,9 +28,11 @@ from measure import run_metacurate
 from metacurate.curation.balance import balance
 from metacurate.curation.count import (
     MOST_PARTIALS,
+    PARTIAL,
     PARTIALS_PER_SUM,
     SHARDS_PER_PARTIAL,
     count,
+    save_partial,
 )
 from metacurate.curation.datacard import write_datacard
 from metacurate.curation.match import match
@@ -135,10 +137,12 @@ def measure(rows: int, folder: Path) -> Measured:
 
     solving = Run(Folder(str(out)), Passes(), overwrite=True)
     balance(solving, Balance(target_size=max(1, matched // 10)))
+    save_partial(Folder(str(out)), "full.npy", np.ones(ENTRIES, np.uint64))
     start = time.perf_counter()
     total = np.zeros(ENTRIES, np.uint64)
     for _ in range(20):
-        total += load_array(Folder(str(out)), "counts.npy")
+        part = load_array(Folder(str(out)), "full.npy")
+        total[part["entry"]] += part["count"]
     add_partial = (time.perf_counter() - start) / 20
     peak = run_metacurate(
         "curate", folder / "pool", "--metadata", folder / "metadata.json", "--t", t,
@@ -293,7 +297,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="metacurate-benchmark-") as scratch:
         measured = measure(arguments.rows, Path(scratch))
     shards = math.ceil(PAIRS / ROWS_PER_SHARD)
-    counts_bytes = 8 * ENTRIES
+    counts_bytes = PARTIAL.itemsize * ENTRIES
 
     moved = bytes_moved(measured)
     # With the time to move bytes and to wait for answers: what a task takes, a pair.
@@ -369,7 +373,8 @@ def main() -> None:
         f"worker: {measured.peak_mib:,.0f} MiB. Of the object store {store} are assumed.",
         table(CORE_HEADER, cores_rows),
         table(["what", "bytes a pair", "storage"], storage_rows),
-        f"**The reduce.** Partial counts of {shown_bytes(counts_bytes)}. Of more than "
+        f"**The reduce.** Partial counts of up to {shown_bytes(counts_bytes)} (less where entries do "
+        f"not occur). Of more than "
         f"{MOST_PARTIALS}, tasks add up {PARTIALS_PER_SUM} at a time, until one process adds up "
         "the rest.",
         table(REDUCE_HEADER, reduce_rows),

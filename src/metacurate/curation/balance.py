@@ -36,7 +36,7 @@ from metacurate.pool.columns import WrittenColumns
 from metacurate.pool.open import Pool, Unit, open_pool
 from metacurate.pool.read import read_columns
 from metacurate.pool.schema import UID_TYPE, PoolConfig
-from metacurate.pool.write import repetitive_columns
+from metacurate.pool.write import leaf_columns
 from metacurate.runtime.kept import kept
 from metacurate.runtime.made import open_made
 from metacurate.runtime.manifest import Statistics, add_statistics, digest
@@ -191,12 +191,15 @@ def balance_shard(task: BalanceTask) -> Statistics:
         pa.schema([*own, *CURATED_FIELDS], WrittenColumns(columns.url, columns.texts).metadata()),
         features_of(columns.carried),
     )
-    repetitive = repetitive_columns(schema, ("uid", "keep_prob", columns.key, columns.url))
+    repetitive = leaf_columns(schema, {"uid", "keep_prob", columns.key, columns.url})
+    ordered = leaf_columns(schema, {*added, *columns.texts, columns.key, columns.url})
     skipped: Counter[str] = Counter()
     with (
         open_made(task.folder, index_file_name(task.position)) as index_file,
         task.folder.create(curated_file_name(task.position)) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=repetitive) as writer,
+        pq.ParquetWriter(
+            file, schema, compression="zstd", use_dictionary=repetitive, write_statistics=ordered
+        ) as writer,
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))
         group: list[pa.RecordBatch] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,6 +35,8 @@ LEAST_PARTIALS = 8
 # More partials than these are added up by tasks of so many first.
 MOST_PARTIALS = 256
 PARTIALS_PER_SUM = 64
+# A partial has the entries that occur, by id: most of many languages' do not.
+PARTIAL = np.dtype([("entry", "<u4"), ("count", "<u8")])
 
 
 @dataclass(frozen=True)
@@ -100,29 +103,37 @@ def count_tasks(folder: Folder, shards: int) -> list[CountTask]:
     ]
 
 
+def save_partial(folder: Folder, name: str, counts: Counts) -> None:
+    """Write what some shards add to the counts, uint64[entries]."""
+    there = np.flatnonzero(counts)
+    array = np.empty(there.size, PARTIAL)
+    array["entry"], array["count"] = there, counts[there]
+    save_array(folder, name, array)
+
+
 def sum_partials(run: Run, tasks: Sequence[CountTask], name: str) -> Counts:
     """The sum of what the tasks left in ``state/name``, uint64[entries].
 
     Many are added up in tasks first, until few enough are left for this process.
     """
+    entries = tasks[0].entries
     names = [partial_file(name, task.position) for task in tasks]
     names = merge_many(
-        run, names, _write_sum,
+        run, names, partial(_write_sum, entries),
         lambda level, position: partial_file(f"{name}/sums-{level}", position),
         most=MOST_PARTIALS, at_a_time=PARTIALS_PER_SUM,
     )  # fmt: skip
-    return _sum(run.folder, names)
+    return _sum(run.folder, names, entries)
 
 
-def _write_sum(task: MergeTask) -> None:
-    save_array(task.folder, task.merged, _sum(task.folder, task.parts))
+def _write_sum(entries: int, task: MergeTask) -> None:
+    save_partial(task.folder, task.merged, _sum(task.folder, task.parts, entries))
 
 
-def _sum(folder: Folder, names: Sequence[str]) -> Counts:
-    arrays = read_ahead(folder, lambda name: load_array(folder, name), names)
-    total = np.array(next(arrays), np.uint64)
-    for array in arrays:
-        total += array
+def _sum(folder: Folder, names: Sequence[str], entries: int) -> Counts:
+    total = np.zeros(entries, np.uint64)
+    for array in read_ahead(folder, lambda name: load_array(folder, name), names):
+        total[array["entry"]] += array["count"]
     return total
 
 
@@ -137,5 +148,5 @@ def count_index_shards(task: CountTask) -> Statistics:
         with open_made(task.folder, index_file_name(position)) as file:
             for batch in read_index(file):
                 add_counts(counts, batch.entry_ids)
-    save_array(task.folder, partial_file("counts", task.position), counts)
+    save_partial(task.folder, partial_file("counts", task.position), counts)
     return {"match_counts": int(counts.sum())}

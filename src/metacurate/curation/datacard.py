@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
-from metacurate.curation.count import CountTask, count_tasks, partial_file, sum_partials
+from metacurate.curation.count import CountTask, count_tasks, partial_file, save_partial, sum_partials
 from metacurate.curation.layout import (
     BALANCE,
     CARD,
@@ -177,7 +177,7 @@ def count_curated_shards(task: CountTask) -> Statistics:
                     first = np.asarray(pc.list_element(kept, 0))
                     of_language = np.searchsorted(stops, first, side="right")
                     kept_texts += np.bincount(of_language, minlength=len(blocks))
-    save_array(task.folder, partial_file("kept_counts", task.position), counts)
+    save_partial(task.folder, partial_file("kept_counts", task.position), counts)
     found: Statistics = {"match_counts": int(counts.sum())}
     if len(blocks) > 1:
         found["kept_texts"] = {

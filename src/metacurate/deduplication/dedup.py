@@ -51,7 +51,7 @@ from metacurate.pool.write import (
     canonical_batch,
     canonical_schema,
     open_to_rewrite,
-    repetitive_columns,
+    leaf_columns,
 )
 from metacurate.runtime.arrowfiles import open_ipc
 from metacurate.runtime.manifest import (
@@ -455,7 +455,7 @@ def _write_shard(folder: Folder, position: int, table: pa.Table) -> None:
     with folder.create(f"pool/{shard_name(position)}.parquet") as file:
         pq.write_table(
             table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS,
-            use_dictionary=repetitive_columns(table.schema, UNIQUE),
+            use_dictionary=leaf_columns(table.schema, UNIQUE),
         )  # fmt: skip
 
 

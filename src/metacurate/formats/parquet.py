@@ -71,7 +71,7 @@ def _open(source: Source, **options: Any) -> pq.ParquetFile:
     tail = source.read_at(max(source.size() - 8, 0), 8)
     size = int.from_bytes(tail[:4], "little")
     # Arrow's threads never read a Python file: see ``runtime.arrowfiles``.
-    options["pre_buffer"] = source.is_local
+    options["pre_buffer"] = False
     try:
         file = pq.ParquetFile(source.arrow, **options)
     except pa.ArrowNotImplementedError:

@@ -611,12 +611,11 @@ def _match_block(
                     if child >> U32:
                         active[still] = child >> U32
                         still += 1
-        if packed & LOW32:
-            found[matches] = np.uint32((packed & LOW32) - U1)
-            matches += 1
-        if packed >> U32:
-            active[still] = packed >> U32
-            still += 1
+        # Written in any case and counted if it is one: there is no branch to guess wrong.
+        found[matches] = np.uint32((packed & LOW32) - U1)
+        matches += packed & LOW32 != U0
+        active[still] = packed >> U32
+        still += packed >> U32 != U0
         alive = still
     state[0], state[1], state[2], state[3], state[4] = text, written, matches, alive, done
     return out, found

@@ -84,16 +84,17 @@ def canonical_texts(batch: PoolBatch, columns: ResolvedColumns) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=TEXTS_TYPE)
 
 
-def repetitive_columns(schema: pa.Schema, unique: Collection[str | None]) -> list[str]:
-    """The Parquet columns (paths of leaves) that may repeat much: all but those in ``unique``.
+def leaf_columns(schema: pa.Schema, but: Collection[str | None]) -> list[str]:
+    """The Parquet columns (paths of leaves) of a schema, but for the fields and paths named.
 
-    A dictionary of the others is waste: it is tried for each row group, then given up.
+    For what is waste in some: a dictionary of what does not repeat (it is tried for each row group,
+    then given up), the least and the greatest of hashes, URLs and texts.
     """
     empty = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), empty)
     leaves = pq.read_metadata(pa.BufferReader(empty.getvalue())).schema
     paths = [leaves.column(i).path for i in range(len(leaves))]
-    return [path for path in paths if path not in unique]
+    return [path for path in paths if not {path, path.partition(".")[0]} & set(but)]
 
 
 def _text_structs(batch: PoolBatch, columns: ResolvedColumns) -> pa.StructArray:
