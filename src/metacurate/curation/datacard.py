@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 
 from metacurate.curation import balancing
 from metacurate.curation.balancing import Counts
-from metacurate.curation.count import CountTask, count_tasks, partial_file, save_partial, sum_partials
+from metacurate.curation.count import (
+    CountTask,
+    count_tasks,
+    partial_file,
+    save_partial,
+    sum_partials,
+)
 from metacurate.curation.layout import (
     BALANCE,
     CARD,

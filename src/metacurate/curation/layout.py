@@ -42,9 +42,9 @@ CARD = Stage(
     (KEPT_COUNTS_FILE, "state/kept_counts", DATACARD_FILE),
     (REPORT, README, DISTRIBUTION),
 )
-BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,), format=2)
-COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,))
-MATCH = Stage("match", ("index", METADATA_FILE, MATCHERS), (COUNT,))
+BALANCE = Stage("balance", ("curated", THRESHOLD_FILE), (CARD,), format=3)
+COUNT = Stage("count", (COUNTS_FILE, "state/counts"), (BALANCE,), format=2)
+MATCH = Stage("match", ("index", METADATA_FILE, MATCHERS), (COUNT,), format=2)
 
 
 def light_engine(run: Run) -> Engine:

@@ -2,8 +2,8 @@
 
 Columns: ``row`` uint32 (the pair's row number in its unit), ``uid`` fixed_size_binary(16), and
 ``matched`` list<list<uint32>> (a list for each of the pair's texts, in their order, of sorted entry
-ids). Pairs without a match are left out. Record batches are small: a shard is read as a stream. They
-are not compressed: hashes and ids shrink by a sixth, which costs more time than it saves.
+ids). Pairs without a match are left out. Record batches are small: a shard is read as a stream.
+They are not compressed: hashes and ids shrink by a sixth, which costs more time than it saves.
 """
 
 from __future__ import annotations

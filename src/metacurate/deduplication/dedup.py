@@ -50,8 +50,8 @@ from metacurate.pool.schema import PoolConfig
 from metacurate.pool.write import (
     canonical_batch,
     canonical_schema,
-    open_to_rewrite,
     leaf_columns,
+    open_to_rewrite,
 )
 from metacurate.runtime.arrowfiles import open_ipc
 from metacurate.runtime.manifest import (
