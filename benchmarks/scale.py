@@ -373,9 +373,9 @@ def main() -> None:
         f"worker: {measured.peak_mib:,.0f} MiB. Of the object store {store} are assumed.",
         table(CORE_HEADER, cores_rows),
         table(["what", "bytes a pair", "storage"], storage_rows),
-        f"**The reduce.** Partial counts of up to {shown_bytes(counts_bytes)}: of the entries that "
-        f"occur. Of more than {MOST_PARTIALS}, tasks add up {PARTIALS_PER_SUM} at a time, until one "
-        "process adds up the rest.",
+        f"**The reduce.** Partial counts of up to {shown_bytes(counts_bytes)}, of the entries that "
+        f"occur. If there are more than {MOST_PARTIALS}, tasks add up {PARTIALS_PER_SUM} at a "
+        "time, until one process adds up the rest.",
         table(REDUCE_HEADER, reduce_rows),
         f"`--target-size` instead of `--t` or `--p` takes {measured.passes} passes over the index: "
         f"{measured.passes * measured.size_pass * PAIRS / 3600:,.0f} core-hours.",
