@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from hostile_server import HostileServer
 from web_pages import record, response
 
 TESTS = Path(__file__).parent
@@ -69,7 +70,7 @@ def write_tars(folder: Path, number: int) -> None:
 
 
 def write_inputs(folder: Path, files: int = 3) -> None:
-    """What the chain begins with: archives, tars, a dump, metadata."""
+    """What the chain begins with, but for ``write_urls``: archives, tars, a dump, metadata."""
     for name in ("crawl", "tars", "wiki"):
         (folder / name).mkdir(parents=True)
     for number in range(files):
@@ -81,6 +82,13 @@ def write_inputs(folder: Path, files: int = 3) -> None:
     dump = maker.multistream(maker.dump_pages(articles, []))
     (folder / "wiki" / "enwiki-20240101-pages-articles-multistream.xml.bz2").write_bytes(dump)
     (folder / "metadata.json").write_text('["dog", "cats", "red house", "grass", "the sea"]')
+
+
+def write_urls(folder: Path, server: HostileServer) -> None:
+    """A list of images to download: those of the chain's inputs that a server has to give."""
+    urls = [server.url(f"photo/{n}.jpg") for n in range(7)] + [server.url("status/404")]
+    table = pa.table({"url": urls, "text": [f"photo {n}" for n in range(len(urls))]})
+    pq.write_table(table, folder / "urls.parquet")
 
 
 def chain(start: str, made: str, out: str) -> dict[str, tuple[object, ...]]:
@@ -95,6 +103,9 @@ def chain(start: str, made: str, out: str) -> dict[str, tuple[object, ...]]:
         "language": ("pool", "language", f"{made}/extract/pool", "--out", f"{out}/language"),
         "dedup": ("pool", "dedup", f"{made}/extract/pool", "--dedup-texts", 3,
                   "--out", f"{out}/dedup"),
+        "download": ("pool", "download", f"{start}/urls.parquet", "--samples-per-shard", 3,
+                     "--image-size", 32, "--retries", 0, "--allow-network", "127.0.0.1/32",
+                     "--out", f"{out}/download"),
         "ingest": ("pool", "ingest", f"{start}/tars", "--out", f"{out}/ingest"),
         "filter": ("pool", "filter", f"{start}/tars", "--scorer", "cluster_chain:brightness",
                    "--keep", "brightness>0.5", "--out", f"{out}/filter"),

@@ -26,11 +26,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from cluster_chain import chain, node_options, paths_of_workers, write_inputs
+from cluster_chain import chain, node_options, paths_of_workers, write_inputs, write_urls
 from conftest import digests
 from hostile_server import HostileServer
 from killed_runs import Warm, events_of_tasks
@@ -68,9 +66,7 @@ class Commands:
     def __init__(self, folder: Path, server: HostileServer, run: Warm) -> None:
         self.folder, self._run = folder, run
         write_inputs(folder / "in")
-        urls = [server.url(f"photo/{n}.jpg") for n in range(7)] + [server.url("status/404")]
-        table = pa.table({"url": urls, "text": [f"photo {n}" for n in range(len(urls))]})
-        pq.write_table(table, folder / "in" / "urls.parquet")
+        write_urls(folder / "in", server)
         for name in ("made", "notes"):
             (folder / name).mkdir()
         start, made, out = (str(folder / name) for name in ("in", "made", "out"))
@@ -79,11 +75,6 @@ class Commands:
                 name.rpartition(", ")[2].partition(".")[0]: [*map(str, words)]
                 for name, words in chain(start, made, out).items()
             },
-            "download": [
-                *("pool", "download", f"{start}/urls.parquet", "--out", f"{out}/download"),
-                *("--samples-per-shard", "3", "--image-size", "32", "--retries", "0"),
-                *("--allow-network", "127.0.0.1/32"),
-            ],
             "card": ["card", f"{out}/curated", "--license", "cc-by-4.0", "--name", "Dogs"],
         }
         # What some commands add to.

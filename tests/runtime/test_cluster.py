@@ -22,8 +22,10 @@ from cluster_chain import (
     paths_of_workers,
     s3_server,
     write_inputs,
+    write_urls,
 )
 from conftest import Command
+from hostile_server import HostileServer
 from metacurate.commoncrawl.extract import ExtractTask, extract_shard
 from metacurate.runtime.manifest import Statistics
 
@@ -52,7 +54,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
     inputs = tmp_path_factory.mktemp("inputs")
     write_inputs(inputs)
-    with s3_server(), pytest.MonkeyPatch.context() as patch:
+    with s3_server(), HostileServer() as web, pytest.MonkeyPatch.context() as patch:
+        write_urls(inputs, web)
         patch.setenv("PYTHONPATH", paths_of_workers())
         for name, value in QUIET.items():
             patch.setenv(name, value)
