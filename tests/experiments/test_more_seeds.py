@@ -230,6 +230,15 @@ def test_only_changed_settings_are_refused(change, place, tmp_path):
         ),
         ({"arm": {"kind": "balanced", "t": 5, "p_rule": "same"}}, "'a': p_rule needs metadata of"),
         ({"arm": {"kind": "balanced", "t": 5, "reference": "de"}}, "'a': reference needs metadata"),
+        (
+            {"scorer": "nope", "arm": {"kind": "scored", "share": 0.5}},
+            "scorer 'nope' names no arm, and no model: clip-score:nope: nope is no folder; a model",
+        ),
+        ({"arm": {"kind": "scored", "share": 0.5, "score": "s"}}, "pool has no column 's'"),
+        (
+            {"arm": {"kind": "scored", "share": 0.5, "score": "url"}},
+            "'a': 'url' is no column of numbers",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_would_do_nothing_are_named(change, message, place, tmp_path):

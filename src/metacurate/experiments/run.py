@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
+from metacurate.errors import UserError
 from metacurate.experiments.config import SCORE, Arm, ExperimentConfig, check_languages
 from metacurate.experiments.pools import Out, pairs_in, pool_config, write_share
 from metacurate.experiments.record import (
@@ -38,7 +39,7 @@ from metacurate.experiments.record import (
     run_name,
 )
 from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
-from metacurate.experiments.scoring import ScoreTask, score_pool, write_subset
+from metacurate.experiments.scoring import ScoreTask, check_scores, score_pool, write_subset
 from metacurate.metadata.store import load_metadata
 from metacurate.needs import needs
 from metacurate.pipeline import curate
@@ -153,11 +154,25 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
                 captions,
             )
         )
+    for arm in config.arms:
+        if arm.kind == "scored" and (arm.score != SCORE or config.scorer is None):
+            check_scores(pool, arm)
+    if config.scorer is not None and config.scorer not in [arm.name for arm in config.arms]:
+        _check_scorer(config.scorer)
     of_arms = {arm.name: arm.metadata or pool.metadata for arm in config.arms}
     have_languages = {name: bool(load_metadata(name).languages) for name in {*of_arms.values()}}
     check_languages(config, {name: have_languages[of] for name, of in of_arms.items()})
     for arm in config.arms:
         train_config(RunTask(config, folder, arm, config.seeds[0]))
+
+
+def _check_scorer(scorer: str) -> None:
+    from metacurate.evaluation.clip_score import open_scorer
+
+    try:
+        open_scorer(scorer)
+    except UserError as error:
+        raise UserError(f"scorer {scorer!r} names no arm, and no model: {error}") from None
 
 
 Sizes = dict[tuple[str, int], int]

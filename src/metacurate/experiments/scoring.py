@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from metacurate.experiments.pools import (
     write_pool,
 )
 from metacurate.needs import needs
-from metacurate.pool.open import Unit
+from metacurate.pool.open import Pool, Unit
 from metacurate.pool.read import read_columns, read_unit
 from metacurate.pool.schema import PoolBatch
 from metacurate.runtime.manifest import Stage, Statistics
@@ -150,6 +150,24 @@ class _SubsetTask:
     chosen: npt.NDArray[np.bool_]
 
 
+def check_scores(section: PoolSection, arm: Arm) -> None:
+    """UserError if the pool has no column of the arm's scores, or no numbers in its first rows."""
+    pool = _open_scored(section, section.paths, arm)
+    for batch in islice(_batches(pool.units[0], arm.score), 1):
+        _numbers(batch, arm)
+
+
+def _open_scored(section: PoolSection, paths: Sequence[str], arm: Arm) -> Pool:
+    """The pool whose pairs an arm takes by its scores; UserError if it has no column of these."""
+    pool = open_section(section, paths)
+    if arm.score not in pool.schema.names:
+        raise UserError(
+            f"arm {arm.name!r}: the pool has no column {arm.score!r}; it has "
+            f"{', '.join(pool.schema.names)}"
+        )
+    return pool
+
+
 def write_subset(
     section: PoolSection, paths: Sequence[str], arm: Arm, size: int | None, out: Out
 ) -> int:
@@ -158,13 +176,8 @@ def write_subset(
     ``size``: how many at most, for an arm that is like another one. Of pairs with the same score
     the first in the pool is taken first. Rows without a score are never taken.
     """
-    pool = open_section(section, paths)
+    pool = _open_scored(section, paths, arm)
     schema = plain_schema(pool.schema)
-    if arm.score not in pool.schema.names:
-        raise UserError(
-            f"arm {arm.name!r}: the pool has no column {arm.score!r}; it has "
-            f"{', '.join(pool.schema.names)}"
-        )
 
     def tasks(folder: Folder) -> list[_SubsetTask]:
         of_units = [
