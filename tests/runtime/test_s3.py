@@ -242,7 +242,9 @@ def test_storage_errors_are_one_line(
             "curate", *arguments, "-m", entries_file, "--t", 1, *OPTIONS, "--workers", 1
         )
 
-    fails(curate(pool, "--out", "s3://no-such-bucket-here/out"), "bucket does not exist")
+    missing = "s3://no-such-bucket-here"
+    fails(curate(pool, "--out", f"{missing}/out"), f"{missing}/out: ", "bucket does not exist")
+    fails(curate(f"{missing}/in", "--out", tmp_path / "out"), f"{missing}/in", "does not exist")
     fails(
         curate(f"s3://{BUCKET}/nothing", "--out", tmp_path / "out"),
         f"there is no file or folder s3://{BUCKET}/nothing",

@@ -11,7 +11,13 @@ import pyarrow as pa
 import xxhash
 
 from metacurate.errors import UserError
-from metacurate.runtime.storage import is_local, local_path, resolve
+from metacurate.runtime.storage import (
+    errors_named,
+    is_local,
+    local_path,
+    resolve,
+    storage_failure,
+)
 
 WHOLE_FINGERPRINT_BYTES = 64 << 20
 SAMPLES, SAMPLE_BYTES = 16, 64 << 10
@@ -52,8 +58,9 @@ class Source:
         if is_local(address):
             self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
         else:
-            filesystem, path = resolve(address)
-            self._remote = filesystem.open(path, "rb", block_size=ahead_bytes)
+            with errors_named(address):
+                filesystem, path = resolve(address)
+                self._remote = filesystem.open(path, "rb", block_size=ahead_bytes)
             self.arrow = pa.PythonFile(self, mode="r")
 
     def raise_unless_damage(self, error: BaseException) -> None:
@@ -81,23 +88,29 @@ class Source:
         if self._remote is None:
             return self.arrow.read_at(size, position)
         end = min(position + size, self._remote.size)
-        data: bytes = self._remote.fs.cat_file(self._remote.path, start=position, end=end)
-        if len(data) != end - position:  # all of it, of a web server that knows no ranges
-            raise UserError(
-                f"{self.address} cannot be read: its server gave {len(data):,} bytes where "
-                f"{end - position:,} were asked for; copy it here, or use a server that serves "
-                "ranges of bytes"
-            )
+        with errors_named(self.address):
+            data: bytes = self._remote.fs.cat_file(self._remote.path, start=position, end=end)
+        if len(data) != end - position:
+            raise self._no_ranges(f" (of {end - position:,} bytes it gave {len(data):,})")
         return data
+
+    def _no_ranges(self, how: str = "") -> UserError:
+        return UserError(
+            f"{self.address} cannot be read: its server serves no ranges of bytes{how}; copy the "
+            "file here, or use another server"
+        )
 
     # What Arrow calls on a remote file. An exception that passes through Arrow is noted.
 
     def read(self, size: int = -1) -> bytes:
         """Read from the remote file."""
         try:
-            return self._remote.read(size)
+            with errors_named(self.address):
+                return self._remote.read(size)
         except BaseException as error:
-            self._failure = error
+            # So fsspec's client of web servers tells that all came where a part was asked for.
+            is_whole = isinstance(error, ValueError) and storage_failure(error) is not None
+            self._failure = self._no_ranges() if is_whole else error
             raise
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:

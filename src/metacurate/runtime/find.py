@@ -91,6 +91,8 @@ def find_files(inputs: Sequence[str], wanted: Wanted) -> Found:
         rest = {file.address for file in candidates} - {file.address for file in taken}
         if not taken:
             hint = wanted.hint(rest)
+            if is_file and given.startswith(("http://", "https://")):
+                hint = hint or " (the address of a web server's folder ends in '/')"
             problem = f"{given} is no" if is_file else f"{given}: no"
             found = "" if is_file else " found"
             raise UserError(f"{problem} {wanted.what}{found}{hint}; {wanted.kinds}")

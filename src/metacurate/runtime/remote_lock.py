@@ -24,7 +24,7 @@ from typing import Any
 
 from metacurate.errors import ArgumentError, Stopped
 from metacurate.runtime.progress import note
-from metacurate.runtime.storage import Folder, resolve
+from metacurate.runtime.storage import Folder, errors_named, resolve
 
 LOCK = ".lock"
 BEAT_SECONDS = 15.0
@@ -122,6 +122,25 @@ def hold_remotely(folder: Folder) -> Iterator[None]:
     """Hold a folder on an object store; ArgumentError naming the holder if another one does."""
     lock = _Lock(folder)
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, 0)
+    with errors_named(folder.url):
+        _acquire(folder, lock, holder)
+    heart = _Heart(lock, holder)
+    heart.start()
+    try:
+        _abort_uploads(folder)
+        yield
+    except KeyboardInterrupt:
+        if heart.lost is not None:
+            raise Stopped(f"{folder.url} was taken over by {heart.lost}", 15) from None
+        raise
+    finally:
+        heart.stop()
+        if heart.lost is None:
+            lock.remove()
+
+
+def _acquire(folder: Folder, lock: _Lock, holder: Holder) -> None:
+    """Have the lock be the holder's; ArgumentError if another one has it."""
     while not lock.create(holder):
         found = lock.read()
         if found is None:
@@ -136,19 +155,6 @@ def hold_remotely(folder: Folder) -> Iterator[None]:
     now = lock.read()
     if now is None or now.token != holder.token:
         raise _in_use(folder, now.owner if now else "another process")
-    heart = _Heart(lock, holder)
-    heart.start()
-    try:
-        _abort_uploads(folder)
-        yield
-    except KeyboardInterrupt:
-        if heart.lost is not None:
-            raise Stopped(f"{folder.url} was taken over by {heart.lost}", 15) from None
-        raise
-    finally:
-        heart.stop()
-        if heart.lost is None:
-            lock.remove()
 
 
 def _in_use(folder: Folder, owner: str) -> ArgumentError:

@@ -141,23 +141,39 @@ def open_file(address: Address) -> IO[bytes]:
     address = as_address(address)
     if is_local(address):
         return Path(address).open("rb")
-    filesystem, path = resolve(address)
-    return filesystem.open(path, "rb")
+    with errors_named(address):
+        filesystem, path = resolve(address)
+        return filesystem.open(path, "rb")
+
+
+@contextmanager
+def errors_named(address: str) -> Iterator[None]:
+    """Note on errors which address they are of: clients of object stores often do not say it."""
+    try:
+        yield
+    except Exception as error:
+        if not getattr(error, "__notes__", ()):
+            error.add_note(address)
+        raise
 
 
 def storage_failure(error: BaseException) -> str | None:
     """What an object store said if it caused this error (no access, no answer); else None.
 
-    Also if its client raised it: an address that it does not take, or a server that serves no
-    ranges of bytes, is a ValueError.
+    It begins with the address, where that is known (``errors_named``) and not said. Also if its
+    client raised it: an address that it does not take, or a server that serves no ranges of bytes,
+    is a ValueError.
     """
     cause: BaseException | None = error
+    named = ""
     while cause is not None:
+        named = named or getattr(cause, "__notes__", [""])[0]
         homes = {kind.__module__.partition(".")[0] for kind in type(cause).__mro__}
         if isinstance(cause, ValueError):
             homes.add(_raised_in(cause))
         if homes & STORAGE_PACKAGES:
-            return " ".join(str(error).split())
+            said = " ".join(str(error).split())
+            return said if named in said else f"{named}: {said}"
         cause = cause.__cause__
     return None
 
@@ -352,8 +368,9 @@ class Folder:
             with _told_by_the_disk(), spooled.open("wb") as file:
                 yield file
             _record(address, spooled)
-            filesystem, path = resolve(address)
-            filesystem.put_file(str(spooled), path)
+            with errors_named(address):
+                filesystem, path = resolve(address)
+                filesystem.put_file(str(spooled), path)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write plain values as indented JSON, keys in the given order."""
@@ -379,21 +396,25 @@ class Folder:
 
     def size(self, name: str) -> int:
         """The size of a file (FileNotFoundError if there is none)."""
-        filesystem, path = resolve(self.address(name))
-        return int(filesystem.size(path))
+        with errors_named(self.address(name)):
+            filesystem, path = resolve(self.address(name))
+            return int(filesystem.size(path))
 
     def exists(self, name: str) -> bool:
         """Whether a file of that name is there."""
         address = self.address(name)
         if is_local(address):
             return local_path(address).exists()
-        filesystem, path = resolve(address)
-        return bool(filesystem.exists(path))
+        with errors_named(address):
+            filesystem, path = resolve(address)
+            return bool(filesystem.exists(path))
 
     def is_file(self, name: str = "") -> bool:
         """Whether that is a file."""
-        filesystem, path = resolve(self.address(name) if name else self.url)
-        return bool(filesystem.isfile(path))
+        address = self.address(name) if name else self.url
+        with errors_named(address):
+            filesystem, path = resolve(address)
+            return bool(filesystem.isfile(path))
 
     def list(self, name: str = "") -> list[str]:
         """The sorted names (relative to this folder) of the files directly in a sub-folder."""
@@ -422,9 +443,10 @@ class Folder:
                 return {}
             found = {file: (stat.st_size, stat.st_mtime) for file, stat in stats.items()}
         else:
-            filesystem, remote = resolve(address)
             try:
-                listing = filesystem.ls(remote, detail=True)
+                with errors_named(address):
+                    filesystem, remote = resolve(address)
+                    listing = filesystem.ls(remote, detail=True)
             except FileNotFoundError:
                 return {}
             found = {
@@ -446,9 +468,10 @@ class Folder:
             else:
                 path.unlink(missing_ok=True)
             return
-        filesystem, remote = resolve(address)
-        if filesystem.exists(remote):
-            filesystem.rm(remote, recursive=True)
+        with errors_named(address):
+            filesystem, remote = resolve(address)
+            if filesystem.exists(remote):
+                filesystem.rm(remote, recursive=True)
 
 
 def create_file(address: Address) -> AbstractContextManager[IO[bytes]]:
