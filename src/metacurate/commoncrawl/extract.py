@@ -170,7 +170,7 @@ def extract_pool(
         load_page_identifier(config)
         load_identifier_of(config)  # a missing package is told before the work begins
         settings = {
-            "sources": [{"source": file.address, "bytes": file.size} for file in files],
+            "sources": {file.address: file.size for file in files},
             **asdict(config),
         }
         tasks = [

@@ -112,7 +112,7 @@ def identify_languages(
         opened = open_to_rewrite(run, inputs, pool_config)
         settings = {
             "inputs": inputs,
-            "pool": opened.fingerprint,
+            "pool": opened.fingerprints,
             "pool_config": asdict(pool_config),
             **asdict(config),
         }

@@ -7,7 +7,6 @@ webp, ...), ``KEY.txt``, ``KEY.json`` and a ``SHARD.parquet`` beside ``SHARD.tar
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import IO, Any, TypedDict, Unpack
@@ -32,7 +31,7 @@ from metacurate.webdataset.facts import (
     sample_texts,
     usable_string,
 )
-from metacurate.webdataset.files import TarFiles, find_tars, open_tar, stem_of
+from metacurate.webdataset.files import find_tars, open_tar, stem_of
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS, Sample, read_samples
 from metacurate.webdataset.reasons import DroppedSample, Problem
 
@@ -101,7 +100,7 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> IngestTotals:
     with open_run(out, inputs=[tars], preload=__name__, **options) as run:
         found = find_tars(tars)
         names = found.names
-        config = {"tars": tars, "files": len(names), "fingerprint": fingerprint(found)}
+        config = {"tars": tars, "files": found.sizes}
         tasks = [_TarTask(tars, name, out, position) for position, name in enumerate(names)]
 
         def totals(shards: list[Statistics]) -> IngestTotals:
@@ -120,14 +119,6 @@ def ingest(tars: str, out: str, **options: Unpack[RunOptions]) -> IngestTotals:
         return run_stage(
             run, STAGE, config, tasks, _ingest_tar, unit="samples", totals=totals, alone=True
         )
-
-
-def fingerprint(found: TarFiles) -> str:
-    """SHA-256 of the tars' names and sizes."""
-    digest = hashlib.sha256()
-    for name, size in found.sizes.items():
-        digest.update(f"{name}\0{size}\n".encode())
-    return digest.hexdigest()
 
 
 def _ingest_tar(task: _TarTask) -> Statistics:

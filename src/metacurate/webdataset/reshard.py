@@ -9,7 +9,6 @@ Of texts, a copy has what its row keeps (``kept_texts``): its JSON is rewritten 
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -45,7 +44,7 @@ from metacurate.runtime.storage import Folder, read_ahead
 from metacurate.webdataset.facts import KEPT_NAME
 from metacurate.webdataset.files import find_tars, open_tar
 from metacurate.webdataset.headers import END_OF_TAR, Member, key_number, read_member
-from metacurate.webdataset.ingest import MEMBERS_TYPE, fingerprint
+from metacurate.webdataset.ingest import MEMBERS_TYPE
 from metacurate.webdataset.kept_texts import MATCHED_NAME, Kept, kept_texts, with_texts
 from metacurate.webdataset.reasons import NotCopied
 
@@ -140,11 +139,9 @@ def reshard(
         # a change redoes them too.
         config = {
             "curated": list(curated),
-            "curated_fingerprint": hashlib.sha256(
-                "".join(pool.fingerprints.values()).encode()
-            ).hexdigest(),
+            "curated_files": pool.fingerprints,
             "tars": tars,
-            "tars_fingerprint": fingerprint(found),
+            "tar_files": found.sizes,
             "samples_per_tar": samples_per_tar,
         }
 
