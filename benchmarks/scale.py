@@ -400,7 +400,7 @@ CORE_HEADER = [
 REDUCE_HEADER = [
     "shards a partial",
     "partials",
-    "bytes",
+    "bytes, at most",
     "left for one process",
     "added up by it in",
     "a count task takes",
