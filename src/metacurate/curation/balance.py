@@ -192,13 +192,13 @@ def balance_shard(task: BalanceTask) -> Statistics:
         features_of(columns.carried),
     )
     repetitive = leaf_columns(schema, {"uid", "keep_prob", columns.key, columns.url})
-    ordered = leaf_columns(schema, {*added, *columns.texts, columns.key, columns.url})
+    compared = leaf_columns(schema, {*added, *columns.texts, columns.key, columns.url})
     skipped: Counter[str] = Counter()
     with (
         open_made(task.folder, index_file_name(task.position)) as index_file,
         task.folder.create(curated_file_name(task.position)) as file,
         pq.ParquetWriter(
-            file, schema, compression="zstd", use_dictionary=repetitive, write_statistics=ordered
+            file, schema, compression="zstd", use_dictionary=repetitive, write_statistics=compared
         ) as writer,
     ):
         kept_batches = _Cursor(_kept_batches(task, index_file, totals, expected))

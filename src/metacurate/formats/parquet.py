@@ -70,7 +70,8 @@ class Parquet:
 def _open(source: Source, **options: Any) -> pq.ParquetFile:
     tail = source.read_at(max(source.size() - 8, 0), 8)
     size = int.from_bytes(tail[:4], "little")
-    # Arrow's threads never read a Python file: see ``runtime.arrowfiles``.
+    # A whole row group in memory is slower. Arrow's threads must not read Python files besides: see
+    # ``runtime.arrowfiles``.
     options["pre_buffer"] = False
     try:
         file = pq.ParquetFile(source.arrow, **options)
