@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 from metacurate.arguments import listed
@@ -24,6 +23,7 @@ from metacurate.runtime.run import (
     open_run,
     read_run,
 )
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.storage import Folder, as_address, as_addresses
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def _written(out: Path | None, work: Callable[[str], Totals]) -> WrittenPool[Tot
     if out is not None:
         place = as_address(out, "out")
         return WrittenPool(work(place), place)
-    with TemporaryDirectory(prefix="metacurate-") as scratch:
-        return WrittenPool(work(scratch), None, read_written(Folder(scratch)))
+    with scratch_folder() as scratch:
+        return WrittenPool(work(str(scratch)), None, read_written(Folder(str(scratch))))
 
 
 def extract(

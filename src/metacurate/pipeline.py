@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from tempfile import TemporaryDirectory
 from typing import Unpack
 
 from metacurate.analysis.read_counts import read_counts
@@ -30,6 +29,7 @@ from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.manifest import Statistics, finished
 from metacurate.runtime.progress import is_noting, note
 from metacurate.runtime.run import Run, RunOptions, open_run
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.stage import do_again
 from metacurate.runtime.storage import as_address
 from metacurate.sharing.card import renew_card
@@ -123,7 +123,7 @@ def curate(
     metadata = as_metadata(metadata)
     with ExitStack() as stack:
         if out is None:
-            place = stack.enter_context(TemporaryDirectory(prefix="metacurate-"))
+            place = str(stack.enter_context(scratch_folder()))
             report = False
         else:
             place = as_address(out, "out")

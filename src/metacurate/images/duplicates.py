@@ -9,7 +9,6 @@ the images to which an image is a duplicate it names the first one in the order 
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
@@ -27,6 +26,7 @@ from metacurate.runtime.find import files_below
 from metacurate.runtime.manifest import Stage, Statistics
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import RunOptions, open_run
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder
 from metacurate.webdataset.shards import SUCCESS, list_shards
@@ -104,8 +104,8 @@ class _MarkTask:
 
 
 def _mark(task: _MarkTask) -> Statistics:
-    with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-        return _mark_all(task, Path(scratch))
+    with scratch_folder() as scratch:
+        return _mark_all(task, scratch)
 
 
 def _mark_all(task: _MarkTask, scratch: Path) -> Statistics:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from metacurate.formats.types import carried_type
 from metacurate.pool.convert import converted
 from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.storage import as_addresses, checksum
 
 GROUP_ROWS = 65_536
@@ -76,8 +76,8 @@ class Given:
         if self.batches is None:
             return list(self.paths)
         address = run.folder.address(POOL_FILE)
-        with TemporaryDirectory(prefix="metacurate-") as scratch:
-            file = Path(scratch, "pool.parquet")
+        with scratch_folder() as scratch:
+            file = scratch / "pool.parquet"
             if lost := write_batches(self.batches, file):
                 note(f"values of the pool that have no place in Parquet: {in_words(lost)}")
             if run.folder.is_file(POOL_FILE):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +28,7 @@ import xxhash
 from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError
 from metacurate.needs import MissingPackageError, needs, needs_package
+from metacurate.runtime.scratch import scratch_folder
 
 Address = str | os.PathLike[str]
 """A local path or the address of any fsspec filesystem."""
@@ -363,8 +363,8 @@ class Folder:
             finally:
                 temporary.unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-            spooled = Path(scratch) / "file"
+        with scratch_folder() as scratch:
+            spooled = scratch / "file"
             with _told_by_the_disk(), spooled.open("wb") as file:
                 yield file
             _record(address, spooled)

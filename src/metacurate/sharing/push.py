@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -28,6 +27,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.needs import needs
 from metacurate.runtime.manifest import Stage, kept_files, read_manifest
 from metacurate.runtime.run import Run, open_run
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.storage import Folder, is_local, local_path, storage_failure
 from metacurate.sharing.card import MARK_START, MAX_CARD_BYTES, without_pool
 from metacurate.sharing.config import CardConfig
@@ -179,7 +179,7 @@ def _upload(
 
 def _refuse_foreign(api: Any, repo: str) -> None:
     """ArgumentError if the card that is there is someone's own."""
-    with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
+    with scratch_folder() as scratch:
         path = api.hf_hub_download(repo, README_FILE, repo_type="dataset", local_dir=scratch)
         with open(path, "rb") as file:
             content = file.read(MAX_CARD_BYTES)

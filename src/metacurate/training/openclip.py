@@ -6,17 +6,16 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from metacurate.errors import UserError, first_line
 from metacurate.needs import MissingPackageError, needs, needs_package
+from metacurate.runtime.scratch import scratch_folder
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 # torchvision registers shape functions for these two operators as it is imported, which fails if
@@ -75,8 +74,8 @@ def register(model: ModelConfig) -> None:
             return
         if model.name in clip.list_models() and not _is_registered(model):
             raise UserError(f"open_clip has a model {model.name!r} already; choose another name")
-        with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-            path = Path(scratch) / f"{model.name}.json"
+        with scratch_folder() as scratch:
+            path = scratch / f"{model.name}.json"
             path.write_text(json.dumps(model.config))
             clip.add_model_config(path)
             _registered.add(model.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.merge import MergeTask, merge_many
 from metacurate.runtime.run import Run, RunOptions, check_writable, open_run
+from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.stage import run_stage
 from metacurate.runtime.storage import Folder, is_local, local_path, split_address
 
@@ -163,11 +163,8 @@ def _few(run: Run, names: list[str]) -> list[str]:
 
 
 def _merge_parts(task: MergeTask) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="metacurate-") as scratch,
-        task.folder.create(task.merged) as file,
-    ):
-        _merge_into(file, task.folder, task.parts, Path(scratch))
+    with scratch_folder() as scratch, task.folder.create(task.merged) as file:
+        _merge_into(file, task.folder, task.parts, scratch)
 
 
 def _merge_into(file: IO[bytes], folder: Folder, parts: Sequence[str], scratch: Path) -> int:
@@ -182,10 +179,10 @@ def _merge_into(file: IO[bytes], folder: Folder, parts: Sequence[str], scratch: 
 
 def _write_merged(folder: Folder, parts: Sequence[str], target: Folder, name: str) -> int:
     """Merge the sorted parts into the list; returns how many uids it has."""
-    with tempfile.TemporaryDirectory(prefix="metacurate-") as scratch:
-        merged = Path(scratch) / "merged"
+    with scratch_folder() as scratch:
+        merged = scratch / "merged"
         with merged.open("wb") as file:
-            count = _merge_into(file, folder, parts, Path(scratch))
+            count = _merge_into(file, folder, parts, scratch)
         with target.create(name) as file, merged.open("rb") as source:
             header = {"descr": UID_LIST_DTYPE.descr, "fortran_order": False, "shape": (count,)}
             np.lib.format.write_array_header_1_0(file, header)
