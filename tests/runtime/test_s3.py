@@ -255,6 +255,12 @@ def test_storage_errors_are_one_line(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     fails(curate(pool, "--out", f"s3://{BUCKET}/out"), "endpoint", "127.0.0.1:9")
+    place = f"s3://{BUCKET}/place"
+    for command in ("ingest", "extract"):
+        fails(metacurate("pool", command, place, "--out", tmp_path / "out"), f"failed: {place}: ")
+    fails(metacurate("status", place), f"failed: {place}: ")
+    run = metacurate("curate", pool, "-m", place, "--t", 1, "--out", tmp_path / "out", *OPTIONS)
+    fails(run, f"failed: {place}: ")
     s3fs.S3FileSystem.clear_instance_cache()
 
 

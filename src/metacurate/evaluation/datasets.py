@@ -29,7 +29,7 @@ from metacurate.evaluation.reasons import SkippedExample
 from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.find import HIDDEN, files_below
 from metacurate.runtime.inputs import open_input, read_text
-from metacurate.runtime.storage import Folder, is_local, local_path, resolve
+from metacurate.runtime.storage import Folder, at_store, is_local, local_path
 from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
 from metacurate.training.shards import MAX_IMAGE_BYTES
@@ -222,9 +222,9 @@ def contents(data: str) -> tuple[list[str], list[str]]:
         paths = sorted(path.iterdir()) if path.is_dir() else []
         paths = [p for p in paths if not p.name.startswith(HIDDEN)]
         return [str(p) for p in paths if p.is_dir()], [str(p) for p in paths if p.is_file()]
-    filesystem, inner = resolve(data)
     try:
-        entries = filesystem.ls(inner, detail=True)
+        with at_store(data) as (filesystem, inner):
+            entries = filesystem.ls(inner, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     kinds: dict[str, list[str]] = {"directory": [], "file": []}

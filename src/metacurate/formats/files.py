@@ -12,10 +12,10 @@ import xxhash
 
 from metacurate.errors import UserError
 from metacurate.runtime.storage import (
+    at_store,
     errors_named,
     is_local,
     local_path,
-    resolve,
     storage_failure,
 )
 
@@ -58,8 +58,7 @@ class Source:
         if is_local(address):
             self.arrow: pa.NativeFile = pa.OSFile(str(local_path(address)), "rb")
         else:
-            with errors_named(address):
-                filesystem, path = resolve(address)
+            with at_store(address) as (filesystem, path):
                 self._remote = filesystem.open(path, "rb", block_size=ahead_bytes)
             self.arrow = pa.PythonFile(self, mode="r")
 

@@ -38,11 +38,11 @@ from metacurate.runtime.inputs import open_input
 from metacurate.runtime.storage import (
     Folder,
     as_address,
+    at_store,
     create_file,
     is_local,
     local_path,
     open_file,
-    resolve,
 )
 from metacurate.texts.languages import OTHER
 from metacurate.wikipedia.wikis import group_of
@@ -399,8 +399,8 @@ def is_folder(source: str) -> bool:
     try:
         if is_local(source):
             return local_path(source).is_dir()
-        filesystem, path = resolve(source)
-        return bool(filesystem.isdir(path))
+        with at_store(source) as (filesystem, path):
+            return bool(filesystem.isdir(path))
     except (OSError, ValueError, ImportError):
         return False  # reading it as a file says what is wrong
 

@@ -18,7 +18,15 @@ from typing import Any
 
 from metacurate.errors import UserError, first_line
 from metacurate.runtime.inputs import open_input
-from metacurate.runtime.storage import CONNECTIONS, is_local, local_path, resolve, storage_failure
+from metacurate.runtime.storage import (
+    CONNECTIONS,
+    at_store,
+    errors_named,
+    is_local,
+    local_path,
+    resolve,
+    storage_failure,
+)
 
 LIST = "@"
 MISSING = (404, 410)
@@ -175,10 +183,11 @@ def files_below(folder: str, hidden: tuple[str, ...] = HIDDEN) -> dict[str, File
             raise UserError(f"there is no folder {folder}")
         found = dict(_walk(str(local_path(folder)), hidden))
     else:
-        filesystem, path = resolve(folder)
+        with at_store(folder) as (filesystem, path):
+            entries = _with_sizes(filesystem, filesystem.find(path, detail=True))
         start = len(path.rstrip("/")) + 1
         found = {}
-        for place, entry in _with_sizes(filesystem, filesystem.find(path, detail=True)).items():
+        for place, entry in entries.items():
             name = place[start:]
             if name and not any(part.startswith(hidden) for part in name.split("/")):
                 found[name] = _listed_file(filesystem.unstrip_protocol(place), entry)
@@ -206,10 +215,15 @@ def _looked_up(
     Remote ones are looked up together: a list may name 100,000 files, each of which is a question
     to a store that answers slowly.
     """
+
+    def at_their_store(given: str) -> tuple[list[File], bool]:
+        with errors_named(given):
+            return _candidates(given, hidden)
+
     remote = [given for given in inputs if not is_local(given)]
     threads = ThreadPoolExecutor(CONNECTIONS)
     try:
-        answers = threads.map(lambda given: _candidates(given, hidden), remote)
+        answers = threads.map(at_their_store, remote)
         for given in inputs:
             yield given, *(_candidates(given, hidden) if is_local(given) else next(answers))
     finally:

@@ -72,13 +72,15 @@ class _Lock:
     """The lock object of a folder."""
 
     def __init__(self, folder: Folder) -> None:
+        self._folder = folder.url
         self._filesystem, self._path = resolve(folder.address(LOCK))
 
     def create(self, holder: Holder) -> bool:
         """Create the lock; False if there is one."""
         content = json.dumps(asdict(holder)).encode()
         try:
-            self._filesystem.pipe_file(self._path, content, mode="create")
+            with errors_named(self._folder):
+                self._filesystem.pipe_file(self._path, content, mode="create")
         except FileExistsError:
             return False
         return True
@@ -89,7 +91,8 @@ class _Lock:
     def read(self) -> Holder | None:
         """Who holds the lock; None if there is none."""
         try:
-            content = self._filesystem.cat_file(self._path)
+            with errors_named(self._folder):
+                content = self._filesystem.cat_file(self._path)
         except FileNotFoundError:
             return None
         try:
@@ -100,14 +103,15 @@ class _Lock:
     def age(self) -> float:
         """Seconds since the lock was written, by this machine's clock; 0 if it is not known."""
         with suppress(OSError, NotImplementedError):
-            written = self._filesystem.modified(self._path)
+            with errors_named(self._folder):
+                written = self._filesystem.modified(self._path)
             if written.tzinfo is None:
                 written = written.replace(tzinfo=UTC)
             return (datetime.now(UTC) - written).total_seconds()
         return 0.0
 
     def remove(self) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), errors_named(self._folder):
             self._filesystem.rm_file(self._path)
 
 
@@ -122,25 +126,6 @@ def hold_remotely(folder: Folder) -> Iterator[None]:
     """Hold a folder on an object store; ArgumentError naming the holder if another one does."""
     lock = _Lock(folder)
     holder = Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, 0)
-    with errors_named(folder.url):
-        _acquire(folder, lock, holder)
-    heart = _Heart(lock, holder)
-    heart.start()
-    try:
-        _abort_uploads(folder)
-        yield
-    except KeyboardInterrupt:
-        if heart.lost is not None:
-            raise Stopped(f"{folder.url} was taken over by {heart.lost}", 15) from None
-        raise
-    finally:
-        heart.stop()
-        if heart.lost is None:
-            lock.remove()
-
-
-def _acquire(folder: Folder, lock: _Lock, holder: Holder) -> None:
-    """Have the lock be the holder's; ArgumentError if another one has it."""
     while not lock.create(holder):
         found = lock.read()
         if found is None:
@@ -155,6 +140,19 @@ def _acquire(folder: Folder, lock: _Lock, holder: Holder) -> None:
     now = lock.read()
     if now is None or now.token != holder.token:
         raise _in_use(folder, now.owner if now else "another process")
+    heart = _Heart(lock, holder)
+    heart.start()
+    try:
+        _abort_uploads(folder)
+        yield
+    except KeyboardInterrupt:
+        if heart.lost is not None:
+            raise Stopped(f"{folder.url} was taken over by {heart.lost}", 15) from None
+        raise
+    finally:
+        heart.stop()
+        if heart.lost is None:
+            lock.remove()
 
 
 def _in_use(folder: Folder, owner: str) -> ArgumentError:

@@ -141,9 +141,15 @@ def open_file(address: Address) -> IO[bytes]:
     address = as_address(address)
     if is_local(address):
         return Path(address).open("rb")
-    with errors_named(address):
-        filesystem, path = resolve(address)
+    with at_store(address) as (filesystem, path):
         return filesystem.open(path, "rb")
+
+
+@contextmanager
+def at_store(address: str) -> Iterator[tuple[Any, str]]:
+    """``resolve``; errors of the block are noted with the address (``errors_named``)."""
+    with errors_named(address):
+        yield resolve(address)
 
 
 @contextmanager
@@ -368,8 +374,7 @@ class Folder:
             with _told_by_the_disk(), spooled.open("wb") as file:
                 yield file
             _record(address, spooled)
-            with errors_named(address):
-                filesystem, path = resolve(address)
+            with at_store(address) as (filesystem, path):
                 filesystem.put_file(str(spooled), path)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -396,8 +401,7 @@ class Folder:
 
     def size(self, name: str) -> int:
         """The size of a file (FileNotFoundError if there is none)."""
-        with errors_named(self.address(name)):
-            filesystem, path = resolve(self.address(name))
+        with at_store(self.address(name)) as (filesystem, path):
             return int(filesystem.size(path))
 
     def exists(self, name: str) -> bool:
@@ -405,15 +409,12 @@ class Folder:
         address = self.address(name)
         if is_local(address):
             return local_path(address).exists()
-        with errors_named(address):
-            filesystem, path = resolve(address)
+        with at_store(address) as (filesystem, path):
             return bool(filesystem.exists(path))
 
     def is_file(self, name: str = "") -> bool:
         """Whether that is a file."""
-        address = self.address(name) if name else self.url
-        with errors_named(address):
-            filesystem, path = resolve(address)
+        with at_store(self.address(name) if name else self.url) as (filesystem, path):
             return bool(filesystem.isfile(path))
 
     def list(self, name: str = "") -> list[str]:
@@ -444,8 +445,7 @@ class Folder:
             found = {file: (stat.st_size, stat.st_mtime) for file, stat in stats.items()}
         else:
             try:
-                with errors_named(address):
-                    filesystem, remote = resolve(address)
+                with at_store(address) as (filesystem, remote):
                     listing = filesystem.ls(remote, detail=True)
             except FileNotFoundError:
                 return {}
@@ -468,8 +468,7 @@ class Folder:
             else:
                 path.unlink(missing_ok=True)
             return
-        with errors_named(address):
-            filesystem, remote = resolve(address)
+        with at_store(address) as (filesystem, remote):
             if filesystem.exists(remote):
                 filesystem.rm(remote, recursive=True)
 
