@@ -31,6 +31,7 @@ from metacurate.curation.count import (
     PARTIAL,
     PARTIALS_PER_SUM,
     SHARDS_PER_PARTIAL,
+    add_up,
     count,
     save_partial,
 )
@@ -42,7 +43,6 @@ from metacurate.pool.open import open_pool
 from metacurate.pool.schema import PoolConfig
 from metacurate.runtime.engine import MAX_DEATHS_PER_TASK
 from metacurate.runtime.engines.local import LocalEngine
-from metacurate.runtime.made import load_array
 from metacurate.runtime.run import Run
 from metacurate.runtime.storage import Folder
 from record import record, table
@@ -139,10 +139,7 @@ def measure(rows: int, folder: Path) -> Measured:
     balance(solving, Balance(target_size=max(1, matched // 10)))
     save_partial(Folder(str(out)), "full.npy", np.ones(ENTRIES, np.uint64))
     start = time.perf_counter()
-    total = np.zeros(ENTRIES, np.uint64)
-    for _ in range(20):
-        part = load_array(Folder(str(out)), "full.npy")
-        total[part["entry"]] += part["count"]
+    add_up(Folder(str(out)), ["full.npy"] * 20, ENTRIES)
     add_partial = (time.perf_counter() - start) / 20
     peak = run_metacurate(
         "curate", folder / "pool", "--metadata", folder / "metadata.json", "--t", t,

@@ -123,14 +123,15 @@ def sum_partials(run: Run, tasks: Sequence[CountTask], name: str) -> Counts:
         lambda level, position: partial_file(f"{name}/sums-{level}", position),
         most=MOST_PARTIALS, at_a_time=PARTIALS_PER_SUM,
     )  # fmt: skip
-    return _sum(run.folder, names, entries)
+    return add_up(run.folder, names, entries)
 
 
 def _write_sum(entries: int, task: MergeTask) -> None:
-    save_partial(task.folder, task.merged, _sum(task.folder, task.parts, entries))
+    save_partial(task.folder, task.merged, add_up(task.folder, task.parts, entries))
 
 
-def _sum(folder: Folder, names: Sequence[str], entries: int) -> Counts:
+def add_up(folder: Folder, names: Sequence[str], entries: int) -> Counts:
+    """The sum of partials by their names, uint64[entries]."""
     total = np.zeros(entries, np.uint64)
     for array in read_ahead(folder, lambda name: load_array(folder, name), names):
         total[array["entry"]] += array["count"]

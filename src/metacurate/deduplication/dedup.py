@@ -206,7 +206,8 @@ def dedup(
         opened = open_to_rewrite(run, inputs, pool_config)
         known = all(unit.rows is not None for unit in opened.units)
         # All stages have one configuration: the scratch files of a finished run are gone, so that a
-        # change redoes it from its start. Only the first has each file of the pool, to be named.
+        # change redoes it from its start. Those that may come first have each file of the pool,
+        # to be named.
         settings = {
             "inputs": inputs,
             "pool": opened.fingerprint,
@@ -221,26 +222,24 @@ def dedup(
             settings["only"],
         )  # fmt: skip
         first, last = LISTED if lists else PARTITION, WRITE if config.max_images_per_text else MERGE
-        with_files = {**settings, "pool": opened.fingerprints}
 
         def work() -> Statistics:
             totals = finished(run.folder, last, settings)
             if totals is None:
                 if lists:
                     tasks = [_ListTask(run.folder, tuple(lists))]
-                    read = run_stage(run, LISTED, with_files, tasks, _list, unit="rows")
+                    named = {**settings, "pool": opened.fingerprints}
+                    read = run_stage(run, LISTED, named, tasks, _list, unit="rows")
                     if read["unusable"]:
                         note(f"{read['unusable']:,} of the lists' keys and URLs name nothing")
-                totals = _run(run, job, opened, settings, settings if lists else with_files)
+                totals = _run(run, job, opened, settings)
             discard(run.folder, SCRATCH)
             return totals
 
         return cast(DedupTotals, do_again(run, [first], work))
 
 
-def _run(
-    run: Run, job: _Job, pool: Pool, settings: Statistics, of_partition: Statistics
-) -> Statistics:
+def _run(run: Run, job: _Job, pool: Pool, settings: Statistics) -> Statistics:
     folder, most = job.folder, job.config.max_images_per_text
     parts: list[Statistics] = []
 
@@ -256,9 +255,9 @@ def _run(
             is_last = which == (WRITE if most else MERGE)
             return cast(Statistics, _totals([*parts, own], pool)) if is_last else own
 
-        own = of_partition if which == PARTITION else settings
+        config = {**settings, "pool": pool.fingerprints} if which == PARTITION else settings
         parts.append(
-            run_stage(run, which, own, tasks, function, unit=unit, counted=key, totals=totals)
+            run_stage(run, which, config, tasks, function, unit=unit, counted=key, totals=totals)
         )
         return parts[-1]
 
