@@ -354,12 +354,14 @@ def balance(
     texts = np.zeros(text_offsets.size - 1, dtype=np.bool_)
     pair_offsets = _offsets("pair_offsets", pair_offsets, texts.size, "texts")
     pairs = np.zeros(pair_offsets.size - 1, dtype=np.bool_)
-    keep_prob = _kept(pair_offsets, text_offsets, entry_ids, keep_probs, choose_text)
+    keep_prob = np.empty(pairs.size, np.float64)
     uids = _uids(uids, pairs.size)
-    kernel.draw(
-        *keys, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
-    )  # fmt: skip
+    if not kernel.draw(
+        *keys, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs, keep_prob
+    ):
+        raise _no_probabilities()
     if choose_text == ONE:
+        keep_prob = _kept(pair_offsets, text_offsets, entry_ids, keep_probs, choose_text)
         chosen = np.zeros(texts.size, dtype=np.bool_)
         kernel.choose_texts(*keys, uids, pair_offsets, text_offsets, chosen)
         texts &= chosen
@@ -476,5 +478,9 @@ def _pair_keep_probabilities(
 ) -> Probabilities:
     probabilities = np.empty(offsets.size - 1, np.float64)
     if not kernel.pair_keep_probabilities(offsets, entry_ids, keep_probs, probabilities):
-        raise ArgumentError("{keep_probs} must lie in [0, 1]")
+        raise _no_probabilities()
     return probabilities
+
+
+def _no_probabilities() -> ArgumentError:
+    return ArgumentError("{keep_probs} must lie in [0, 1]")

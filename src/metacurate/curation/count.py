@@ -147,7 +147,7 @@ def count_index_shards(task: CountTask) -> Statistics:
     counts = np.zeros(task.entries, np.uint64)
     for position in task.shards:
         with open_made(task.folder, index_file_name(position)) as file:
-            for batch in read_index(file):
+            for batch in read_index(file, only_matches=True):
                 add_counts(counts, batch.entry_ids)
     save_partial(task.folder, partial_file("counts", task.position), counts)
     return {"match_counts": int(counts.sum())}

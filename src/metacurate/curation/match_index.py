@@ -95,8 +95,12 @@ def write_index(file: IO[bytes], batches: Iterator[pa.RecordBatch]) -> None:
                 writer.write_batch(batch)
 
 
-def read_index(file: IO[bytes]) -> Iterator[IndexBatch]:
-    """Read a shard batch by batch, in row order; ArrowInvalid if the file is damaged."""
-    reader = open_ipc(file)
+def read_index(file: IO[bytes], *, only_matches: bool = False) -> Iterator[IndexBatch]:
+    """Read a shard batch by batch, in row order; ArrowInvalid if the file is damaged.
+
+    ``only_matches``: without rows and uids, which are half of it.
+    """
+    columns = [SCHEMA.get_field_index("matched")] if only_matches else None
+    reader = open_ipc(file, columns)
     for position in range(reader.num_record_batches):
         yield IndexBatch(reader.get_batch(position))

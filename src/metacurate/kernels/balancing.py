@@ -22,21 +22,26 @@ def add_counts(counts, entry_ids):  # type: ignore[no-untyped-def]
         counts[entry_ids[position]] += np.uint64(1)
 
 
+@njit(inline="always")
+def _either(a, b):  # type: ignore[no-untyped-def]
+    """The probability of one of two events.
+
+    1 - prod(1 - p) is made of it, without a subtraction from 1 of what is near 1: all terms are
+    positive, so no digits of a small result are lost.
+    """
+    return 1.0 if b == 1.0 else a + (1.0 - a) * b
+
+
 @njit()
 def pair_keep_probabilities(offsets, entry_ids, keep_probs, probabilities):  # type: ignore[no-untyped-def]
     """False if a probability is none."""
     for pair in range(offsets.size - 1):
-        # 1 - prod(1 - p) without a subtraction from 1 of what is near 1: all terms are positive,
-        # so no digits of a small result are lost.
         any_kept = 0.0
         for k in range(offsets[pair], offsets[pair + 1]):
             p = keep_probs[entry_ids[k]]
             if not 0.0 <= p <= 1.0:
                 return False
-            if p == 1.0:
-                any_kept = 1.0
-                break
-            any_kept += (1.0 - any_kept) * p
+            any_kept = _either(any_kept, p)
         probabilities[pair] = any_kept
     return True
 
@@ -57,22 +62,33 @@ def uniform(seed, epoch, uid_first, uid_second, word):  # type: ignore[no-untype
 
 @njit()
 def draw(  # type: ignore[no-untyped-def]
-    seed, epoch, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs
-):
+    seed, epoch, uids, pair_offsets, text_offsets, entry_ids, keep_probs, texts, pairs,
+    probabilities,
+):  # fmt: skip
+    """Fill what is kept, and ``pair_keep_probabilities``; False if a probability is none."""
     for pair in range(pairs.size):
+        any_kept = 0.0
         for text in range(pair_offsets[pair], pair_offsets[pair + 1]):
             position = np.uint64(text - pair_offsets[pair]) << _U32
+            kept = False
             for k in range(text_offsets[text], text_offsets[text + 1]):
                 entry = entry_ids[k]
                 p = keep_probs[entry]
+                if not 0.0 <= p <= 1.0:
+                    return False
+                any_kept = _either(any_kept, p)
                 # Nothing below 1 fails against p = 1: no draw needed.
-                if p >= 1.0 or (
-                    uniform(seed, epoch, uids[pair, 0], uids[pair, 1], position | np.uint64(entry))
+                kept = kept or (
+                    p == 1.0
+                    or uniform(
+                        seed, epoch, uids[pair, 0], uids[pair, 1], position | np.uint64(entry)
+                    )
                     < p
-                ):
-                    texts[text] = True
-                    pairs[pair] = True
-                    break
+                )
+            texts[text] = kept
+            pairs[pair] |= kept
+        probabilities[pair] = any_kept
+    return True
 
 
 @njit()

@@ -605,7 +605,10 @@ def save_parquet(metadata: Metadata, address: str | os.PathLike[str]) -> None:
     table = pa.table(columns)
     with (
         create_file(as_address(address, "address")) as file,
-        pq.ParquetWriter(file, table.schema, compression="zstd") as writer,
+        # No entry is there twice: a dictionary of them is in vain.
+        pq.ParquetWriter(
+            file, table.schema, compression="zstd", use_dictionary=[*columns][1:]
+        ) as writer,
     ):
         for block in metadata.blocks:
             writer.write_table(table.slice(block.first, len(block)), ROWS_PER_GROUP)

@@ -29,6 +29,7 @@ from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError
 from metacurate.needs import MissingPackageError, needs, needs_package
 from metacurate.runtime.scratch import scratch_folder
+from metacurate.runtime.turns import waiting
 
 Address = str | os.PathLike[str]
 """A local path or the address of any fsspec filesystem."""
@@ -363,7 +364,8 @@ class Folder:
                 with _told_by_the_disk(), temporary.open("wb") as file:
                     yield file
                     file.flush()
-                    os.fsync(file.fileno())
+                    with waiting():
+                        os.fsync(file.fileno())
                 _record(address, temporary)
                 temporary.replace(final)
             finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -74,15 +75,15 @@ class Facts:
         """The entries with most matches."""
         counts, kept = self.card["entry_counts"], self.card["entry_counts_kept"]
         several = "languages" in self.card
-
-        def all_entries() -> Iterator[TopEntry]:
-            for language in counts if several else (None,):
-                before = counts if language is None else counts[language]
-                after = kept if language is None else kept[language]
-                for entry, count in before.items():
-                    yield TopEntry(entry, language, count, after.get(entry, 0))
-
-        return heapq.nsmallest(number, all_entries(), key=lambda top: -top.before)
+        found: list[TopEntry] = []
+        for language in counts if several else (None,):
+            before = counts if language is None else counts[language]
+            after = kept if language is None else kept[language]
+            found += [
+                TopEntry(entry, language, count, after.get(entry, 0))
+                for entry, count in heapq.nlargest(number, before.items(), key=itemgetter(1))
+            ]
+        return heapq.nlargest(number, found, key=attrgetter("before"))
 
 
 def language_codes(names: Mapping[str, Any] | tuple[str, ...]) -> list[str]:

@@ -16,6 +16,7 @@ from threading import Lock, get_ident
 from metacurate.beside import is_own_process
 from metacurate.runtime.engine import Result, Task, as_they_finish
 from metacurate.runtime.engines.local import keep_freed_memory
+from metacurate.runtime.turns import Turns
 
 MOST_THREADS = 4
 
@@ -44,15 +45,18 @@ class ThreadEngine:
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
         """See ``metacurate.runtime.engine.Engine``; there is nobody who could try again."""
-        with ThreadPoolExecutor(self.workers) as pool:
+        turns = Turns(self.workers)
+        # One more than compute at a time: it begins while another waits for the disk.
+        threads = self.workers + 1
+        with ThreadPoolExecutor(threads) as pool:
             under_way: dict[Future[Result], int] = {}
 
             def submit(position: int) -> Future[Result]:
                 # Each task is in the same run as its caller.
-                return pool.submit(self._run, copy_context().run, function, tasks[position])
+                return pool.submit(self._run, turns, copy_context().run, function, tasks[position])
 
             try:
-                yield from as_they_finish(submit, range(len(tasks)), 2 * self.workers, under_way)
+                yield from as_they_finish(submit, range(len(tasks)), 2 * threads, under_way)
             except BaseException:
                 for future in under_way:
                     future.cancel()
@@ -61,6 +65,7 @@ class ThreadEngine:
 
     def _run(
         self,
+        turns: Turns,
         call: Callable[..., Result],
         function: Callable[[Task], Result],
         task: Task,
@@ -68,7 +73,7 @@ class ThreadEngine:
         with self._lock:
             self._busy.add(get_ident())
         try:
-            return call(function, task)
+            return call(turns.run, function, task)
         finally:
             with self._lock:
                 self._busy.discard(get_ident())
