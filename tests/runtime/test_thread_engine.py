@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from metacurate.runtime.cores import waiting
 from metacurate.runtime.engines.threads import ThreadEngine
 from metacurate.runtime.kept import kept
 from metacurate.runtime.storage import Folder, recorded
@@ -38,6 +40,43 @@ def wait_or_fail(started: threading.Semaphore | None) -> None:
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         time.sleep(0.01)
+
+
+def meet(task: tuple[bool, threading.Barrier]) -> bool:
+    """Whether another task came to the same point before time was over."""
+    does_wait, place = task
+    with waiting() if does_wait else nullcontext():
+        try:
+            place.wait(0.5 if not does_wait else SECONDS)
+        except threading.BrokenBarrierError:
+            return False
+    return True
+
+
+def test_a_task_begins_while_another_waits_for_the_disk() -> None:
+    met = threading.Barrier(2)
+    with ThreadEngine(1) as engine:
+        assert dict(engine.map_shards(meet, [(True, met)] * 2)) == {0: True, 1: True}
+
+
+def test_no_more_tasks_compute_at_a_time_than_there_are_workers() -> None:
+    met, crowded = threading.Barrier(2), threading.Barrier(3)
+    with ThreadEngine(2) as engine:
+        assert dict(engine.map_shards(meet, [(False, met)] * 2)) == {0: True, 1: True}
+        assert not any(found for _, found in engine.map_shards(meet, [(False, crowded)] * 3))
+
+
+def test_writing_a_file_is_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met, fsync = threading.Barrier(2), os.fsync
+
+    def sync(descriptor: int) -> None:
+        met.wait(SECONDS)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with ThreadEngine(1) as engine:
+        folders = [Folder(str(tmp_path / str(n))) for n in range(2)]
+        assert len(list(engine.map_shards(write, folders))) == 2
 
 
 def test_results_come_with_their_positions() -> None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,13 +99,16 @@ def match(
             note(f"no label of a text leads to the metadata of {len(unreached)} languages: {shown}")
 
     def tasks() -> list[MatchTask]:
-        save_parquet(metadata, run.folder.address(METADATA_FILE))
-        if languages is not None:
-            run.folder.write_json(LANGUAGES_FILE, languages.as_json())
-        if is_local(run.folder.url):
-            for place, block in enumerate(metadata.blocks):
-                entries = metadata.entries.slice(block.first, len(block))
-                Matcher(entries, rule=rule).save(local_path(matcher_address(run.folder, place)))
+        with ThreadPoolExecutor(1) as beside:
+            save = partial(save_parquet, metadata, run.folder.address(METADATA_FILE))
+            saved = beside.submit(copy_context().run, save)
+            if languages is not None:
+                run.folder.write_json(LANGUAGES_FILE, languages.as_json())
+            if is_local(run.folder.url):
+                for place, block in enumerate(metadata.blocks):
+                    entries = metadata.entries.slice(block.first, len(block))
+                    Matcher(entries, rule=rule).save(local_path(matcher_address(run.folder, place)))
+            saved.result()
         table = languages.table.fingerprint if languages is not None else None
         return [
             MatchTask(run.folder, position, unit, metadata.fingerprint, rule, table)

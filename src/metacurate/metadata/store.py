@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import IO, Any
 
 import numpy as np
@@ -331,8 +332,7 @@ def _find_repeated(
 
 def _repeated(array: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
     """The positions of what is there again, each with that of its first appearance."""
-    there = array.drop_null()
-    if len(there.unique()) == len(there):
+    if _all_differ(array.drop_null()):
         return
     encoded = array.dictionary_encode()
     # Values are numbered in the order of their first appearance; -1 stands for null.
@@ -341,6 +341,21 @@ def _repeated(array: pa.LargeStringArray) -> Iterator[tuple[int, int]]:
     before = first[inverse]
     places = np.flatnonzero((before != np.arange(len(array))) & (number >= 0))
     yield from zip(places.tolist(), before[places].tolist(), strict=True)
+
+
+def _all_differ(array: pa.LargeStringArray) -> bool:
+    """Whether no string is there twice."""
+    # Only strings of one length can be equal. A table of those takes the memory that the one before
+    # it took; one of half a million strings takes longer to get its memory than to be filled.
+    longest = np.iinfo(np.uint16).max  # or longer
+    lengths = np.minimum(np.asarray(pc.binary_length(array)), longest).astype(np.uint16)
+    order = np.argsort(lengths, kind="stable")
+    ordered = array.take(pa.array(order))
+    starts = [0, *(np.flatnonzero(np.diff(lengths[order])) + 1).tolist(), len(array)]
+    return all(
+        len(ordered.slice(start, stop - start).unique()) == stop - start
+        for start, stop in pairwise(starts)
+    )
 
 
 def _optional(name: str, values: Any, length: int, origin: str) -> Any:

@@ -28,8 +28,8 @@ import xxhash
 from metacurate.arguments import listed, shown
 from metacurate.errors import ArgumentError, UserError
 from metacurate.needs import MissingPackageError, needs, needs_package
+from metacurate.runtime.cores import waiting
 from metacurate.runtime.scratch import scratch_folder
-from metacurate.runtime.turns import waiting
 
 Address = str | os.PathLike[str]
 """A local path or the address of any fsspec filesystem."""
@@ -376,7 +376,7 @@ class Folder:
             with _told_by_the_disk(), spooled.open("wb") as file:
                 yield file
             _record(address, spooled)
-            with at_store(address) as (filesystem, path):
+            with at_store(address) as (filesystem, path), waiting():
                 filesystem.put_file(str(spooled), path)
 
     def write_json(self, name: str, value: Any) -> None:

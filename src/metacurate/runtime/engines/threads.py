@@ -14,9 +14,9 @@ from contextvars import copy_context
 from threading import Lock, get_ident
 
 from metacurate.beside import is_own_process
+from metacurate.runtime.cores import Cores
 from metacurate.runtime.engine import Result, Task, as_they_finish
 from metacurate.runtime.engines.local import keep_freed_memory
-from metacurate.runtime.turns import Turns
 
 MOST_THREADS = 4
 
@@ -45,7 +45,7 @@ class ThreadEngine:
         self, function: Callable[[Task], Result], tasks: Sequence[Task]
     ) -> Iterator[tuple[int, Result]]:
         """See ``metacurate.runtime.engine.Engine``; there is nobody who could try again."""
-        turns = Turns(self.workers)
+        cores = Cores(self.workers)
         # One more than compute at a time: it begins while another waits for the disk.
         threads = self.workers + 1
         with ThreadPoolExecutor(threads) as pool:
@@ -53,7 +53,7 @@ class ThreadEngine:
 
             def submit(position: int) -> Future[Result]:
                 # Each task is in the same run as its caller.
-                return pool.submit(self._run, turns, copy_context().run, function, tasks[position])
+                return pool.submit(self._run, cores, copy_context().run, function, tasks[position])
 
             try:
                 yield from as_they_finish(submit, range(len(tasks)), 2 * threads, under_way)
@@ -65,7 +65,7 @@ class ThreadEngine:
 
     def _run(
         self,
-        turns: Turns,
+        cores: Cores,
         call: Callable[..., Result],
         function: Callable[[Task], Result],
         task: Task,
@@ -73,7 +73,7 @@ class ThreadEngine:
         with self._lock:
             self._busy.add(get_ident())
         try:
-            return call(turns.run, function, task)
+            return call(cores.run, function, task)
         finally:
             with self._lock:
                 self._busy.discard(get_ident())
