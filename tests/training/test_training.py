@@ -405,14 +405,16 @@ def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
 )
 def test_models_that_cannot_be_trained_are_named(run, tmp_path, model, message):
     with pytest.raises(UserError, match=message):
-        train(dataclasses.replace(config(run), model=model), str(tmp_path))
+        train(dataclasses.replace(config(run), model=model), str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("shards", ["s4://bucket/*.tar", "nothere"])
 def test_shards_that_cannot_be_had_are_named(run, tmp_path, shards):
     data = dataclasses.replace(config(run).data, shards=(shards,))
     with pytest.raises(UserError, match=shards.split("/")[0]):
-        train(dataclasses.replace(config(run), data=data), str(tmp_path))
+        train(dataclasses.replace(config(run), data=data), str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
 
 
 def test_training_is_quiet_and_says_steps_and_loss(run, tmp_path, monkeypatch, capsys, caplog):

@@ -193,7 +193,7 @@ def _started_name(stage: str) -> str:
 def abandon(folder: Folder, stage: Stage) -> None:
     """Forget a stage that has begun if it turns out, before any work, that its settings cannot be.
 
-    Other settings are then no change of them.
+    Other settings are then no change of them. A folder without another stage is no run's any more.
     """
     manifest = read_manifest(folder)
     if manifest["stages"][stage.name]["planned"]:
@@ -201,7 +201,11 @@ def abandon(folder: Folder, stage: Stage) -> None:
     for name in (stage.details, *stage.present(folder)):
         folder.remove(name)
     del manifest["stages"][stage.name]
-    folder.write_json(MANIFEST, manifest)
+    if manifest["stages"]:
+        folder.write_json(MANIFEST, manifest)
+        return
+    for name in (MANIFEST, DETAILS, "state"):
+        folder.remove(name)
 
 
 def remove_damaged(folder: Folder, stage: Stage) -> None:

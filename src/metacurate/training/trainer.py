@@ -26,7 +26,14 @@ with needs("train"):
 
 from metacurate.counts import counted
 from metacurate.errors import Stopped, UserError, first_line
-from metacurate.runtime.manifest import begin, finish, plan, remove_damaged, started
+from metacurate.runtime.manifest import (
+    abandon,
+    begin,
+    finish,
+    plan,
+    remove_damaged,
+    started,
+)
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
 from metacurate.runtime.stage import do_again
@@ -98,9 +105,6 @@ def train(
                 fresh = not (checkpoint_steps(folder) or folder.exists(FINAL))
                 start = partial(begin, folder, TRAIN, settings, overwrite=overwrite or fresh)
                 totals = do_again(run, [TRAIN], start)
-                if totals is None:
-                    plan(folder, TRAIN, config.steps)
-                    remove_damaged(folder, TRAIN)
             except UserError as error:
                 problem = error
         here.agree(problem)
@@ -108,12 +112,26 @@ def train(
         if totals is not None:
             return cast(TrainTotals, totals)
         try:
-            return Trainer(config, folder, here, show_progress).run()
+            trainer = _trainer(config, folder, here, show_progress)
+            if here.first:
+                plan(folder, TRAIN, config.steps)
+                remove_damaged(folder, TRAIN)
+            return trainer.run()
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
                 f"the GPU's memory is full ({first_line(error)}); set accumulate = 2 or "
                 "more, grad_checkpointing = true or a smaller global_batch"
             ) from None
+
+
+def _trainer(config: TrainConfig, folder: Folder, here: Ranks, show_progress: bool) -> Trainer:
+    """The trainer; if its data or model cannot be used, the run has not begun."""
+    try:
+        return Trainer(config, folder, here, show_progress)
+    except UserError:
+        if here.first:
+            abandon(folder, TRAIN)
+        raise
 
 
 @dataclass
