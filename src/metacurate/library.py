@@ -511,6 +511,7 @@ def status(run: Path, *, verify: bool = False) -> Status:
     folder = Folder(as_address(run, "run"))
     stages = manifest.status(folder, held=is_held(folder))
     found: Status = {"stages": {}}
+    verified = manifest.verify
     if "train" in stages:
         from metacurate.training.layout import training_progress
 
@@ -518,7 +519,9 @@ def status(run: Path, *, verify: bool = False) -> Status:
         found["training"] = asdict(training)
     if "experiment" in stages:
         from metacurate.experiments.record import ARMS, runs_progress
+        from metacurate.experiments.record import verify as verify_runs
 
+        verified = verify_runs
         stages["experiment"], runs = runs_progress(folder, stages["experiment"])
         found["runs"] = [asdict(each) for each in runs]
         del stages[ARMS.name]  # a record, no work
@@ -527,7 +530,7 @@ def status(run: Path, *, verify: bool = False) -> Status:
         found["languages"] = languages
     if verify:
         with hold(folder):
-            found["damaged"] = manifest.verify(folder)
+            found["damaged"] = verified(folder)
     return found
 
 

@@ -255,3 +255,27 @@ def test_settings_that_would_do_nothing_are_named(change, message, place, tmp_pa
     with pytest.raises(UserError, match=message):
         experiment(configured(place, ["raw", "t-12"], [0], **table), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_damage_in_any_of_its_runs_is_found_and_mended(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "plot", lambda *_: None)
+    out = tmp_path / "out"
+    config = configured(place, ["raw", "random", "t-12", "half"], [0])
+    before = experiment(config, str(out))
+    assert status(out, verify=True)["damaged"] == {}
+    harmed = {
+        str(next(out.glob(pattern)).relative_to(out))
+        for pattern in (
+            "runs/raw/seed-0/final.pt", "runs/t-12/seed-0/evaluation.json",
+            "curation/**/curated/*.parquet", "pools/**/pairs/*.parquet", "results.json",
+        )
+    }  # fmt: skip
+    content = {name: (out / name).read_bytes() for name in harmed}
+    for name, whole in content.items():
+        (out / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert status(out, verify=True)["damaged"] == dict.fromkeys(
+        sorted(harmed), "has other bytes than were written"
+    )
+    assert experiment(config, str(out)) == before
+    assert {name: (out / name).read_bytes() for name in harmed} == content
+    assert status(out, verify=True)["damaged"] == {}

@@ -14,6 +14,7 @@ from typing import Any
 from metacurate.experiments.config import SCORE, ExperimentConfig
 from metacurate.runtime import manifest
 from metacurate.runtime.manifest import (
+    MANIFEST,
     Progress,
     Stage,
     begin,
@@ -21,10 +22,11 @@ from metacurate.runtime.manifest import (
     read_manifest,
     seconds_since,
     since_start,
+    void,
     widen,
 )
 from metacurate.runtime.run import Run, is_held
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, at_store
 from metacurate.training.layout import TRAIN, Training, training_progress
 
 EXPERIMENT = Stage(
@@ -162,3 +164,25 @@ def _run_progress(folder: Folder, arm: str, seed: int) -> RunProgress:
     return RunProgress(
         arm, seed, "running" if held else "stopped", told.age_seconds, told, training
     )
+
+
+def verify(folder: Folder) -> dict[str, str]:
+    """As ``manifest.verify``, of an experiment's folder and those of all runs in it.
+
+    If a run's file is damaged, the experiment is not done any more: it goes through its runs again.
+    """
+    wrong = manifest.verify(folder)
+    for name in _runs_below(folder):
+        own = manifest.verify(Folder(folder.address(name)))
+        wrong |= {f"{name}/{file}": reason for file, reason in own.items()}
+    if wrong:
+        void(folder, [EXPERIMENT])
+    return wrong
+
+
+def _runs_below(folder: Folder) -> list[str]:
+    """The folders of runs, at whatever depth."""
+    with at_store(folder.url) as (filesystem, path):
+        files = filesystem.find(path)
+    names = [file.removeprefix(path).lstrip("/") for file in files]
+    return sorted(n.removesuffix(f"/{MANIFEST}") for n in names if n.endswith(f"/{MANIFEST}"))
