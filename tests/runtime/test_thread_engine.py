@@ -42,28 +42,29 @@ def wait_or_fail(started: threading.Semaphore | None) -> None:
         time.sleep(0.01)
 
 
-def meet(task: tuple[bool, threading.Barrier]) -> bool:
-    """Whether another task came to the same point before time was over."""
-    does_wait, place = task
+def meet(task: tuple[threading.Barrier, float, bool]) -> bool:
+    """Whether as many tasks came to the same point before time was over."""
+    place, seconds, does_wait = task
     with waiting() if does_wait else nullcontext():
         try:
-            place.wait(0.5 if not does_wait else SECONDS)
+            place.wait(seconds)
         except threading.BrokenBarrierError:
             return False
     return True
 
 
 def test_a_task_begins_while_another_waits_for_the_disk() -> None:
-    met = threading.Barrier(2)
+    tasks = [(threading.Barrier(2), SECONDS, True)] * 2
     with ThreadEngine(1) as engine:
-        assert dict(engine.map_shards(meet, [(True, met)] * 2)) == {0: True, 1: True}
+        assert dict(engine.map_shards(meet, tasks)) == {0: True, 1: True}
 
 
-def test_no_more_tasks_compute_at_a_time_than_there_are_workers() -> None:
-    met, crowded = threading.Barrier(2), threading.Barrier(3)
+def test_as_many_tasks_compute_at_a_time_as_there_are_workers() -> None:
     with ThreadEngine(2) as engine:
-        assert dict(engine.map_shards(meet, [(False, met)] * 2)) == {0: True, 1: True}
-        assert not any(found for _, found in engine.map_shards(meet, [(False, crowded)] * 3))
+        two = [(threading.Barrier(2), SECONDS, False)] * 2
+        assert dict(engine.map_shards(meet, two)) == {0: True, 1: True}
+        three = [(threading.Barrier(3), 0.5, False)] * 3
+        assert not any(found for _, found in engine.map_shards(meet, three))
 
 
 def test_writing_a_file_is_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
