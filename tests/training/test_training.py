@@ -164,6 +164,24 @@ if __name__ == "__main__":  # workers import this file
 """
 
 
+REFUSING = """
+import os, sys
+from metacurate.cli import main
+from metacurate.errors import UserError
+from metacurate.training import trainer
+
+
+def refuse(*_):
+    raise UserError("this rank has no tokenizer")
+
+
+if __name__ == "__main__":
+    if os.environ["RANK"] == "1":
+        trainer.OpenClipTokenizer = refuse
+    main(sys.argv[1:])
+"""
+
+
 def test_the_command_ends_in_one_line_and_with_the_signals_exit_code(run, undisturbed, tmp_path):
     (tmp_path / "run.py").write_text(SIGNALLED)
     file = toml(run, tmp_path / "train.toml", data={"workers": 2})
@@ -186,18 +204,32 @@ def test_the_command_ends_in_one_line_and_with_the_signals_exit_code(run, undist
         assert torch.equal(weights(out)[name], tensor), name
 
 
+def two_ranks(*words: object) -> subprocess.CompletedProcess[str]:
+    """A command of Python's as torchrun runs it on two ranks, without a GPU."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+        *map(str, words),
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env=env, timeout=300
+    )
+
+
+def test_what_one_rank_refuses_leaves_nothing(run, tmp_path):
+    (tmp_path / "run.py").write_text(REFUSING)
+    file = toml(run, tmp_path / "train.toml")
+    result = two_ranks(tmp_path / "run.py", "train", "-c", file, "-o", tmp_path / "model")
+    assert result.returncode != 0
+    assert result.stderr.count("metacurate: error: this rank has no tokenizer") == 2
+    assert not (tmp_path / "model").exists()
+
+
 def test_ranks_stop_at_the_same_step_when_one_of_them_is_asked_to(run, undisturbed, tmp_path):
     (tmp_path / "run.py").write_text(SIGNALLED)
     file = toml(run, tmp_path / "train.toml", seen_pairs=200 * 16)
     out = tmp_path / "model"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        str(tmp_path / "run.py"), "3", "1", "train", "--config", str(file), "--out", str(out),
-    ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=env, timeout=300
-    )
+    result = two_ranks(tmp_path / "run.py", "3", "1", "train", "--config", file, "--out", out)
     assert result.returncode != 0
     steps = checkpoint_steps(Folder(str(out)))
     assert 4 <= steps[-1] < 200
@@ -309,14 +341,7 @@ def test_two_ranks_match_the_loss_and_weights_of_one_process(run, undisturbed, t
     file = toml(run, tmp_path / "train.toml")
     assert load_train_config(str(file)) == config(run)
     out = tmp_path / "model"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        "-m", "metacurate", "train", "--config", str(file), "--out", str(out), "--json",
-    ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=env, timeout=300
-    )
+    result = two_ranks("-m", "metacurate", "train", "--config", file, "--out", out, "--json")
     assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads(result.stdout)["seen_pairs"] == 192
     assert losses(out) == pytest.approx(losses(undisturbed), rel=2e-5)

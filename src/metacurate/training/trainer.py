@@ -125,13 +125,21 @@ def train(
 
 
 def _trainer(config: TrainConfig, folder: Folder, here: Ranks, show_progress: bool) -> Trainer:
-    """The trainer; if its data or model cannot be used, the run has not begun."""
+    """The trainer; if the data or the model cannot be used, on any rank, the run has not begun."""
+    problem = None
     try:
-        return Trainer(config, folder, here, show_progress)
+        trainer = Trainer(config, folder, here, show_progress)
+    except UserError as error:
+        problem = error
+    try:
+        here.agree(problem)
     except UserError:
         if here.first:
             abandon(folder, TRAIN)
+        here.gather(None)  # torchrun ends all ranks once one has ended
         raise
+    trainer.join()
+    return trainer
 
 
 @dataclass
@@ -181,11 +189,6 @@ class Trainer:
             device=here.device,
         )
         self.model: torch.nn.Module = model
-        if here.world_size > 1:
-            on_gpu = here.device.type == "cuda"
-            self.model = DistributedDataParallel(
-                model, device_ids=[here.device] if on_gpu else None
-            )
         self.loss = clip.ClipLoss(
             local_loss=config.local_loss,
             gather_with_grad=True,
@@ -196,6 +199,14 @@ class Trainer:
         self.optimizer = make_optimizer(model, config.optimizer, fused=here.device.type == "cuda")
         self.progress = Progress()
         self._losses: list[torch.Tensor] = []
+
+    def join(self) -> None:
+        """Share the weights with the other ranks, all of which come here."""
+        if self.here.world_size > 1:
+            on_gpu = self.here.device.type == "cuda"
+            self.model = DistributedDataParallel(
+                self._clip_model, device_ids=[self.here.device] if on_gpu else None
+            )
 
     def run(self) -> TrainTotals:
         """Train to the end of the budget, from the newest checkpoint if there is one."""
