@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
+from metacurate.images.keeper import Keeper, KeptTurns, Limits
 from metacurate.runtime.engine import Shared
 from metacurate.runtime.engines.ray import RayEngine
-from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 On one machine one process fetches, with one event loop for the whole run, so that the limits per
 host hold for the run; images are decoded in worker processes. On a cluster each task fetches a
-shard, and hosts' turns come from keepers that all tasks share (``runtime.keeper``). Two shards are
+shard, and hosts' turns come from keepers that all tasks share (``keeper``). Two shards are
 under way at a time, on a cluster for each core: the next one starts while the slowest URLs of the
 last one are waited for.
 """
@@ -26,6 +26,7 @@ from metacurate.images.addresses import parse_networks
 from metacurate.images.decoders import Decoders
 from metacurate.images.duplicates import DUPLICATES
 from metacurate.images.fetch import FetchConfig, Fetcher, affordable_concurrency
+from metacurate.images.keeper import Keeper, KeptTurns, Limits
 from metacurate.images.process import RESIZE_MODES, ImageConfig
 from metacurate.images.shard import Outcome, Shard, fetch_rows, make_shard
 from metacurate.images.urltable import ColumnNames, UrlReader, UrlTable
@@ -39,7 +40,6 @@ from metacurate.runtime.engine import (
     as_they_finish,
 )
 from metacurate.runtime.engines.local import LocalEngine, available_cores
-from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
 from metacurate.runtime.manifest import Stage, Statistics, add_statistics
 from metacurate.runtime.run import RunOptions, open_run
 from metacurate.runtime.stage import run_stage

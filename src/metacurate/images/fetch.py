@@ -26,9 +26,9 @@ import ada_url
 
 from metacurate.images.addresses import is_allowed, parse_networks
 from metacurate.images.reasons import FailedDownload
+from metacurate.images.turns import MAX_REMEMBERED_HOSTS, LocalTurns, Turn, Turns
 from metacurate.needs import needs
 from metacurate.pool.url import canonical_url
-from metacurate.runtime.turns import MAX_REMEMBERED_HOSTS, LocalTurns, Turn, Turns
 from metacurate.version import __version__
 
 with needs("images"):

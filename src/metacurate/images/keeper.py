@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from metacurate.errors import UserError
+from metacurate.images.turns import HostTurns, Turn
 from metacurate.runtime.engine import Shared, SharedLostError
-from metacurate.runtime.turns import HostTurns, Turn
 
 # Seconds. A call with nothing to tell is answered after BEAT.
 BEAT = 5.0

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from metacurate.images.keeper import Keeper, KeptTurns, Limits
+from metacurate.images.turns import LocalTurns, Turns
 from metacurate.runtime.engine import Shared, SharedLostError
-from metacurate.runtime.keeper import Keeper, KeptTurns, Limits
-from metacurate.runtime.turns import LocalTurns, Turns
 
 LIMITS = Limits(per_host=3, delay=0.0, timeout=0.2, max_wait=0.2, slack=0.2, beat=0.05)
 
