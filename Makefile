@@ -21,8 +21,8 @@ quick:  ## the tests that take no minutes: the style of the house, texts, pools,
 room:  ## one room's tests: make room ROOM=deduplication
 	$(BIN)/python -m pytest -q tests/$(ROOM)
 
-bounds:  ## compiled loops with each index checked: some minutes, in a cache of their own
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked $(BIN)/python -m pytest -q \
+bounds:  ## compiled loops with each index checked: some minutes
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q \
 	    tests/kernels tests/curation tests/pool tests/texts tests/commoncrawl tests/deduplication
 
 docs:

@@ -67,6 +67,16 @@ def files(folder: str) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
 
 
+@pytest.mark.parametrize("setting", ["BOUNDSCHECK", "DEBUGINFO", "OPT", "SLP_VECTORIZE"])
+def test_code_of_other_settings_is_kept_apart(setting: str, package: Path) -> None:
+    usual = run(package)
+    other = run(package, **{f"NUMBA_{setting}": "1"})
+    assert other[0] == usual[0]
+    assert other[1] == "0"
+    assert other[2] != usual[2]
+    assert run(package)[1:] == ["1", usual[2]]
+
+
 def test_an_edit_of_a_called_function_is_seen(package: Path) -> None:
     assert run(package)[0] == "5"
     callee = package / "kernels" / "bytes.py"

@@ -2,9 +2,9 @@
 
 Numba keys a function by the text of its own file, so it does not notice that something changed that
 the function calls in another file. Here compiled code is kept in a folder whose name says what it
-was made from: the content of all files of ``kernels``, compiler and processor. Other content is
-another folder; those used least recently are removed. Where no folder can be made (read-only
-installation, no home) each process compiles what it needs.
+was made from: the content of all files of ``kernels``, compiler, its settings and processor. Other
+content is another folder; those used least recently are removed. Where no folder can be made
+(read-only installation, no home) each process compiles what it needs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from metacurate.beside import import_without
 from metacurate.errors import UserError
 
 KEPT_FOLDERS = 8
+# Numba's settings (NUMBA_BOUNDSCHECK, ...) that make other code of the same source.
+SETTINGS = ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE")
 _PREFIX = "kernels-"
 _SOURCES = Path(__file__).parent
 
@@ -47,9 +49,10 @@ import_without()
 
 
 def _origin() -> str:
-    """What compiled code comes from, as 32 hex digits: all sources here, compiler, processor."""
+    """What compiled code comes from, as 32 hex digits: sources, compiler, settings, processor."""
     processor = cpu_target.target_context.codegen().magic_tuple()
-    compiler = (numba.__version__, llvmlite.__version__, np.__version__, processor)
+    settings = [getattr(numba.config, name) for name in SETTINGS]
+    compiler = (numba.__version__, llvmlite.__version__, np.__version__, settings, processor)
     digest = hashlib.sha256(repr(compiler).encode())
     for path in sorted(_SOURCES.glob("*.py")):
         content = path.read_bytes()
