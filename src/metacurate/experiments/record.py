@@ -13,6 +13,7 @@ from typing import Any
 
 from metacurate.experiments.config import SCORE, ExperimentConfig
 from metacurate.runtime import manifest
+from metacurate.runtime.find import files_below
 from metacurate.runtime.manifest import (
     MANIFEST,
     Progress,
@@ -26,7 +27,7 @@ from metacurate.runtime.manifest import (
     widen,
 )
 from metacurate.runtime.run import Run, is_held
-from metacurate.runtime.storage import Folder, at_store
+from metacurate.runtime.storage import Folder
 from metacurate.training.layout import TRAIN, Training, training_progress
 
 EXPERIMENT = Stage(
@@ -182,7 +183,6 @@ def verify(folder: Folder) -> dict[str, str]:
 
 def _runs_below(folder: Folder) -> list[str]:
     """The folders of runs, at whatever depth."""
-    with at_store(folder.url) as (filesystem, path):
-        files = filesystem.find(path)
-    names = [file.removeprefix(path).lstrip("/") for file in files]
-    return sorted(n.removesuffix(f"/{MANIFEST}") for n in names if n.endswith(f"/{MANIFEST}"))
+    below = f"/{MANIFEST}"
+    names = files_below(folder.url, hidden=())
+    return sorted(name.removesuffix(below) for name in names if name.endswith(below))
