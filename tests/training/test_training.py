@@ -182,6 +182,32 @@ if __name__ == "__main__":
 """
 
 
+LEAVING = """
+import gc, sys
+import torch
+import torch.distributed as dist
+from metacurate.cli import main
+from metacurate.training import trainer
+
+
+def leave():
+    wrappers = [o for o in gc.get_objects() if type(o) is trainer.DistributedDataParallel]
+    print("wrappers:", len(wrappers), file=sys.stderr, flush=True)
+    original()
+
+
+def forward(self, *_):
+    raise RuntimeError("the model is broken")
+
+
+if __name__ == "__main__":
+    original, dist.destroy_process_group = dist.destroy_process_group, leave
+    if sys.argv[1] == "fails":
+        trainer.open_clip().CLIP.forward = forward
+    main(sys.argv[2:])
+"""
+
+
 def test_the_command_ends_in_one_line_and_with_the_signals_exit_code(run, undisturbed, tmp_path):
     (tmp_path / "run.py").write_text(SIGNALLED)
     file = toml(run, tmp_path / "train.toml", data={"workers": 2})
@@ -223,6 +249,19 @@ def test_what_one_rank_refuses_leaves_nothing(run, tmp_path):
     assert result.returncode != 0
     assert result.stderr.count("metacurate: error: this rank has no tokenizer") == 2
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("how", ["ends", "fails"])
+def test_what_shares_the_weights_is_gone_before_the_process_group(run, tmp_path, how):
+    """Else a rank may wait for ever as it ends: for a thread that waits for Python's lock."""
+    (tmp_path / "run.py").write_text(LEAVING)
+    file = toml(run, tmp_path / "train.toml")
+    result = two_ranks(tmp_path / "run.py", how, "train", "-c", file, "-o", tmp_path / "model")
+    assert (result.returncode == 0) == (how == "ends")
+    assert ("the model is broken" in result.stderr) == (how == "fails")
+    # torchrun ends the other rank once one has failed.
+    assert result.stderr.count("wrappers: 0") in ([2] if how == "ends" else [1, 2])
+    assert "wrappers: 1" not in result.stderr
 
 
 def test_ranks_stop_at_the_same_step_when_one_of_them_is_asked_to(run, undisturbed, tmp_path):

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from traceback import clear_frames
 from typing import Any, NotRequired, TypedDict, cast
 
 from metacurate.needs import needs
@@ -26,14 +27,7 @@ with needs("train"):
 
 from metacurate.counts import counted
 from metacurate.errors import Stopped, UserError, first_line
-from metacurate.runtime.manifest import (
-    abandon,
-    begin,
-    finish,
-    plan,
-    remove_damaged,
-    started,
-)
+from metacurate.runtime.manifest import abandon, begin, finish, plan, remove_damaged, started
 from metacurate.runtime.progress import meter
 from metacurate.runtime.run import open_run
 from metacurate.runtime.stage import do_again
@@ -116,7 +110,8 @@ def train(
             if here.first:
                 plan(folder, TRAIN, config.steps)
                 remove_damaged(folder, TRAIN)
-            return trainer.run()
+            with trainer.joined():
+                return trainer.run()
         except torch.cuda.OutOfMemoryError as error:
             raise UserError(
                 f"the GPU's memory is full ({first_line(error)}); set accumulate = 2 or "
@@ -138,7 +133,6 @@ def _trainer(config: TrainConfig, folder: Folder, here: Ranks, show_progress: bo
             abandon(folder, TRAIN)
         here.gather(None)  # torchrun ends all ranks once one has ended
         raise
-    trainer.join()
     return trainer
 
 
@@ -200,13 +194,25 @@ class Trainer:
         self.progress = Progress()
         self._losses: list[torch.Tensor] = []
 
-    def join(self) -> None:
-        """Share the weights with the other ranks, all of which come here."""
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Share the weights with the other ranks, all of which come here, in the block.
+
+        What shares them is gone at its end: it must not outlive the process group. It would end
+        gloo's group while it holds Python's lock, and wait for a thread that waits for that lock.
+        """
         if self.here.world_size > 1:
             on_gpu = self.here.device.type == "cuda"
             self.model = DistributedDataParallel(
                 self._clip_model, device_ids=[self.here.device] if on_gpu else None
             )
+        try:
+            yield
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # those of a failed forward pass hold it, too
+            raise
+        finally:
+            self.model = self._clip_model
 
     def run(self) -> TrainTotals:
         """Train to the end of the budget, from the newest checkpoint if there is one."""
