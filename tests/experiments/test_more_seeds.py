@@ -17,6 +17,7 @@ from metacurate.cli import app
 from metacurate.errors import UserError
 from metacurate.experiments import run
 from metacurate.experiments.config import Arm, ExperimentConfig
+from metacurate.experiments.inputs import read_inputs
 from metacurate.experiments.record import ARMS, EXPERIMENT, record, results_settings
 from metacurate.experiments.run import experiment
 from metacurate.library import status
@@ -140,10 +141,12 @@ def test_results_are_those_of_one_run_whatever_arms_and_seeds_were_there_before(
 def recorded(place: Path, out: Path, config: ExperimentConfig, *, overwrite: bool = False) -> None:
     """Record an experiment, as if it had run."""
     with open_run(out, workers=1, overwrite=overwrite) as opened:
-        record(opened, config)
+        inputs = read_inputs(config)
+        record(opened, config, inputs)
         for name in ("runs/raw/seed-0/final.pt", "curation/matched/datacard.json"):
             opened.folder.write_json(name, {})
-        begin(opened.folder, EXPERIMENT, results_settings(config), overwrite=False, replace=True)
+        settings = results_settings(config, inputs)
+        begin(opened.folder, EXPERIMENT, settings, overwrite=False, replace=True)
         finish(opened.folder, EXPERIMENT, {})
 
 

@@ -29,6 +29,7 @@ from metacurate.evaluation.reasons import SkippedExample
 from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.find import HIDDEN, files_below
 from metacurate.runtime.inputs import open_input, read_text
+from metacurate.runtime.manifest import digest
 from metacurate.runtime.storage import Folder, at_store, is_local, local_path
 from metacurate.training.images import read_bounded
 from metacurate.training.openclip import open_clip
@@ -234,6 +235,16 @@ def contents(data: str) -> tuple[list[str], list[str]]:
         if not (own or name_of(name).startswith(HIDDEN)) and entry["type"] in kinds:
             kinds[entry["type"]].append(filesystem.unstrip_protocol(name))
     return sorted(kinds["directory"]), sorted(kinds["file"])
+
+
+def files_digest(data: str, texts: ClassificationText | None) -> str:
+    """A short name for a data set's files (names and sizes), class names and templates."""
+    tars = tars_of(data)
+    if tars:
+        sizes = {tar: Folder(tar.rpartition("/")[0]).size(tar.rpartition("/")[2]) for tar in tars}
+    else:
+        sizes = {name: file.size for name, file in files_below(data).items()}
+    return digest(sizes, None if texts is None else [texts.classes, texts.templates, texts.numbers])
 
 
 def _require(data: str) -> None:

@@ -53,7 +53,7 @@ def evaluate(
         run = load_plugin("evaluation task", task, TASKS)
         return {"data": data, "task": task, **run(loaded, data, progress=progress)}
     texts = datasets.class_texts(data, class_names, templates)
-    table = _read_groups(groups) if groups is not None else None
+    table = read_groups(groups) if groups is not None else None
     result = classify(loaded, data, texts, groups=table, progress=progress)
     return {"data": data, "task": task, **result}
 
@@ -62,13 +62,14 @@ def check(data: str, class_names: str | None, templates: str | None, groups: str
     """UserError if a data set for classification, or a file about it, cannot be found."""
     datasets.class_texts(data, class_names, templates)
     if groups is not None:
-        _read_groups(groups)
+        read_groups(groups)
     skipped: Counter[str] = Counter()
     if next(datasets.examples(data, skipped), None) is None:
         raise UserError(f"{data} has no usable image ({in_words(skipped)})")
 
 
-def _read_groups(path: str) -> dict[str, str]:
+def read_groups(path: str) -> dict[str, str]:
+    """The group of each class, by the class's name; UserError if the file has none."""
     try:
         table = json.loads(read_text(path))
     except ValueError as error:

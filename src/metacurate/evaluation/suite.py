@@ -16,12 +16,10 @@ with needs("train"):
 
 from metacurate.errors import ArgumentError, UserError
 from metacurate.evaluation import published
-from metacurate.evaluation.datasets import ClassificationText, contents, tars_of
+from metacurate.evaluation.datasets import contents, files_digest
 from metacurate.evaluation.names import NoNames, names_in, texts_of
 from metacurate.evaluation.suites import SUITES, DataSet, folders_of, places_of
 from metacurate.evaluation.zero_shot import LoadedModel, classify, retrieve
-from metacurate.runtime.find import files_below
-from metacurate.runtime.manifest import digest
 from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder
 
@@ -120,7 +118,7 @@ def _evaluate(
         texts, source = texts_of(data_set, data, language)
     elif language is not None:
         raise NoNames(f"there are no class names in {language} for it")
-    files = _files_of(data, texts)
+    files = files_digest(data, texts)
     if earlier is not None and earlier.get("files") == files:
         return dict(earlier)
     result: Mapping[str, Any]
@@ -155,16 +153,6 @@ def _without_metric(data_set: DataSet, result: Mapping[str, Any]) -> str:
         f"it is reported by {data_set.metric}, which {result['classes']} classes and "
         f"{result['images']:,} images do not give"
     )
-
-
-def _files_of(data: str, texts: ClassificationText | None) -> str:
-    """A short name for a data set's files (names and sizes), class names and templates."""
-    tars = tars_of(data)
-    if tars:
-        sizes = {tar: Folder(tar.rpartition("/")[0]).size(tar.rpartition("/")[2]) for tar in tars}
-    else:
-        sizes = {name: file.size for name, file in files_below(data).items()}
-    return digest(sizes, None if texts is None else [texts.classes, texts.templates, texts.numbers])
 
 
 def weights_of(loaded: LoadedModel) -> str:

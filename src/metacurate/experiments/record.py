@@ -8,10 +8,12 @@ come and go, and the results are of those of the configuration that is given.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from metacurate.experiments.config import SCORE, ExperimentConfig
+from metacurate.experiments.inputs import Inputs
 from metacurate.runtime import manifest
 from metacurate.runtime.find import files_below
 from metacurate.runtime.manifest import (
@@ -46,25 +48,35 @@ def run_name(arm: str, seed: int) -> str:
     return f"runs/{arm}/seed-{seed}"
 
 
-def results_settings(config: ExperimentConfig) -> dict[str, Any]:
+def results_settings(config: ExperimentConfig, inputs: Inputs) -> dict[str, Any]:
     """What decides the results once all runs are there."""
     return {
+        "evaluation": inputs.evaluation,
         "arms": [arm.name for arm in config.arms],
         "seeds": list(config.seeds),
         "compare_to": config.compare_to,
     }
 
 
-def _settings(config: ExperimentConfig) -> dict[str, Any]:
+def _settings(config: ExperimentConfig, inputs: Inputs) -> dict[str, Any]:
     """What all runs share and, by name, what each arm has of its own, as plain JSON values."""
+
+    def content(paths: Sequence[str], metadata: str | None) -> dict[str, Any]:
+        found: dict[str, Any] = {"files": inputs.pools[tuple(paths)]} if paths else {}
+        if metadata is not None:
+            found["metadata_fingerprint"] = inputs.metadata[metadata]
+        return found
+
     values = json.loads(json.dumps(asdict(config)))
     for name in ("threads", "workers"):
         del values["train"][name]
     del values["pool"]["caption_cols"]
+    values["pool"] |= content(config.pool.paths, config.pool.metadata)
     shared = ("pool", "model", "train", "optimizer", "evaluation")
     arms = {}
     for arm, own in zip(config.arms, values["arms"], strict=True):
         del own["name"]
+        own.update(content(arm.paths, arm.metadata))
         own["caption_cols"] = list(caption_columns(config, arm.captions))
         if arm.kind == "scored" and arm.score == SCORE:
             own["scorer"] = config.scorer
@@ -77,15 +89,16 @@ def caption_columns(config: ExperimentConfig, captions: dict[str, float]) -> tup
     return tuple(name for name in config.pool.caption_cols if name in captions)
 
 
-def record(run: Run, config: ExperimentConfig) -> None:
+def record(run: Run, config: ExperimentConfig, inputs: Inputs) -> None:
     """Record an experiment's settings, with those of arms that are new.
 
-    Raises UserError naming what differs if it has other settings, or an arm of the same name has;
+    Raises UserError naming what differs if it has other settings or inputs, or an arm of the same
+    name has;
     with the run's ``overwrite`` all that there is goes.
     """
-    given = _settings(config)
+    given = _settings(config, inputs)
     kept = _of_known_arms(run.folder, given)
-    if kept is None or (run.overwrite and not is_recorded(run.folder, config)):
+    if kept is None or (run.overwrite and not is_recorded(run.folder, config, inputs)):
         kept = {**given, "arms": {}}  # arms that are not given any more go with their runs
     told = begin(run.folder, ARMS, kept, overwrite=run.overwrite)
     widen(run.folder, ARMS, {**given, "arms": kept["arms"] | given["arms"]})
@@ -93,9 +106,9 @@ def record(run: Run, config: ExperimentConfig) -> None:
         finish(run.folder, ARMS, {})
 
 
-def is_recorded(folder: Folder, config: ExperimentConfig) -> bool:
+def is_recorded(folder: Folder, config: ExperimentConfig, inputs: Inputs) -> bool:
     """Whether an experiment with the same settings is recorded, of whatever arms and seeds."""
-    kept = _of_known_arms(folder, _settings(config))
+    kept = _of_known_arms(folder, _settings(config, inputs))
     return kept is not None and manifest.has_begun(folder, ARMS, kept)
 
 

@@ -26,6 +26,7 @@ from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
 from metacurate.errors import UserError
 from metacurate.experiments.config import SCORE, Arm, ExperimentConfig, check_languages
+from metacurate.experiments.inputs import read_inputs
 from metacurate.experiments.pools import Out, pairs_in, pool_config, write_share
 from metacurate.experiments.record import (
     ARMS,
@@ -60,7 +61,10 @@ TABLE_FILE = "results.md"
 
 @dataclass(frozen=True)
 class RunTask:
-    """One arm with one seed; ``fraction`` of its data's pairs is used."""
+    """One arm with one seed; ``fraction`` of its data's pairs is used.
+
+    ``evaluation``: the digest of what it is evaluated on.
+    """
 
     config: ExperimentConfig
     folder: Folder
@@ -68,6 +72,7 @@ class RunTask:
     seed: int
     fraction: float = 1.0
     pairs: int = 0
+    evaluation: str = ""
 
     @property
     def name(self) -> str:
@@ -92,12 +97,12 @@ def experiment(
         out, inputs=config.pool.paths, workers=workers,
         overwrite=overwrite, show_progress=show_progress,
     ) as run:  # fmt: skip
-        folder = run.folder
+        folder, inputs = run.folder, read_inputs(config)
 
         def tasks() -> list[RunTask]:
             sizes = _curate(config, run, workers, config.arms, _scored_pools(config, run, workers))
             return [
-                _task(config, folder, arm, seed, sizes)
+                replace(_task(config, folder, arm, seed, sizes), evaluation=inputs.evaluation)
                 # Seed by seed, so that what a stopped run has done can be compared.
                 for seed in config.seeds
                 for arm in config.arms
@@ -112,10 +117,13 @@ def experiment(
             return {"runs": len(runs)}
 
         def work() -> Statistics:
-            settings = results_settings(config)
-            if not is_recorded(folder, config) or finished(folder, EXPERIMENT, settings) is None:
+            settings = results_settings(config, inputs)
+            if (
+                not is_recorded(folder, config, inputs)
+                or finished(folder, EXPERIMENT, settings) is None
+            ):
                 _check(config, folder)
-            record(run, config)
+            record(run, config, inputs)
             return run_stage(
                 run, EXPERIMENT, settings, tasks, run_arm, unit="pairs", counted="seen_pairs",
                 parts="runs", totals=write, replace=True,
@@ -409,7 +417,8 @@ def run_arm(task: RunTask) -> dict[str, Any]:
     """Train and evaluate one arm with one seed; goes on where an earlier try stopped."""
     out = task.folder.address(task.name)
     totals = _train(task)
-    settings = asdict(task.config.evaluation) | {"weights": weights_of(Folder(out))}
+    settings = asdict(task.config.evaluation)
+    settings |= {"files": task.evaluation, "weights": weights_of(Folder(out))}
     with open_run(out, workers=1) as run:
         run_stage(
             run, EVALUATION, settings, [task], _evaluate, unit="images", parts="models",
