@@ -367,8 +367,26 @@ def test_a_loader_goes_on_in_mid_epoch_with_any_number_of_ranks(runs, step, rank
 def test_a_state_of_other_data_is_refused(runs):
     state = join_states([loader(runs).state_dict()])
     other = PairLoader(config(runs["matched"], online(runs, 31.0)), LengthTokenizer())
-    with pytest.raises(UserError, match="other shards or data settings"):
+    with pytest.raises(UserError, match=r"with other shards .* or data settings"):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", ["matched", "tars"])
+def test_a_state_of_other_content_in_a_shard_is_refused(runs, tmp_path, kind):
+    """Where the loader stopped would be other pairs."""
+    original = runs["matched"] / "curated" if kind == "matched" else runs["tars"]
+    folder = shutil.copytree(original, tmp_path / "shards")
+
+    def opened() -> PairLoader:
+        return PairLoader(config(folder, online(runs)), LengthTokenizer())
+
+    state = join_states([opened().state_dict()])
+    opened().load_state_dict(state)
+    first, *_, last = sorted(folder.iterdir())
+    with last.open("rb") as more, first.open("ab") as file:  # of a tar only its size is known
+        shutil.copyfileobj(more, file)
+    with pytest.raises(UserError, match="other content in them"):
+        opened().load_state_dict(state)
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ class PairLoader:
 
     @property
     def fingerprint(self) -> str:
-        """Hex hash of what decides the sequence of pairs (shards by name, selection, seed, ...)."""
+        """Hex hash of what decides the sequence of pairs (shards, selection, seed, ...)."""
         config = self.config
         selection: dict[str, Any] = {"kind": type(config.selection).__name__}
         if isinstance(config.selection, Online):
@@ -272,7 +272,7 @@ class PairLoader:
                 "counts": _digest(config.selection.counts),
             }
         parts = {
-            "shards": [shard.name for shard in self._source.shards],
+            "shards": [(shard.name, shard.content) for shard in self._source.shards],
             "selection": selection,
             "seed": config.seed,
             "fraction": config.fraction,
@@ -304,8 +304,8 @@ class PairLoader:
         """
         if state["fingerprint"] != self.fingerprint:
             raise ArgumentError(
-                "the checkpoint was written with other shards or data settings; "
-                "restore them or start over with {overwrite}"
+                "the checkpoint was written with other shards (or other content in them) or data "
+                "settings; restore them or start over with {overwrite}"
             )
         for s in self._streams:
             unit, pair = state["positions"][str(s)]

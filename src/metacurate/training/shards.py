@@ -77,10 +77,14 @@ class ShardsConfig:
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar, or some row groups of a Parquet file."""
+    """A tar, or some row groups of a Parquet file.
+
+    ``content``: what its file holds: of a tar its size, of Parquet the file's fingerprint.
+    """
 
     address: str
     unit: Unit | None = None
+    content: int | str = ""
 
     @property
     def name(self) -> str:
@@ -129,10 +133,11 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
 
     Raises UserError if there is none, or if a Parquet file lacks the columns.
     """
-    addresses = find_files([subset_of(path) for path in config.paths], SHARDS).require_all()
+    found = find_files([subset_of(path) for path in config.paths], SHARDS)
+    addresses = found.require_all()
     parquet = [address for address in addresses if not SUFFIX.search(address)]
     if not parquet:
-        return [Shard(address) for address in addresses]
+        return [Shard(file.address, content=file.size) for file in found.files]
     if len(parquet) < len(addresses):
         raise ArgumentError("{paths} must be tars or Parquet, not both")
     # Each row group is a shard of its own: the finest piece that can be read alone.
@@ -142,7 +147,7 @@ def find_shards(config: ShardsConfig) -> list[Shard]:
     image_column(pool.schema, config, parquet[0])
     for unit in pool.units:
         _check_captions(unit, config)
-    return [Shard(unit.url, unit) for unit in pool.units]
+    return [Shard(unit.url, unit, pool.fingerprints[unit.url]) for unit in pool.units]
 
 
 def read_shard(shard: Shard, config: ShardsConfig, skipped: Counter[str]) -> Iterator[PairBatch]:
