@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TextIO
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from chromium import Browser, browser, find_chromium
 
@@ -28,6 +29,10 @@ LONGEST = (
     "runtime/test_ray.py", "test_chain.py", "runtime/test_s3.py", "deduplication/test_dedup.py",
     "images/test_download.py",
 )  # fmt: skip
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -20,7 +20,7 @@ PAGES = ("http://a.example/p/q?x/y", "https://User@B.example:8443/", "http://a.e
 @example("http://a.b.c/d?e/.f", PAGES[0])
 @example("a//b", PAGES[2])
 @example("http://a.0/", PAGES[0])
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_resolve_equals_the_url_parser(written: str, page: str) -> None:
     found, reason = Base(page).resolve(written)
     assert (found is None) == bool(reason)

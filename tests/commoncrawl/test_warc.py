@@ -254,7 +254,7 @@ def member_of_lines(draw: st.DrawFn) -> bytes:
     st.lists(st.lists(member_of_lines(), min_size=1, max_size=2), max_size=4),
     st.sampled_from([1 << 20, 5, 4]),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_batches_have_the_same_records(groups: list[list[bytes]], max_bytes: int) -> None:
     # A usual record first: it decides how the file is read.
     for data in (

@@ -205,7 +205,7 @@ def together(
 
 
 @given(st.lists(wat_page(), max_size=6), st.sampled_from(RULES), st.booleans(), READINGS)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_pages_together_equal_pages_one_by_one(
     pages: list[WatPage], rules: TextRules, compressed: bool, reading: Reading
 ) -> None:
@@ -283,7 +283,7 @@ def test_pages_with_long_urls(length: int) -> None:
 
 
 @given(st.lists(wat_page(), max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_how_many_pages_wait_changes_no_row(pages: list[WatPage]) -> None:
     expected, expected_counts = one_by_one(pages, TextRules())
     with pytest.MonkeyPatch.context() as patch:
@@ -341,7 +341,7 @@ def inner_bytes(raw: bytes) -> bytes:
 
 
 @given(st.lists(HOSTILE_BYTES.map(inner_bytes), min_size=1, max_size=5))
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 def test_texts_are_cleaned_as_python_cleans_them(raws: list[bytes]) -> None:
     ends = np.cumsum([0, *(len(raw) for raw in raws)], dtype=np.int64)
     spans = np.stack([ends[:-1], ends[1:]], axis=1)
@@ -366,7 +366,7 @@ def test_texts_are_cleaned_as_python_cleans_them(raws: list[bytes]) -> None:
 
 @given(st.binary(max_size=100).map(lambda b: b.replace(b"\x00", b'"').replace(b"\x01", b"\\")))
 @example(b"x" * 15 + b'\\"' + b"y" * 20 + b'"')
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_ends_of_strings_are_those_of_the_pattern(raw: bytes) -> None:
     found = byte_kernel.string_end(np.frombuffer(raw, np.uint8), 0, len(raw))
     inner = inner_bytes(raw)
@@ -377,7 +377,7 @@ def test_ends_of_strings_are_those_of_the_pattern(raw: bytes) -> None:
 @given(st.lists(st.one_of(ADDRESS_PARTS, st.sampled_from([*"a.-/:@_9Z"])), max_size=8))
 @example(["http://", "a..b/"])
 @example(["https://", "a.b", "/", "c//d", "?e"])
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_plain_addresses_are_normal(parts: list[str]) -> None:
     address = "".join(parts)
     plain = np.empty(1, bool)
@@ -413,7 +413,7 @@ BASES = (
 @example(b"a:b/c", BASES[0])
 @example(b"/a:b", BASES[0])
 @example("//c.example/ü é#'".encode(), BASES[1])
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=5000)
 def test_addresses_are_resolved_as_python_resolves_them(raw: bytes, base: str) -> None:
     kinds = np.empty(1, np.uint8)
     offsets = np.empty(2, np.int32)

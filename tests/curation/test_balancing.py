@@ -30,7 +30,7 @@ count_arrays = st.lists(st.integers(0, 1000) | st.integers(0, 2**40), max_size=3
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     words,
     words,
@@ -96,7 +96,6 @@ def exact_keep_probability(probabilities: list[float]) -> float:
 tiny = st.floats(1e-300, 1e-9) | st.floats(1e-25, 1e-14)
 
 
-@settings(deadline=None)
 @given(st.lists(tiny | st.floats(0, 1) | st.just(1.0), max_size=40))
 @example([1e-20])
 @example([1e-17] * 40)
@@ -142,7 +141,7 @@ random_counts = st.lists(st.integers(1, 10**6) | st.integers(1, 12), min_size=1,
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(random_counts | st.integers(0, 2**32).map(zipf_counts))
 @example(np.array([29, 71], np.uint64))
 def test_threshold_to_proportion_and_back(counts: np.ndarray) -> None:
@@ -354,7 +353,7 @@ def test_impossible_target_sizes(target: float) -> None:
         )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_balance_equals_its_definition(data: st.DataObject) -> None:
     """Against a loop over pairs, texts and entries that uses only NumPy's generator."""

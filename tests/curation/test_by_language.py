@@ -252,7 +252,7 @@ def test_same_bytes_for_any_number_of_workers_and_after_a_kill(
 TEXTS = st.none() | st.text(st.sampled_from("ab 猫狗.é"), max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(TEXTS, st.sampled_from(["x", "y", "z", None])), max_size=12))
 def test_texts_match_their_own_language(rows: list[tuple[str | None, str | None]]) -> None:
     entries = {"x": ["a", "a b", "猫"], "y": ["b", "a", "猫狗"], "z": ["é"]}
@@ -440,7 +440,6 @@ def test_a_size_out_of_reach(target: int) -> None:
     st.integers(0, 2**64 - 1),
     st.integers(0, 3),
 )
-@settings(deadline=None)
 def test_one_chosen_text_keeps_a_pair(pairs: list[list[list[int]]], seed: int, epoch: int) -> None:
     texts = [text for pair in pairs for text in pair]
     pair_offsets = np.cumsum([0, *map(len, pairs)])

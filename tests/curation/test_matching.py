@@ -53,7 +53,7 @@ def expected(texts: Sequence[str | None], entries: Sequence[str]) -> list[list[i
     return [[] if text is None else match_text(text, entries) for text in texts]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(metadata, st.lists(st.none() | strings, max_size=20))
 @example(["st. john", "st .  john", "john"], ["st. john", "st .  john", "meet st. john!"])
 @example(["a", "a b", "a b c", "b c", "a b d"], ["a b c", "x a b", "a  b", "a b d a b c"])
@@ -65,7 +65,7 @@ def test_kernel_equals_reference(entries: list[str], texts: list[str | None]) ->
     assert as_lists(Matcher(entries).match(texts)) == expected(texts, entries)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(metadata, st.lists(strings, max_size=10), st.sampled_from([0, 1, 3, 0x10001]))
 def test_collisions_of_a_weak_hash_change_nothing(
     entries: list[str], texts: list[str], mask: int

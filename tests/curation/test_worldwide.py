@@ -106,7 +106,7 @@ def test_the_trie_stays_within_its_arrays(entries: list[str]) -> None:
     assert sorted(owns[owns > 0].tolist()) == [n + 1 for n in range(len(entries))]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(metadata, st.lists(st.none() | strings, max_size=20), st.sampled_from(WORLDWIDE))
 @example(["猫", "猫猫", "黑猫", "猫黑", "黑"], ["猫猫猫", "黑猫黑", "猫 黑", "", "黑 猫"], W)
 @example(["ขน", "ขนม", "นม", "ม", "ข"], ["ขนม", "ขนมขนม", "ข น ม", "นม"], W)
@@ -124,7 +124,7 @@ def test_kernel_equals_reference(entries: list[str], texts: list[str | None], ru
     assert as_lists(automaton.match(texts)) == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     metadata,
     st.lists(strings, max_size=10),
@@ -138,7 +138,7 @@ def test_neither_collisions_nor_little_credit_change_anything(
     assert as_lists(matcher.match(texts)) == expected(texts, entries, "worldwide")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.text("猫犬 -", min_size=1, max_size=8), st.lists(st.text("猫犬 -", max_size=90), max_size=8)
 )

@@ -127,7 +127,7 @@ TEXTS = st.lists(
 FILES = st.lists(st.lists(st.tuples(URLS, TEXTS), min_size=1, max_size=15), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     files=FILES,
     max_texts=st.sampled_from([0, 1, 2]),

@@ -25,7 +25,7 @@ def plain(groups: list[list[int]], distance: int) -> list[int]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.lists(HASHES, max_size=8), max_size=5), st.integers(0, 5))
 def test_first_within(groups: list[list[int]], distance: int) -> None:
     hashes = np.array([one for group in groups for one in group], np.uint64)

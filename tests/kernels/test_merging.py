@@ -50,7 +50,7 @@ def choose(
     return [values[a:b] for a, b in itertools.pairwise(ends)], repeated, over
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     IMAGES,
     st.integers(0, 3),

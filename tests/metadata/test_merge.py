@@ -103,7 +103,7 @@ def test_one_list(tmp_path: Path) -> None:
 WORDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(["de", "zh", "zh_yue", "als", "qq_a", "qq"]), WORDS))
 def test_any_files_by_the_definition(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, list[str]]

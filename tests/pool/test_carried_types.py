@@ -203,7 +203,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_no_value_is_lost_between_files(files: list[list[Any]]) -> None:
     """No null where there was none, and values that differ still differ (a property)."""

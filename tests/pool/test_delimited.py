@@ -76,7 +76,7 @@ def test_a_lone_mark_costs_no_other_row(
 VALUES = st.text(st.sampled_from('ab",;\t\n\r\\ é'), max_size=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=8), st.sampled_from(["\n", "\r\n"]),
        st.booleans(), st.integers(20, 60))  # fmt: skip
 def test_what_the_csv_module_writes_is_read_back(
@@ -102,7 +102,7 @@ def test_what_the_csv_module_writes_is_read_back(
     assert not skipped
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(st.sampled_from('ab"" x'), max_size=7), min_size=1, max_size=8),
        st.booleans())  # fmt: skip
 def test_any_marks_cost_no_row(

@@ -186,7 +186,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ROWS, ROWS)
 def test_any_rows_fit_any_schema(sample: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     """What the schema was inferred from loses nothing; other rows' odd values are counted nulls."""

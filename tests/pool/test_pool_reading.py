@@ -213,7 +213,7 @@ def test_lists_and_several_columns(tmp_path: Path) -> None:
 SOME_TEXTS = st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.none() | st.text(max_size=3), SOME_TEXTS, SOME_TEXTS), max_size=9),
     st.integers(0, 4),
@@ -238,7 +238,6 @@ LANG = st.none() | st.sampled_from(["en", "zh-Hant", ""])
 TOLD = st.fixed_dictionaries({"lang": LANG, "text": st.none() | st.text(max_size=2)})
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.none() | st.lists(TOLD, max_size=3), st.text(max_size=2), LANG,
@@ -601,7 +600,7 @@ def test_page_checksums_are_verified(tmp_path: Path) -> None:
     assert skipped == {"unreadable_row_group": 7}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.data())
 def test_flipped_bytes_never_crash(data: st.DataObject) -> None:
     """Any damage to a Parquet file's pages gives rows or counted losses, no exception."""

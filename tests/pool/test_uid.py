@@ -44,7 +44,7 @@ HEX = st.binary(min_size=16, max_size=16).map(lambda b: b.hex().encode())
 KEYS = st.binary(max_size=300) | HEX | HEX.map(bytes.upper) | st.sampled_from([b" ", b"\n\t"])
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(st.none() | URLS, max_size=12), st.integers(0, 3), BEHIND)
 @example(
     [b"http://:80", b"x://", b"://", b"http:/", b"1http://A", b"#", b" #", b"http://A:80:80"], 0, []
@@ -61,7 +61,7 @@ def test_url_kernel_equals_reference(
     assert url_uids(array).to_pylist() == expected
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.none() | KEYS, max_size=12), st.integers(0, 3), BEHIND)
 def test_key_kernel_equals_reference(
     keys: list[bytes | None], skip: int, behind: list[bytes]

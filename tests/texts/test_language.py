@@ -46,7 +46,7 @@ def test_identifiers(name: str) -> None:
 
 
 @given(st.lists(st.text(max_size=20), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_character_stops_cld2(parts: list[str]) -> None:
     pytest.importorskip("pycld2")
     odd = ["\0", "\x0b", "\x9f", "\ud800", "\ufdd0", "\ufffe", "\U0010ffff", "\U0001fffe"]
@@ -75,7 +75,7 @@ WORDS = [word for text in TEXTS.values() for word in text.split()]
     ),
     st.sampled_from([0.0, 0.5]),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_codes_alone_are_those_with_scores(texts: list[str], min_score: float) -> None:
     identifier = load_identifier("eldc", min_score)
     assert identifier.languages(texts) == identifier.identify(texts)[0]

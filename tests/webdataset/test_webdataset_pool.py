@@ -287,7 +287,7 @@ def test_damaged_tars(content: bytes, keys: list[str], skipped: dict[str, int]) 
     assert samples_of(content) == (keys, skipped)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_change_to_a_tar_is_survived(data: st.DataObject) -> None:
     buffer = io.BytesIO()
@@ -432,7 +432,7 @@ def independent(uids: list[str]) -> np.ndarray:
     return array
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.binary(min_size=16, max_size=16)

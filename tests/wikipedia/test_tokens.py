@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metacurate.errors import UserError
@@ -71,7 +71,6 @@ NASTY = st.text(
 )
 
 
-@settings(deadline=None)
 @given(NASTY | st.text(max_size=30))
 @example("a\u0e01\u0e34b")
 def test_languages_with_spaces_by_the_definition(text: str) -> None:

@@ -156,7 +156,7 @@ def test_redirect_and_title_forms() -> None:
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_splitting_does_not_depend_on_blocks(noise: bytes, cuts: list[int]) -> None:
     data = b"<page>a</page>" + noise + b"<page>" + noise[:50] + b"</page><pa<page>b</page>"
 
@@ -374,7 +374,7 @@ def test_hostile_markup_takes_linear_time(piece: str) -> None:
 
 
 @given(st.text(alphabet="ab'[]{}|<>!-/=*#:;& \nref", max_size=200))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_text_is_survived(text: str) -> None:
     plain_text(text).encode()
 
