@@ -161,7 +161,7 @@ class Session:
             text=True,
             env=self.environment,
             check=False,
-            timeout=300,
+            timeout=240,
         )
         assert done.returncode == block.code, done.stdout
         return done.stdout

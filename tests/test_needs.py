@@ -145,7 +145,7 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lean]:
             "PYTHONPATH": f"{folder / 'site'}:{REPOSITORY / 'src'}",
             "AWS_EC2_METADATA_DISABLED": "true",
         },
-        cwd=folder, check=True, capture_output=True, text=True, timeout=300,
+        cwd=folder, check=True, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     ran, loaded = json.loads(done.stdout.splitlines()[-1])
     assert "\n" not in done.stdout.strip()

@@ -44,7 +44,7 @@ def read_under_limit(path: Path, batches: int = 0) -> list[Any]:
     """Rows and losses of both ways of reading, in a process of its own with little memory."""
     done = subprocess.run(
         [sys.executable, "-c", READ, str(path), str(LIMIT), str(batches)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

@@ -217,7 +217,7 @@ def test_the_command_ends_in_one_line_and_with_the_signals_exit_code(run, undist
 
     stopped = subprocess.run(
         [sys.executable, str(tmp_path / "run.py"), "5", "0", *arguments],
-        check=False, capture_output=True, text=True, env=env, timeout=300,
+        check=False, capture_output=True, text=True, env=env, timeout=240,
     )  # fmt: skip
     assert stopped.returncode == 128 + signal.SIGTERM
     message = "stopped at step 6 of 12; run the same command again to resume"
@@ -238,7 +238,7 @@ def two_ranks(*words: object) -> subprocess.CompletedProcess[str]:
     ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=env, timeout=300
+        command, check=False, capture_output=True, text=True, env=env, timeout=240
     )
 
 
