@@ -43,7 +43,7 @@ from metacurate.runtime.manifest import (
 )
 from metacurate.runtime.run import Run, open_run
 from metacurate.runtime.stage import _shards_done
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, Written
 from record import record, table
 
 MATCH = Stage("match", ("index",))
@@ -144,7 +144,7 @@ def write_manifest(folder: Path, shards: int) -> Callable[[], Any]:
     run = Folder(str(folder / "out"))
     config = {"pool": dict.fromkeys(addresses(shards), "0123456789abcdef" * 2)}
     statistics = [json.loads(json.dumps(STATISTICS)) for _ in range(shards)]
-    files = {
+    files: dict[str, Written] = {
         f"index/{shard_name(shard)}.arrow": {"bytes": 23_456_789, "xxh3": "0123456789abcdef" * 2}
         for shard in range(shards)
     }

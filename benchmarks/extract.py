@@ -29,7 +29,8 @@ Way = Callable[[Path], int]
 def metacurate_way(identifier: str) -> Way:
     """``pool extract`` without writing the Parquet file; the number of pairs."""
     # Not at the top: the parser's process imports this module too, and needs nothing of this.
-    from metacurate.commoncrawl.extract import Counts, ExtractConfig, read_tables, tables
+    from metacurate.commoncrawl.extract import ExtractConfig, read_tables, tables
+    from metacurate.commoncrawl.page_rows import Counts
 
     def run(path: Path) -> int:
         config = ExtractConfig(identifier=identifier)
@@ -65,7 +66,7 @@ def fastwarc_way(load: Callable[[Any], Any]) -> Way:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     def run(path: Path) -> int:
-        pairs = []
+        pairs: list[dict[str, str]] = []
         with path.open("rb") as file:
             wanted = WarcRecordType.metadata
             for record in ArchiveIterator(file, record_types=wanted, parse_http=False):
@@ -79,7 +80,7 @@ def warcio_wat(path: Path) -> int:
     """warcio and json."""
     from warcio.archiveiterator import ArchiveIterator
 
-    pairs = []
+    pairs: list[dict[str, str]] = []
     with path.open("rb") as file:
         for record in ArchiveIterator(file):
             if record.rec_type == "metadata":
@@ -102,7 +103,7 @@ def warcio_beautifulsoup(path: Path) -> int:
     from bs4 import BeautifulSoup
     from warcio.archiveiterator import ArchiveIterator
 
-    pairs = []
+    pairs: list[tuple[object, object]] = []
     with path.open("rb") as file:
         for record in ArchiveIterator(file):
             if record.rec_type != "response":

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def hash_errors(images: list[Image.Image]) -> dict[str, object]:
         image.save(buffer, kind, **options)
         return decode(buffer.getvalue()).image
 
-    copies = {
+    copies: dict[str, Callable[[Image.Image], Image.Image]] = {
         "JPEG, quality 90": lambda i: through(i, "JPEG", quality=90),
         "JPEG, quality 50": lambda i: through(i, "JPEG", quality=50),
         "WebP, quality 80": lambda i: through(i, "WEBP", quality=80),

@@ -42,6 +42,7 @@ NEARLY_EQUAL_SHARE = 0.05
 def plain_uid() -> None:
     """hashlib on each value; RE2 finds those that need nothing else."""
     from metacurate.pool import uid
+    from metacurate.pool.schema import UID_TYPE
 
     blank_or_hex = r"^(?:[\t-\r ]*|[0-9a-f]{32})$"
 
@@ -54,7 +55,7 @@ def plain_uid() -> None:
             else None
             for row, odd, is_valid in zip(rows, is_odd, valid.tolist(), strict=True)
         ]
-        return pa.array(found, uid.UID_TYPE)
+        return pa.array(found, UID_TYPE)
 
     uid._uids = uids
 
@@ -66,6 +67,7 @@ def plain_wat() -> None:
     from metacurate.commoncrawl import extract, wat
     from metacurate.commoncrawl.page_rows import SourcePage, page_rows, row_tables
     from metacurate.commoncrawl.reasons import DroppedPage, DroppedRecord
+    from metacurate.kernels.wat import MARK
 
     def pages(file: Any, counts: Any) -> Iterator[SourcePage]:
         snapshot = None
@@ -77,11 +79,11 @@ def plain_wat() -> None:
                 snapshot = wat.snapshot(block) or snapshot
                 continue
             counts.pages += 1
-            page = wat._parse_whole(block) if wat.MARK in block else None
+            page = wat._parse_whole(block) if MARK in block else None
             if page is None or not page.images:
                 counts.dropped_pages[DroppedPage.NO_IMAGE] += 1
                 continue
-            url = record.headers.get("WARC-Target-URI", "")
+            url = record.headers.get("WARC-Target-URI") or ""
             place = (page.warc_file, page.record_offset)
             yield SourcePage(page.images, page.base_href, url, snapshot, *place)
 
@@ -97,19 +99,26 @@ def plain_text() -> None:
     """orjson and ``texts.rules.clean`` on each text."""
     from metacurate.commoncrawl import wat, wat_tables
     from metacurate.kernels import wat as kernel
+    from metacurate.pages.entities import unescape
     from metacurate.texts.rules import clean
 
-    def read_texts(raw: np.ndarray, links: np.ndarray, column: int, broken: np.ndarray) -> Any:
+    def text(written: bytes, entities: bool) -> str:
+        value = wat.json_text(written)
+        return clean(unescape(value) if entities else value)
+
+    def read_texts(
+        raw: np.ndarray, links: np.ndarray, column: int, broken: np.ndarray, entities: bool
+    ) -> Any:
         data = raw.tobytes()
         texts: list[str | None] = []
         spans = links[:, column : column + 2].tolist()
         for page, (start, end) in zip(links[:, kernel.PAGE].tolist(), spans, strict=True):
             try:
-                texts.append(clean(wat.json_text(data[start:end])) if start < end else None)
+                texts.append(text(data[start:end], entities) if start < end else None)
             except wat.InvalidJson:
                 broken[page] = True
                 texts.append("")
-        characters = np.array([len(text or "") for text in texts], np.int32)
+        characters = np.array([len(found or "") for found in texts], np.int32)
         return wat_tables._Texts(pa.array(texts, pa.string()), characters)
 
     def copied(raw: np.ndarray, spans: np.ndarray) -> pa.StringArray:
@@ -123,9 +132,10 @@ def plain_url() -> None:
     """ada-url behind a regular expression on each address (``commoncrawl.urls.Base``)."""
     from metacurate.commoncrawl import wat, wat_tables
     from metacurate.kernels import wat as kernel
+    from metacurate.pages.entities import unescape
     from metacurate.pages.urls import Base
 
-    def bases(page_urls: pa.StringArray) -> tuple[list[Base | None], np.ndarray]:
+    def bases(page_urls: pa.StringArray) -> tuple[Any, np.ndarray]:
         found: list[Base | None] = []
         for url in page_urls.to_pylist():
             try:
@@ -134,25 +144,29 @@ def plain_url() -> None:
                 found.append(None)
         return found, np.array([base is None for base in found])
 
-    def decoded(raw: np.ndarray, links: np.ndarray, broken: np.ndarray) -> list[str]:
+    def decoded(
+        raw: np.ndarray, links: np.ndarray, broken: np.ndarray, entities: bool
+    ) -> dict[int, str]:
         data = raw.tobytes()
-        addresses: list[str] = []
-        for page, start, end in links[:, : kernel.ADDRESS_END + 1].tolist():
+        addresses: dict[int, str] = {}
+        spans = links[:, kernel.PAGE : kernel.ADDRESS_END + 1].tolist()
+        for link, (page, start, end) in enumerate(spans):
             try:
-                addresses.append(wat.json_text(data[start:end]))
+                written = wat.json_text(data[start:end])
             except wat.InvalidJson:
                 broken[page] = True
-                addresses.append("")
+                written = ""
+            addresses[link] = unescape(written) if entities else written
         return addresses
 
     def resolve(
-        raw: np.ndarray, links: np.ndarray, which: np.ndarray, addresses: list[str],
-        bases: list[Base], counts: Any,
+        raw: np.ndarray, links: np.ndarray, which: np.ndarray, escaped: dict[int, str],
+        bases: Any, counts: Any,
     ) -> pa.StringArray:  # fmt: skip
         del raw
         urls = []
         for link, page in zip(which.tolist(), links[which, kernel.PAGE].tolist(), strict=True):
-            url, problem = bases[page].resolve(addresses[link])
+            url, problem = bases[page].resolve(escaped[link])
             if url is None:
                 counts.dropped_images[problem] += 1
             urls.append(url)
@@ -178,7 +192,7 @@ def plain_hamming() -> None:
             rows, others = rows[~near], others[~near] + 1
         return found
 
-    duplicates.first_within = first_within
+    duplicates.first_within = first_within  # type: ignore[attr-defined]
 
 
 PLAIN: dict[str, Callable[[], None]] = {

@@ -185,8 +185,8 @@ def main() -> None:
     }
     for title, examples in sets.items():
         mean = sum(len(text) for _, text in examples) / len(examples)
-        languages = len({language for language, _ in examples})
-        print(f"{title}: {len(examples):,} texts, {languages} languages, {mean:.0f} characters")
+        number = len({language for language, _ in examples})
+        print(f"{title}: {len(examples):,} texts, {number} languages, {mean:.0f} characters")
     columns = ("accuracy", "half right", f"{len(LARGE)} large languages", "English")
     heads = [f"{title}: {column}" for title in sets for column in columns]
     print("\n| identifier |", " | ".join(heads), "| texts/s |")

@@ -15,6 +15,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import ahocorasick
 import ahocorasick_rs
@@ -27,14 +29,15 @@ from metacurate.curation.matching.reference import match_text
 from metacurate.curation.matching.spacing import sided
 from record import record, table
 
+Result = TypeVar("Result")
+
 SCANNED = 50
 OFFICIAL_TEXTS = 20_000
 
 
-def timed(function: Callable[[], object], repeats: int) -> tuple[float, object]:
+def timed(function: Callable[[], Result], repeats: int) -> tuple[float, Result]:
     """Median seconds of a few runs, and the last result."""
     seconds = []
-    result: object = None
     for _ in range(repeats):
         start = time.perf_counter()
         result = function()
@@ -74,7 +77,7 @@ def official(names: Sequence[str]) -> Callable[[Sequence[str]], list[set[int]]]:
     return match
 
 
-def processor_time(function: Callable[[], object]) -> tuple[float, object]:
+def processor_time(function: Callable[[], Result]) -> tuple[float, Result]:
     start = time.thread_time()
     result = function()
     return time.thread_time() - start, result
@@ -91,18 +94,17 @@ def worldwide(repeats: int) -> None:
     rows = []
     for lang, (names, batch) in data.items():
         array = pa.array(batch, pa.large_string())
-        build, matcher = processor_time(lambda names=names: Matcher(names, rule="worldwide"))  # type: ignore[misc]
-        assert isinstance(matcher, Matcher)
+        build, matcher = processor_time(partial(Matcher, names, rule="worldwide"))
         by_v1, by_official = Matcher(names), official(names)
         sample = batch[:OFFICIAL_TEXTS]
         seconds: list[list[float]] = [[], [], []]
         for _ in range(repeats):
-            taken, (offsets, ids) = processor_time(lambda m=matcher, a=array: m.match(a))  # type: ignore[misc]
+            taken, (offsets, ids) = processor_time(partial(matcher.match, array))
             seconds[0].append(taken / len(batch))
-            seconds[1].append(processor_time(lambda m=by_v1, a=array: m.match(a))[0] / len(batch))  # type: ignore[misc]
-            taken, sets = processor_time(lambda m=by_official, s=sample: m(s))  # type: ignore[misc]
+            seconds[1].append(processor_time(partial(by_v1.match, array))[0] / len(batch))
+            taken, sets = processor_time(partial(by_official, sample))
             seconds[2].append(taken / len(sample))
-        for found, a, b in zip(sets, offsets[:-1], offsets[1:], strict=False):  # type: ignore[call-overload]
+        for found, a, b in zip(sets, offsets[:-1], offsets[1:], strict=False):
             if sorted(found) != ids[a:b].tolist():
                 raise SystemExit(f"pyahocorasick finds other matches in {lang}")
         here, v1, other = map(statistics.median, seconds)
@@ -139,10 +141,9 @@ def main() -> None:
     Matcher(names).match(array)  # compiles, or loads what an earlier run compiled
 
     build, matcher = timed(lambda: Matcher(names), 3)
-    assert isinstance(matcher, Matcher)
     one, found = timed(lambda: matcher.match(array), arguments.repeats)
     two, _ = timed(lambda: matcher.match(array, threads=2), arguments.repeats)
-    offsets, ids = found  # type: ignore[misc]
+    offsets, ids = found
     rows = [
         ["metacurate, one thread", f"{build:.2f}", f"{len(batch) / one:,.0f}", ""],
         ["metacurate, two threads", "", f"{len(batch) / two:,.0f}", ""],
@@ -152,18 +153,18 @@ def main() -> None:
         ("pyahocorasick", with_pyahocorasick),
         ("ahocorasick-rs", with_ahocorasick_rs),
     ):
-        build, match = timed(lambda make=make: make(names), 1)
-        seconds, result = timed(lambda match=match: match(batch), 3)  # type: ignore[misc]
+        build, match = timed(partial(make, names), 1)
+        seconds, result = timed(partial(match, batch), 3)
         same = all(
             r == set(ids[a:b].tolist())
-            for r, a, b in zip(result, offsets[:-1], offsets[1:], strict=True)  # type: ignore[arg-type]
+            for r, a, b in zip(result, offsets[:-1], offsets[1:], strict=True)
         )
         if not same:
             raise SystemExit(f"{name} finds other matches")
         rows.append([f"{name}, Python spacing", f"{build:.2f}", f"{len(batch) / seconds:,.0f}", ""])
         rates.append(len(batch) / seconds)
     sample = batch[:: len(batch) // SCANNED][:SCANNED]
-    seconds, result = timed(lambda: [match_text(text, names) for text in sample], 1)
+    seconds, _ = timed(lambda: [match_text(text, names) for text in sample], 1)
     rows.append([f"entry by entry ({SCANNED} texts)", "", f"{len(sample) / seconds:,.0f}", ""])
     rates.append(len(sample) / seconds)
     for row, rate in zip(rows, rates, strict=True):

@@ -89,5 +89,6 @@ def run_command(command: list[str]) -> Measured:
             os.waitpid(pid, 0)
     after = os.times()
     taken = sum(after[2:4]) - sum(before[2:4])  # of children that have ended, and of theirs
-    mib = (number / 2**20 for number in (parent, worker))
-    return Measured(seconds, peak / 2**20, json.loads(output), *mib, taken)
+    return Measured(
+        seconds, peak / 2**20, json.loads(output), parent / 2**20, worker / 2**20, taken
+    )

@@ -223,8 +223,8 @@ def measure(chosen: list[Stage], scratch: Path) -> dict[str, Cost]:
     costs = {}
     for name, (few, many) in found.items():
         more = many[0] - few[0]
-        seconds, read, written = ((many[k] - few[k]) / more for k in (1, 2, 3))
-        costs[name] = Cost(max(seconds, 0.0), read, written, many[4])
+        an_item = [(many[k] - few[k]) / more for k in (1, 2, 3)]
+        costs[name] = Cost(max(an_item[0], 0.0), an_item[1], an_item[2], many[4])
     return costs
 
 

@@ -103,7 +103,7 @@ class _Links(HTMLParser):
         self._in_title = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {}
+        given: dict[str, str] = {}
         for name, value in attrs:
             given.setdefault(name, value or "")
         if tag == "a":

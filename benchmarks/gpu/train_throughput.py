@@ -51,9 +51,9 @@ def make_tars(folder: Path, pairs: int, side: int) -> None:
         coarse = generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
         picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
         noisy = np.asarray(picture, np.int16) + generator.integers(-12, 13, (side, side, 3))
-        file = io.BytesIO()
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
-        images.append(file.getvalue())
+        encoded = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=90)
+        images.append(encoded.getvalue())
     target = Folder(str(folder))
     for shard in range(SHARDS):
         with target.create(f"{shard:05d}.tar") as file:
@@ -118,7 +118,7 @@ def run_metacurate(options: argparse.Namespace, tars: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out, ranks() as here:
         trainer = Trainer(config, Folder(out), here, False)
         clock = Clock(options.warmup, drain)
-        with contextlib.closing(iter(trainer.loader)) as source:
+        with contextlib.closing(iter(trainer.loader)) as source:  # type: ignore[type-var]
             for batch in clock.batches(source, options.steps):
                 trainer._step(batch)
                 trainer.progress.step += 1

@@ -122,9 +122,9 @@ def write_pool(
             }
         )
     out.mkdir(parents=True, exist_ok=True)
-    for number, start in enumerate(range(0, pairs, SHARD_ROWS)):
+    for shard, start in enumerate(range(0, pairs, SHARD_ROWS)):
         table = pa.Table.from_pylist(rows[start : start + SHARD_ROWS])
-        pq.write_table(table, out / f"shard-{number:04d}.parquet", compression="zstd")
+        pq.write_table(table, out / f"shard-{shard:04d}.parquet", compression="zstd")
     print(f"{out}: {pairs:,} pairs of {len(concepts):,} concepts")
 
 
