@@ -215,6 +215,22 @@ def test_texts_that_pandas_has_none_of(tmp_path: Path) -> None:
     assert "not text" in dict(pool_of(tmp_path).bad_files)[str(tmp_path / "a.parquet")]
 
 
+@pytest.mark.parametrize("score", [[0.5, None, 0.25], [None, None, None], [float("nan")] * 3])
+def test_floats_whose_writer_gives_no_limits(tmp_path: Path, score: list[Any]) -> None:
+    frame = polars.DataFrame({"url": URLS, "text": TEXTS, "score": score}).with_columns(
+        score32=polars.col("score").cast(polars.Float32)
+    )
+    limits = {"min": False, "max": False, "null_count": True, "distinct_count": False}
+    frame.write_parquet(tmp_path / "a.parquet", statistics=limits, row_group_size=2)
+
+    _, _, rows, skipped = read(pool_of(tmp_path))
+
+    whole = score[0] == 0.5
+    for name in ("score", "score32"):
+        assert [row[name] for row in rows] == (score if whole else [None] * 3)
+    assert skipped == {"no_text": 1}
+
+
 def test_a_column_that_is_not_needed_never_costs_the_file(tmp_path: Path) -> None:
     table = pa.Table.from_arrays(
         [pa.array(URLS), pa.array([1, 2, 3]), pa.array(TEXTS), pa.array([4, 5, 6])],
