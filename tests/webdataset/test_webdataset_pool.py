@@ -519,6 +519,17 @@ def test_uid_list_errors(tmp_path: Path) -> None:
     write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"), overwrite=True)
 
 
+@pytest.mark.parametrize("rows", [[], [b" "]])
+def test_an_empty_uid_list_is_told(
+    tmp_path: Path, rows: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    pq.write_table(pa.table({"url": pa.array(rows, pa.binary())}), tmp_path / "a.parquet")
+    with caplog.at_level("INFO", logger="metacurate"):
+        assert write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"))["uids"] == 0
+    assert "u.npy is empty: no row of the input has a uid" in caplog.text
+    assert len(np.load(tmp_path / "u.npy")) == 0
+
+
 def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path) -> None:
     with tarfile.open(tars / "00003.tar", "w") as tar:
         for row in range(12):
