@@ -103,14 +103,20 @@ def _schema(file: pq.ParquetFile, source: Source) -> pa.Schema:
     metadata, schema = file.metadata, file.schema_arrow
     floats = {f.name for f in schema if pat.is_floating(f.type)}
     valued = set()
-    for leaf in range(metadata.num_columns if floats else 0):
+    for leaf in range(metadata.num_columns):
+        column = file.schema.column(leaf)
+        if column.path not in floats:  # also shows which names are no UTF-8
+            continue
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             chunk = group.column(leaf)
-            known = chunk.statistics if chunk.is_stats_set else None
+            # To ask Arrow about the limits of a chunk of another type ends the process.
+            is_told = chunk.physical_type == column.physical_type and chunk.is_stats_set
+            known = chunk.statistics if is_told else None
             if known is None or known.has_min_max:
-                floats.discard(chunk.path_in_schema)
-            elif known.null_count != chunk.num_values:
-                valued.add(chunk.path_in_schema)
+                floats.discard(column.path)
+                break
+            if known.null_count != chunk.num_values:
+                valued.add(column.path)
     # No limits say NaN, or that the writer gave none: Polars if told so, orders unknown to Arrow.
     floats = {name for name in floats if name not in valued or _holds_no_number(file, source, name)}
     fields = [f.with_type(pa.null()) if f.name in floats else f for f in schema]
@@ -211,8 +217,7 @@ def _measure(
     too_large: set[str] = set()
     for leaf in range(metadata.num_columns):
         chunk, column = metadata.column(leaf), file.schema.column(leaf)
-        name = chunk.path_in_schema.partition(".")[0]
-        name = chunk.path_in_schema if chunk.path_in_schema in columns else name
+        name = column.path if column.path in columns else column.path.partition(".")[0]
         if name not in columns:
             continue
         width = WIDTHS.get(chunk.physical_type, column.length)
