@@ -240,11 +240,12 @@ TABLE = pa.table({"url": ["http://a.example/1"], "text": ["a cat"]})
         (iter(["a.parquet"]), "item 0 of pool must be a table"),
         (5, "must be a list of paths"),
         (pa.array(["x"]), "is no table"),
+        (pd.DataFrame([["u", "a", "b"]], columns=["url", "text", "text"]), "is no table"),
         ([TABLE, TABLE.select(["url"])], "has other columns than the first: url: string"),
         (TABLE.slice(0, 0), "has no rows"),
         (TABLE.select(["text"]), "no URL or key column"),
     ],
-    ids=["mapping", "no batch", "paths", "number", "array", "other columns", "no rows", "no URL"],
+    ids=["mapping", "no batch", "paths", "number", "array", "names", "other", "no rows", "no URL"],
 )
 def test_what_is_no_pool_is_one_line(pool: Any, message: str) -> None:
     with pytest.raises(mc.UserError, match=message):

@@ -144,6 +144,19 @@ ODD: dict[str, tuple[pa.Array, list[Any]]] = {
     "list of views": (pa.array([["a", None], None], pa.list_(pa.string_view())),
                       [["a", None], None]),
     "list view": (pa.array([["a"], None], pa.list_view(pa.string())), [["a"], None]),
+    "list view whose last is no null": (
+        pa.array([None, ["a"], [], ["b", None]], pa.list_view(pa.string())),
+        [None, ["a"], [], ["b", None]],
+    ),
+    "large list view": (pa.array([[1], [2, 3]], pa.large_list_view(pa.int8())), [[1], [2, 3]]),
+    "list of list views": (
+        pa.array([[[1], [2]], [[3, 4]]], pa.list_(pa.list_view(pa.int8()))),
+        [[[1], [2]], [[3, 4]]],
+    ),
+    "list view whose views overlap": (
+        pa.ListViewArray.from_arrays([2, 0, 1], [1, 2, 2], pa.array([5, 6, 7])),
+        [[7], [5, 6], [6, 7]],
+    ),
     "fixed size list": (pa.array([["a", "b"], None], pa.list_(pa.string(), 2)),
                         [["a", "b"], None]),
     "list of dictionary": (

@@ -7,6 +7,7 @@ import bz2
 import gzip
 import json
 import os
+import re
 import socket
 import uuid
 from collections import Counter
@@ -18,6 +19,7 @@ import duckdb
 import pandas
 import polars
 import pyarrow as pa
+import pyarrow.cffi
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption
@@ -215,6 +217,22 @@ def test_texts_that_pandas_has_none_of(tmp_path: Path) -> None:
     assert "not text" in dict(pool_of(tmp_path).bad_files)[str(tmp_path / "a.parquet")]
 
 
+@pytest.mark.parametrize("score", [[0.5, None, 0.25], [None, None, None], [float("nan")] * 3])
+def test_floats_whose_writer_gives_no_limits(tmp_path: Path, score: list[Any]) -> None:
+    frame = polars.DataFrame({"url": URLS, "text": TEXTS, "score": score}).with_columns(
+        score32=polars.col("score").cast(polars.Float32)
+    )
+    limits = {"min": False, "max": False, "null_count": True, "distinct_count": False}
+    frame.write_parquet(tmp_path / "a.parquet", statistics=limits, row_group_size=2)
+
+    _, _, rows, skipped = read(pool_of(tmp_path))
+
+    whole = score[0] == 0.5
+    for name in ("score", "score32"):
+        assert [row[name] for row in rows] == (score if whole else [None] * 3)
+    assert skipped == {"no_text": 1}
+
+
 def test_a_column_that_is_not_needed_never_costs_the_file(tmp_path: Path) -> None:
     table = pa.Table.from_arrays(
         [pa.array(URLS), pa.array([1, 2, 3]), pa.array(TEXTS), pa.array([4, 5, 6])],
@@ -360,6 +378,70 @@ class Keys(pyarrow.parquet.encryption.KmsClient):  # type: ignore[misc]
 
     def unwrap_key(self, wrapped: bytes, name: str) -> bytes:
         return base64.b64decode(wrapped)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_names_that_are_no_utf8_cost_the_file(tmp_path: Path, suffix: str, nested: bool) -> None:
+    table = pa.table({"url": URLS, "text": TEXTS, "name": [{"other": 1}] * 3})
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path, store_schema=False)
+    else:
+        pyarrow.feather.write_feather(table, path, compression="uncompressed")
+    name = b"other" if nested else b"name"
+    path.write_bytes(path.read_bytes().replace(name, name[:-1] + b"\xff"))
+    pq.write_table(table, tmp_path / "b.parquet")
+
+    pool = pool_of(tmp_path)
+
+    assert [(Path(a).name, "codec can't decode" in r) for a, r in pool.bad_files] == [
+        (path.name, True)
+    ]
+    assert len(pool.units) == 1
+
+
+@pytest.mark.parametrize("damage", ["type", "name"])
+def test_a_chunk_that_is_not_its_columns(tmp_path: Path, damage: str) -> None:
+    """What is said of a chunk contradicts the schema: the value is lost, not the process."""
+    path = tmp_path / "a.parquet"
+    table = pa.table({"url": URLS, "text": TEXTS, "score": [0.5, 1.5, 2.5]})
+    pq.write_table(table, path, store_schema=False)
+    data = path.read_bytes()
+    kind = list(re.finditer(rb"(?s)\x15\x0a(?=\x19.{2,9}\x19\x18\x05score)", data))[-1]
+    at = kind.start() + 1
+    if damage == "name":
+        at = data.index(b"score", at)
+    path.write_bytes(data[:at] + (b"\x04" if damage == "type" else b"\xff") + data[at + 1 :])
+
+    uids, _, rows, skipped = read(pool_of(path))
+
+    assert uids == list(map(url_uid, URLS))
+    if damage == "type":
+        assert [row["score"] for row in rows] == [None] * 3
+        assert skipped == {"no_text": 1, "unreadable_value": 3}
+
+
+def test_intervals_that_pyarrow_lacks(tmp_path: Path) -> None:
+    """Those of months alone: Java, Rust and Go write them."""
+    ffi = pyarrow.cffi.ffi
+    batch = pa.record_batch({"url": URLS, "text": TEXTS, "months": pa.array([1, 2, 3], pa.int32())})
+    schema, array = ffi.new("struct ArrowSchema*"), ffi.new("struct ArrowArray*")
+    batch._export_to_c(int(ffi.cast("uintptr_t", array)), int(ffi.cast("uintptr_t", schema)))
+    months = ffi.new("char[]", b"tiM")
+    schema.children[2].format = months
+    batch = pa.RecordBatch._import_from_c(
+        int(ffi.cast("uintptr_t", array)), int(ffi.cast("uintptr_t", schema))
+    )
+    with pa.ipc.new_file(tmp_path / "a.arrow", batch.schema) as writer:
+        writer.write_batch(batch)
+
+    uids, texts, rows, skipped = read(pool_of(tmp_path))
+
+    assert uids == list(map(url_uid, URLS))
+    assert texts == [[text] for text in TEXTS]
+    assert [row["months"] for row in rows] == [None] * 3
+    assert skipped == {"no_text": 1, "unreadable_value": 3}
 
 
 @pytest.mark.parametrize("plain_footer", [True, False])

@@ -229,6 +229,9 @@ BROKEN: dict[str, tuple[str, int, dict[str, int]]] = {
                    {"malformed_row": 2}),
     "no JSON": ('[{"url": "a", "text": "b"}, {x}, {"url": "c", "text": "d"}]', 1,
                 {"unreadable_rest": 1}),
+    "another array": ('[{"url": "a", "text": "b"}]\n[]\n[{"url": "c", "text": "d"}]\n', 2, {}),
+    "more behind it": ('[{"url": "a", "text": "b"}]\n</pre>', 1, {"unreadable_rest": 1}),
+    "closed twice": ('[{"url": "a", "text": "b"}]]', 1, {"unreadable_rest": 1}),
     "deep": ('[{"url": "a", "text": "b"}, ' + "[" * 100_000 + "]" * 100_000 + "]", 1,
              {"unreadable_rest": 1}),
 }  # fmt: skip

@@ -287,6 +287,29 @@ def test_damaged_tars(content: bytes, keys: list[str], skipped: dict[str, int]) 
     assert samples_of(content) == (keys, skipped)
 
 
+@pytest.mark.parametrize("kind", ["gnu", "pax"])
+def test_a_sparse_file_costs_itself(kind: str) -> None:
+    """As ``tar --sparse`` writes them: its size is more than what the tar holds of it."""
+    if kind == "gnu":
+        block = bytearray(header(b"b.jpg", b"00000000003", b"S"))
+        block[257:265] = b"ustar  \0"
+        block[386:410] = b"00000000000\0" + b"00000000003\0"  # where what is stored belongs
+        block[483:495] = b"00077777777\0"  # the size
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        sparse = bytes(block)
+    else:
+        info = tarfile.TarInfo("b.jpg")
+        info.size = 3
+        info.pax_headers = {"GNU.sparse.map": "0,3", "GNU.sparse.size": "16777215"}
+        sparse = info.tobuf(tarfile.PAX_FORMAT)
+    last = header(b"c.jpg", b"00000000003") + b"abc".ljust(512, b"\0")
+
+    found = samples_of(FILE + sparse + b"abc".ljust(512, b"\0") + last + END)
+
+    assert found == (["a", "c"], {"not_a_regular_file": 1})
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_any_change_to_a_tar_is_survived(data: st.DataObject) -> None:
@@ -517,6 +540,17 @@ def test_uid_list_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is there already"):
         write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"))
     write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"), overwrite=True)
+
+
+@pytest.mark.parametrize("rows", [[], [b" "]])
+def test_an_empty_uid_list_is_told(
+    tmp_path: Path, rows: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    pq.write_table(pa.table({"url": pa.array(rows, pa.binary())}), tmp_path / "a.parquet")
+    with caplog.at_level("INFO", logger="metacurate"):
+        assert write_uid_list([str(tmp_path / "a.parquet")], str(tmp_path / "u.npy"))["uids"] == 0
+    assert "u.npy is empty: no row of the input has a uid" in caplog.text
+    assert len(np.load(tmp_path / "u.npy")) == 0
 
 
 def test_from_tars_through_curation_to_tars_and_uids(tars: Path, tmp_path: Path) -> None:

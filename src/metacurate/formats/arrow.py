@@ -11,7 +11,7 @@ from metacurate.errors import ArgumentError
 from metacurate.formats import reasons
 from metacurate.formats.files import Source, one_line
 from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
-from metacurate.formats.types import is_string
+from metacurate.formats.types import has_arrays, is_string
 
 FILE_MAGIC = b"ARROW1"
 
@@ -28,7 +28,10 @@ class Arrow:
         """The columns."""
         del compression
         try:
-            return Look(_open(source).schema)
+            schema = _open(source).schema
+            columns = zip(schema.names, schema.types, strict=True)
+            lost = tuple(name for name, kind in columns if not has_arrays(kind))
+            return Look(schema, settings={"lost": lost})
         except Exception as error:
             source.raise_unless_damage(error)
             raise UnusableFile(f"is no readable Arrow file ({one_line(error)})") from None
@@ -59,6 +62,9 @@ class Arrow:
             number += 1
             columns = {}
             for name in request.columns:
+                if name in request.settings["lost"]:
+                    skipped[reasons.UNREADABLE_VALUE] += rows.num_rows
+                    continue
                 column = rows.column(name)
                 if _is_valid(column):
                     columns[name] = column

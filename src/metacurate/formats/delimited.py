@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from metacurate.formats import reasons
-from metacurate.formats.files import Source, TextStream
+from metacurate.formats.files import BYTE_ORDER_MARK, Source, TextStream
 from metacurate.formats.protocol import Look, Request, Rows, UnusableFile
 from metacurate.formats.quoting import (
     Scanner,
@@ -210,6 +210,8 @@ class _Reader:
         wrong = 0
         if not text:
             return None, 0
+        if text.startswith(BYTE_ORDER_MARK):  # of a value: Arrow takes one away
+            text = BYTE_ORDER_MARK + text
 
         def skip(row: pa.csv.InvalidRow) -> str:
             nonlocal wrong

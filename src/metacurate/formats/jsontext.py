@@ -257,10 +257,11 @@ def _streamed(
 ) -> Iterator[list[dict[str, Any]]]:
     """What stands between two brackets, one by one; ``take`` gives None for what may go on.
 
-    What follows what is no JSON, or larger than a line may be, cannot be found again.
+    Behind the closing one there may be more such (``cat a.json b.json``). What follows what is no
+    JSON, or larger than a line may be, cannot be found again.
     """
     decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
-    text, begun = "", False
+    text, begun, ended = "", False, False
     for piece in pieces:
         text += decode(piece)
         rows: list[dict[str, Any]] = []
@@ -270,10 +271,9 @@ def _streamed(
             if not begun and text[at : at + 1] == brackets[0]:
                 begun, at = True, at + 1
                 continue
-            if text[at : at + 1] == brackets[1]:
-                if rows:
-                    yield rows
-                return
+            if begun and text[at : at + 1] == brackets[1]:
+                begun, ended, at = False, True, at + 1
+                continue
             try:
                 found = take(text, at)
             except (ValueError, RecursionError):
@@ -290,7 +290,8 @@ def _streamed(
         text = text[at:]
         if len(text) > MAX_LINE_BYTES:
             break
-    skipped[reasons.UNREADABLE_REST] += 1
+    if text or begun or not ended:
+        skipped[reasons.UNREADABLE_REST] += 1
 
 
 def _named_row(name: Any, value: Any) -> dict[str, Any] | None:

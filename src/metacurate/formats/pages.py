@@ -63,6 +63,8 @@ def pages(read_at: ReadAt, chunk: pq.ColumnChunkMetaData) -> Iterator[Page]:
             raise BrokenHeader
         kinds = (header.get(number) for number in (5, 7, 8))
         count = next((kind[1] for kind in kinds if isinstance(kind, dict) and 1 in kind), 0)
+        if not isinstance(count, int) or count < 0:
+            raise BrokenHeader
         is_dictionary = header.get(1) == _DICTIONARY_PAGE
         yield Page(is_dictionary, size, count, position + length, compressed)
         values += 0 if is_dictionary else count

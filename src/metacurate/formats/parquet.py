@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pat
 
@@ -40,7 +41,7 @@ class Parquet:
             file = _open(source)
             metadata = file.metadata
             groups = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-            return Look(_schema(file), pieces=groups)
+            return Look(_schema(file, source), pieces=groups)
         except Exception as error:
             source.raise_unless_damage(error)
             raise UnusableFile(f"is no readable Parquet file ({one_line(error)})") from None
@@ -97,25 +98,52 @@ def _without(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
     return rows
 
 
-def _schema(file: pq.ParquetFile) -> pa.Schema:
+def _schema(file: pq.ParquetFile, source: Source) -> pa.Schema:
     """The file's columns; floats that are nothing but NaN (pandas' null) have the type null."""
     metadata, schema = file.metadata, file.schema_arrow
     floats = {f.name for f in schema if pat.is_floating(f.type)}
-    for leaf in range(metadata.num_columns if floats else 0):
+    valued = set()
+    for leaf in range(metadata.num_columns):
+        column = file.schema.column(leaf)
+        if column.path not in floats:  # also shows which names are no UTF-8
+            continue
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             chunk = group.column(leaf)
-            known = chunk.statistics if chunk.is_stats_set else None
+            # To ask Arrow about the limits of a chunk of another type ends the process.
+            is_told = chunk.physical_type == column.physical_type and chunk.is_stats_set
+            known = chunk.statistics if is_told else None
             if known is None or known.has_min_max:
-                floats.discard(chunk.path_in_schema)
+                floats.discard(column.path)
+                break
+            if known.null_count != chunk.num_values:
+                valued.add(column.path)
+    # No limits say NaN, or that the writer gave none: Polars if told so, orders unknown to Arrow.
+    floats = {name for name in floats if name not in valued or _holds_no_number(file, source, name)}
     fields = [f.with_type(pa.null()) if f.name in floats else f for f in schema]
     return pa.schema(fields, schema.metadata)
+
+
+def _holds_no_number(file: pq.ParquetFile, source: Source, name: str) -> bool:
+    """Whether a column of floats, looked through up to its first number, has none."""
+    for group in range(file.metadata.num_row_groups):
+        most, too_large = _measure(file, source, group, (name,), SALVAGED_ROWS)
+        if too_large:
+            return False
+        try:
+            for rows in file.iter_batches(most, [group], [name], use_threads=False):
+                if pc.any(pc.invert(pc.is_nan(rows.column(0)))).as_py():
+                    return False
+        except Exception as error:
+            source.raise_unless_damage(error)
+            return False
+    return True
 
 
 def _row_group(
     file: pq.ParquetFile, source: Source, group: int, request: Request, skipped: Counter[str]
 ) -> Rows:
     size = file.metadata.row_group(group).num_rows
-    most, too_large = _measure(file, source, group, request)
+    most, too_large = _measure(file, source, group, request.columns, request.batch_rows)
     if too_large & set(request.needed):
         skipped[reasons.OVERSIZED_ROW] += size
         return
@@ -177,7 +205,7 @@ def _salvage(
 
 
 def _measure(
-    file: pq.ParquetFile, source: Source, group: int, request: Request
+    file: pq.ParquetFile, source: Source, group: int, columns: Sequence[str], batch_rows: int
 ) -> tuple[int, set[str]]:
     """How many rows of a row group fit a batch, and the columns of which not even a page fits.
 
@@ -185,13 +213,12 @@ def _measure(
     """
     metadata = file.metadata.row_group(group)
     rows = max(metadata.num_rows, 1)
-    most = max(1, min(request.batch_rows, BATCH_BYTES * rows // max(metadata.total_byte_size, 1)))
+    most = max(1, min(batch_rows, BATCH_BYTES * rows // max(metadata.total_byte_size, 1)))
     too_large: set[str] = set()
     for leaf in range(metadata.num_columns):
         chunk, column = metadata.column(leaf), file.schema.column(leaf)
-        name = chunk.path_in_schema.partition(".")[0]
-        name = chunk.path_in_schema if chunk.path_in_schema in request.columns else name
-        if name not in request.columns:
+        name = column.path if column.path in columns else column.path.partition(".")[0]
+        if name not in columns:
             continue
         width = WIDTHS.get(chunk.physical_type, column.length)
         # Away from this machine each look costs a request: the file is believed if it says little.

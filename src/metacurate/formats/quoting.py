@@ -143,7 +143,10 @@ class Scanner:
             return False
         final = self._block.rfind(b"\n", start, end) + 1
         stop = self._block.find(b"\n", end)
-        first, *lines = self._block[row:final].split(b"\n")[:-1]
+        # Of a row with values over several lines, the line that ends one and begins the next may
+        # look like a row: its URL is not within the value that begins there.
+        begin = self._block.rfind(b"\n", row, start) + 1 or row
+        first, *lines = self._block[begin:final].split(b"\n")[:-1]
         whole = self._block[final : stop if stop >= 0 else len(self._block)]
         return (
             any(map(self._is_row, lines))

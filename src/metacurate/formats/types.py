@@ -24,6 +24,22 @@ def storage(kind: pa.DataType) -> pa.DataType:
             return kind
 
 
+def has_arrays(kind: pa.DataType) -> bool:
+    """Whether pyarrow has arrays of a type, and of those within; it lacks two of the intervals.
+
+    UnicodeDecodeError if a name within is no UTF-8.
+    """
+    kind = storage(kind)
+    if not pat.is_nested(kind):
+        try:
+            pa.nulls(0, kind)
+        except KeyError:
+            return False
+        return True
+    within = [kind.field(place) for place in range(kind.num_fields)]
+    return all(has_arrays(field.type) for field in within if field.name is not None)
+
+
 def is_string(kind: pa.DataType) -> bool:
     """Whether a type is one of Arrow's string types."""
     return pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind)
@@ -103,7 +119,7 @@ def carried_type(kind: pa.DataType, depth: int = 1) -> pa.DataType:
         return pa.struct([f.with_type(carried_type(f.type, depth + 1)) for f in kind.fields])
     if pat.is_decimal(kind) and kind.bit_width < 128:
         return pa.decimal128(kind.precision, kind.scale)
-    if pat.is_union(kind) or pat.is_interval(kind):
+    if pat.is_union(kind) or pat.is_interval(kind) or not has_arrays(kind):
         return pa.string()
     return kind
 

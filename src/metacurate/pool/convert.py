@@ -34,11 +34,25 @@ def stored(array: pa.Array) -> pa.Array:
         elif pat.is_binary_view(kind):
             array = array.cast(pa.large_binary())
         elif pat.is_list_view(kind):
-            array = array.cast(pa.list_(kind.value_field))
+            return _list_array(array, array.flatten(), pa.list_(kind.value_field))
         elif pat.is_large_list_view(kind):
-            array = array.cast(pa.large_list(kind.value_field))
+            return _list_array(array, array.flatten(), pa.large_list(kind.value_field))
         else:
             return array
+
+
+def _list_array(lists: pa.Array, values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Lists of the same lengths with other values, those of what ``flatten()`` gives.
+
+    Not by Arrow's cast: that of views (26.0) gives one offset too few, and a crash later.
+    """
+    large = pat.is_large_list(kind)
+    return (pa.LargeListArray if large else pa.ListArray).from_arrays(
+        pa.array(flat_offsets(lists), pa.int64() if large else pa.int32()),
+        values,
+        kind,
+        mask=lists.is_null(),
+    )
 
 
 def flat_offsets(lists: pa.Array) -> npt.NDArray[np.int64]:
@@ -65,22 +79,12 @@ def converted(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.A
             array = _text(array, pa.large_string(), skipped)
         return _cast(array, kind, skipped)
     if is_list(kind) and is_list(array.type):
-        return _lists(array, kind, skipped)
+        return _list_array(array, converted(array.flatten(), kind.value_type, skipped), kind)
     if pat.is_struct(kind) and pat.is_struct(array.type):
         return _structs(array, kind, skipped)
     if pat.is_map(kind) and pat.is_map(array.type):
         return _maps(array, kind, skipped)
     return array if array.type.equals(kind) else _cast(array, kind, skipped)
-
-
-def _lists(array: pa.Array, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:
-    large = pat.is_large_list(kind)
-    return (pa.LargeListArray if large else pa.ListArray).from_arrays(
-        pa.array(flat_offsets(array), pa.int64() if large else pa.int32()),
-        converted(array.flatten(), kind.value_type, skipped),
-        kind,
-        mask=array.is_null(),
-    )
 
 
 def _structs(array: pa.StructArray, kind: pa.DataType, skipped: Counter[str]) -> pa.Array:

@@ -160,7 +160,7 @@ def _batches(table: ArrowStream | ArrowArray) -> Iterator[pa.RecordBatch]:
             yield from reader
         else:
             yield pa.record_batch(table)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
         raise ArgumentError("{pool} is no table: {said}", said=_line(error)) from None
 
 

@@ -195,7 +195,7 @@ def _files_of(
         if info.size < 0 or info.offset < reached or tar.offset <= info.offset:
             skipped[SkippedMember.DAMAGED] += 1
             return False
-        if info.offset_data + (padded(info.size) if info.isreg() else 0) > end:
+        if tar.offset > end:  # of a sparse file the size is more than what is stored
             skipped[SkippedMember.TRUNCATED] += 1
             return False
         reached = tar.offset

@@ -32,6 +32,7 @@ from metacurate.runtime.manifest import (
     shard_name,
 )
 from metacurate.runtime.merge import MergeTask, merge_many
+from metacurate.runtime.progress import note
 from metacurate.runtime.run import Run, RunOptions, check_writable, open_run
 from metacurate.runtime.scratch import scratch_folder
 from metacurate.runtime.stage import run_stage
@@ -114,6 +115,8 @@ def write_uid_list(curated: AnyPool, out: str, **options: Unpack[RunOptions]) ->
         )
         for scratch in ("parts", "state", DETAILS, MANIFEST, GIVEN):
             run.folder.remove(scratch)
+    if not result["uids"]:
+        note(f"{out} is empty: no row of the input has a uid")
     return result
 
 
