@@ -132,6 +132,24 @@ def test_other_elements_and_attributes_with_texts() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ("background:url('a(1).jpg')", "a(1).jpg"),
+        ('background-image: url( "b (2).jpg" ), url(c.jpg)', "b%20(2).jpg"),
+        ("background:url(&quot;it's.jpg&quot;)", "it's.jpg"),
+        (r"background:url(d\(3\).jpg)", "d(3).jpg"),
+        (r"background:url('\65 .jp\000067')", "e.jpg"),
+        ("background:url(f.jpg", "f.jpg"),
+        ("background:url('');background:url(g.jpg)", "g.jpg"),
+    ],
+)
+def test_addresses_in_styles(style: str, expected: str) -> None:
+    quote = "'" if '"' in style else '"'
+    html = f"<div role=img aria-label=t style={quote}{style}{quote}></div>"
+    assert addresses(html) == [expected]
+
+
 def test_a_text_counts_once_for_an_image() -> None:
     html = """<figure><img src=a.jpg alt="Red  barn" title="Red barn" aria-label="Barn">
     <figcaption>Red<br>barn</figcaption></figure>"""

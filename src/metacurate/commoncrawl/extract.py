@@ -80,6 +80,8 @@ MAX_FILES_TOLD = 20
 WAT = "wat"
 # Records that may hold a page: as it came over HTTP, or by itself.
 PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
+# Fields of records that hold only the beginning of a page (the crawler stopped) or a part of it.
+CUT = ("WARC-Truncated", "WARC-Segment-Number")
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
 _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
@@ -322,7 +324,7 @@ def warc_pages(
                     counts.dropped_pages[DroppedPage.LOST if isinstance(page, Lost) else page] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
-                counts.damaged_pages += page.damaged
+                counts.damaged_pages += page.damaged or any(map(record.field, CUT))
                 yield SourcePage(
                     page.images,
                     page.base_href,

@@ -34,7 +34,15 @@ _IMG = re.compile(r"<(?:img|image|amp-img)[\s/>]", re.IGNORECASE)
 # Elements that few pages have: what is not in the text need not be looked for in the tree.
 _RARE = re.compile(r"<(base|figcaption|noscript|picture)(?=[\s/>])", re.IGNORECASE)
 _IS_IMG = re.compile(r"\s*=\s*[\"']?img\b", re.IGNORECASE)
-_STYLE_URL = re.compile(r"background(?:-image)?\s*:[^;]*?url\(\s*[\"']?([^\"')]+)", re.IGNORECASE)
+# An address in a style: in quotes it may hold parentheses, outside of them only escaped ones.
+_STYLE_URL = re.compile(
+    r"background(?:-image)?\s*:[^;]*?url\(\s*"
+    r"(?:\"((?:[^\"\\\n]|\\.)+)\"|'((?:[^'\\\n]|\\.)+)'|[\"']?((?:[^\"')\\]|\\.)+))",
+    re.IGNORECASE | re.DOTALL,
+)
+_STYLE_ESCAPE = re.compile(
+    r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\r\n\f])?|(\r\n|[\n\r\f])|(.))", re.DOTALL
+)
 # What is shown within the line: a word may go on before and after it.
 _INLINE = frozenset(
     (
@@ -146,7 +154,7 @@ class _Found:
             sources = _sources(self.element) if self._may_have_sources else iter(())
             return addresses(self.attributes, sources)
         found = _STYLE_URL.search(self.attributes.get("style", ""))
-        return iter([found[1].strip()] if found is not None else [])
+        return iter([_style_text(found[1] or found[2] or found[3])] if found is not None else [])
 
     def texts(self) -> dict[str, str]:
         """The texts of its attributes that are not empty."""
@@ -165,6 +173,18 @@ class _Found:
         if caption:
             pairs.append(("figcaption", caption))
         return tuple(dict.fromkeys(found)), tuple(pairs)
+
+
+def _style_text(written: str) -> str:
+    """What a string or an address of a style says: its escapes replaced as CSS has it."""
+
+    def character(escape: re.Match[str]) -> str:
+        if escape[1] is None:
+            return escape[3] or ""  # a line's end that is escaped is none
+        code = int(escape[1], 16)
+        return chr(code) if 0 < code < 0xD800 or 0xDFFF < code <= 0x10FFFF else "\ufffd"
+
+    return _STYLE_ESCAPE.sub(character, written).strip()
 
 
 def _with_fallbacks(found: list[_Found]) -> list[_Found]:
