@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
@@ -148,6 +149,15 @@ def test_addresses_in_styles(style: str, expected: str) -> None:
     quote = "'" if '"' in style else '"'
     html = f"<div role=img aria-label=t style={quote}{style}{quote}></div>"
     assert addresses(html) == [expected]
+
+
+@pytest.mark.parametrize("unit", ["blank-", "_pixel", ".gif", "/loading", "a.gif?"])
+def test_long_addresses_take_linear_time(unit: str) -> None:
+    start = time.process_time()
+    assert rows(f"<img src='{unit * 100_000}' alt=t>") == []
+    style = "background:" * 100_000
+    assert rows(f"<div role=img aria-label=t style='{style}'><img src=a.jpg>") == []
+    assert time.process_time() - start < 5
 
 
 def test_a_text_counts_once_for_an_image() -> None:

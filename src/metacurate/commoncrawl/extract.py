@@ -73,6 +73,7 @@ SCHEMA = pa.schema(
 record is, of a WAT the one that it describes; null if unknown."""
 
 EXTRACT = Stage("extract", outputs=("pool",))
+BYTES_PER_GROUP = 256 << 20
 PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 MAX_FILES_TOLD = 20
@@ -374,19 +375,21 @@ def _crawl_of(source: str) -> str | None:
 def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> Iterator[pa.Table]:
     """Yield rows (``FOUND``) as pool tables (``SCHEMA``), with languages and uids.
 
-    Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
+    Each is of ``ROWS_PER_GROUP`` rows (of fewer, if they have ``BYTES_PER_GROUP``), less those
+    without a text in a wanted language.
     """
     identifier, page_identifier = load_identifier_of(config), load_page_identifier(config)
     waiting: list[pa.Table] = []
-    rows = 0
+    rows = size = 0
     for table in found:
         waiting.append(table)
         rows += table.num_rows
-        while rows >= ROWS_PER_GROUP:
+        size += table.nbytes
+        while rows >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
             joined = pa.concat_tables(waiting)
             yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, page_identifier, counts)
-            rows -= ROWS_PER_GROUP
-            waiting = [joined[ROWS_PER_GROUP:]]
+            rest = joined[ROWS_PER_GROUP:]
+            rows, size, waiting = rest.num_rows, rest.nbytes, [rest]
     if rows:
         yield _pool_table(pa.concat_tables(waiting), config, identifier, page_identifier, counts)
 

@@ -34,9 +34,10 @@ _IMG = re.compile(r"<(?:img|image|amp-img)[\s/>]", re.IGNORECASE)
 # Elements that few pages have: what is not in the text need not be looked for in the tree.
 _RARE = re.compile(r"<(base|figcaption|noscript|picture)(?=[\s/>])", re.IGNORECASE)
 _IS_IMG = re.compile(r"\s*=\s*[\"']?img\b", re.IGNORECASE)
-# An address in a style: in quotes it may hold parentheses, outside of them only escaped ones.
+# An address in a style, looked for up to the next background, so that each is read once. In quotes
+# it may hold parentheses, outside of them only escaped ones.
 _STYLE_URL = re.compile(
-    r"background(?:-image)?\s*:[^;]*?url\(\s*"
+    r"background(?:-image)?\s*:(?:(?!background(?:-image)?\s*:)[^;])*?url\(\s*"
     r"(?:\"((?:[^\"\\\n]|\\.)+)\"|'((?:[^'\\\n]|\\.)+)'|[\"']?((?:[^\"')\\]|\\.)+))",
     re.IGNORECASE | re.DOTALL,
 )
