@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import srcset as reference
 
+from metacurate.pages.html import read_page
 from metacurate.pages.srcset import candidates
 from web_pages import members, record, response, rows_of_warc
 
@@ -158,6 +159,18 @@ def test_long_addresses_take_linear_time(unit: str) -> None:
     style = "background:" * 100_000
     assert rows(f"<div role=img aria-label=t style='{style}'><img src=a.jpg>") == []
     assert time.process_time() - start < 5
+
+
+def test_the_long_address_of_a_picture_is_not_copied_to_each_image() -> None:
+    for start, reason in (("", "oversized URL"), ("data:", "data: URL")):
+        source = f"<source srcset='{start}{'x' * 50_000} 1x'>"
+        html = f"<picture>{source}{'<img alt=a>' * 20}</picture>"
+        images = read_page(html).images
+        assert max(len(address) for found, _ in images for address in found) < 10_000
+        found, counts = rows_of_warc(members(record("response", response(html))))
+        assert (found, counts.dropped_images) == ([], {reason: 20})
+    blanks = " " * 9000
+    assert addresses(f"<img src='{blanks}a.jpg{blanks}' alt=t>") == ["a.jpg"]
 
 
 def test_a_text_counts_once_for_an_image() -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from metacurate.needs import needs
 from metacurate.pages.encoding import declared_by_meta
-from metacurate.pages.image_address import addresses
+from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE, addresses
 
 with needs("crawl"):
     from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
@@ -173,7 +173,17 @@ class _Found:
         caption = captions.get(_around(self.element, "figure")) if captions else None
         if caption:
             pairs.append(("figcaption", caption))
-        return tuple(dict.fromkeys(found)), tuple(pairs)
+        return tuple(dict.fromkeys(map(_bounded, found))), tuple(pairs)
+
+
+def _bounded(address: str) -> str:
+    """An address as it is, of one that is too long so much that it stays too long.
+
+    All images of a ``<picture>`` have those of its sources.
+    """
+    if len(address) <= 2 * MAX_ADDRESS_CHARS:
+        return address
+    return address.strip(SPACE)[: MAX_ADDRESS_CHARS + 1]
 
 
 def _style_text(written: str) -> str:

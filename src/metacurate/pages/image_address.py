@@ -28,6 +28,8 @@ LAZY_ATTRIBUTES = (
 _LAZY_ADDRESSES = frozenset({"data-src", "data-original", "data-lazy-src", "data-original-src"})
 _LAZY_NAMES = frozenset(LAZY_ATTRIBUTES)
 MAX_ADDRESS_CHARS = 4096
+SPACE = " \t\n\r\f\v"
+"""What is no part of an address at its ends."""
 
 # How an address of an image ends, before its query; or somewhere in the query (image services).
 _IMAGE_NAME = re.compile(

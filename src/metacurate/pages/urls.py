@@ -12,12 +12,12 @@ from enum import StrEnum
 import ada_url
 
 from metacurate.pages.encoding import encode_query
+from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE
 from metacurate.texts.rules import SURROGATES
 
-MAX_URL_CHARS = 4096
+MAX_URL_CHARS = MAX_ADDRESS_CHARS
 
 
-_SPACE = " \t\n\r\f\v"
 _BREAKS = re.compile(r"[\t\n\r]")  # they mean nothing anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 # What the URL parser would leave as it is: most addresses, at a tenth of its price. A host that
@@ -52,10 +52,10 @@ class Base:
         be as long.
         """
         self._encoding = encoding
-        self.url = page_url if _is_plain_absolute(page_url) else _join(page_url.strip(_SPACE))
+        self.url = page_url if _is_plain_absolute(page_url) else _join(page_url.strip(SPACE))
         if base_href is not None:
             with contextlib.suppress(ValueError):
-                self.url = _join(base_href.strip(_SPACE), self.url)
+                self.url = _join(base_href.strip(SPACE), self.url)
         scheme_end = self.url.index("//") + 2
         path = self.url.index("/", scheme_end)
         self._scheme = self.url[: scheme_end - len("//")]
@@ -72,7 +72,7 @@ class Base:
         port, no dot segments, spaces and non-ASCII characters percent-encoded (in queries by the
         page's encoding).
         """
-        url = written.strip(_SPACE)
+        url = written.strip(SPACE)
         if self._encoding is not None and not url.isascii():
             # The one part of an address that is written in the page's own encoding.
             start, mark, rest = SURROGATES.sub("\ufffd", url).partition("?")
