@@ -23,7 +23,9 @@ from metacurate.commoncrawl.extract import (
     ExtractConfig,
     extract_pool,
     find_sources,
+    read_tables,
     source_format,
+    tables,
 )
 from metacurate.errors import UserError
 from metacurate.pool.uid import url_uid
@@ -515,3 +517,33 @@ def test_without_html_lang_pages_tell_their_language(crawl: Path, tmp_path: Path
     # Documentation in English: more of its short texts are found to be.
     assert totals["languages"]["en"] > alone["languages"]["en"]
     assert totals["texts"] == alone["texts"]
+
+
+def test_what_a_page_says_once_is_bounded_in_its_rows() -> None:
+    head = f'<html lang="{"q" * 100}"><base href="/{"x" * 5000}/">'
+    page = f"{head}<img src=/a.jpg alt=a><img src=b alt=b>"
+    start = record("warcinfo", b"isPartOf: " + b"s" * 2000)
+    long = record("response", response("<img src=a alt=a>"), "http://a.example/" + "q" * 5000)
+    rows, counts = rows_of(members(start, long, record("response", response(page))))
+    assert [(r["url"], r["snapshot"], r["page_language"]) for r in rows] == [
+        ("http://a.example/a.jpg", None, None)
+    ]
+    assert counts.dropped_pages == {"oversized page URL": 1}
+    assert counts.dropped_images == {"oversized URL": 1}
+
+
+def test_long_texts_make_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "".join(f"<img src={n}.jpg alt={'a' * n}>" for n in range(1, 60))
+    data = members(record("response", response(page)), record("response", response(page)))
+    expected, _ = rows_of(data)
+    monkeypatch.setattr("metacurate.commoncrawl.page_rows.CHARS_PER_GROUP", 700)
+    monkeypatch.setattr("metacurate.commoncrawl.extract.BYTES_PER_GROUP", 4000)
+    counts = Counts()
+    found = read_tables(BytesIO(data), "docs.warc.gz", "warc", ExtractConfig(), counts)
+    groups = list(tables(found, ExtractConfig(identifier="none"), counts))
+    assert [row["url"] for group in groups for row in group.to_pylist()] == [
+        row["url"] for row in expected
+    ]
+    assert counts.pairs == len(expected) == 118
+    assert len(groups) > 3
+    assert max(group.nbytes for group in groups) < 12_000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
 import srcset as reference
 
+from metacurate.pages.html import read_page
 from metacurate.pages.srcset import candidates
 from web_pages import members, record, response, rows_of_warc
 
@@ -130,6 +132,45 @@ def test_other_elements_and_attributes_with_texts() -> None:
         ("3.jpg", [("data-image-title", "drei"), ("aria-label", "three")]),
         ("4.jpg", [("aria-label", "four")]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("style", "expected"),
+    [
+        ("background:url('a(1).jpg')", "a(1).jpg"),
+        ('background-image: url( "b (2).jpg" ), url(c.jpg)', "b%20(2).jpg"),
+        ("background:url(&quot;it's.jpg&quot;)", "it's.jpg"),
+        (r"background:url(d\(3\).jpg)", "d(3).jpg"),
+        (r"background:url('\65 .jp\000067')", "e.jpg"),
+        ("background:url(f.jpg", "f.jpg"),
+        ("background:url('');background:url(g.jpg)", "g.jpg"),
+    ],
+)
+def test_addresses_in_styles(style: str, expected: str) -> None:
+    quote = "'" if '"' in style else '"'
+    html = f"<div role=img aria-label=t style={quote}{style}{quote}></div>"
+    assert addresses(html) == [expected]
+
+
+@pytest.mark.parametrize("unit", ["blank-", "_pixel", ".gif", "/loading", "a.gif?"])
+def test_long_addresses_take_linear_time(unit: str) -> None:
+    start = time.process_time()
+    assert rows(f"<img src='{unit * 100_000}' alt=t>") == []
+    style = "background:" * 100_000
+    assert rows(f"<div role=img aria-label=t style='{style}'><img src=a.jpg>") == []
+    assert time.process_time() - start < 5
+
+
+def test_the_long_address_of_a_picture_is_not_copied_to_each_image() -> None:
+    for start, reason in (("", "oversized URL"), ("data:", "data: URL")):
+        source = f"<source srcset='{start}{'x' * 50_000} 1x'>"
+        html = f"<picture>{source}{'<img alt=a>' * 20}</picture>"
+        images = read_page(html).images
+        assert max(len(address) for found, _ in images for address in found) < 10_000
+        found, counts = rows_of_warc(members(record("response", response(html))))
+        assert (found, counts.dropped_images) == ([], {reason: 20})
+    blanks = " " * 9000
+    assert addresses(f"<img src='{blanks}a.jpg{blanks}' alt=t>") == ["a.jpg"]
 
 
 def test_a_text_counts_once_for_an_image() -> None:

@@ -158,6 +158,15 @@ def test_a_cut_body_is_read_to_its_end() -> None:
         assert (counts.damaged_pages, counts.dropped_pages) == (1, {})
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"WARC_Truncated": "length"}, {"WARC_Segment_Number": "1", "WARC_Segment_Origin_ID": "<u:1>"}],
+)
+def test_a_page_whose_record_says_that_it_is_cut(fields: dict[str, str]) -> None:
+    rows, counts = rows_of_warc(members(record("response", response(PAGE), **fields)))
+    assert (bool(rows), counts.damaged_pages) == (True, 1)
+
+
 def test_what_cannot_be_decoded_says_so() -> None:
     for encoding, body in (
         ("gzip", gzip.compress(PAGE)[:12]),

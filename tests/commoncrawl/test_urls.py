@@ -44,5 +44,27 @@ def test_bounds() -> None:
     assert base.resolve("é" * 2000) == (None, "oversized URL")  # as percent-encoded
 
 
+@given(st.lists(PARTS, max_size=8).map("".join))
+@example("/a.png")
+@example("\\a b.png")
+@example("http:a.png")
+@example("HTTPS:a.png")
+@example("http:/a.png")
+@settings(max_examples=1000, deadline=None)
+def test_to_a_long_base_no_address_is_relative(written: str) -> None:
+    href = "/" + "x" * 5000 + "/"
+    url, reason = Base(PAGES[0], href).resolve(written)
+    try:
+        expected = ada_url.join_url(f"http://a.example{href}", written.strip()).partition("#")[0]
+    except ValueError:
+        assert url is None
+        return
+    if url is not None:
+        assert url == expected
+    elif expected.startswith("http") and reason != "no image URL":
+        assert reason == "oversized URL"
+        assert len(expected) > 4096 or ".." in written or "%2e" in written
+
+
 def test_lone_surrogates_are_replaced() -> None:
     assert Base(PAGES[0]).resolve("a\ud800.png") == ("http://a.example/p/a%EF%BF%BD.png", "")

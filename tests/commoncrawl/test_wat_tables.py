@@ -13,6 +13,7 @@ from typing import Any
 
 import ada_url
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
@@ -270,7 +271,7 @@ def test_a_long_page_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert together(pages, TextRules())[0].equals(expected)
 
 
-@pytest.mark.parametrize("length", [60_000, 5_000_000])
+@pytest.mark.parametrize("length", [4079, 4080, 60_000, 5_000_000])
 def test_pages_with_long_urls(length: int) -> None:
     block = page("", [{"path": "IMG@/src", "url": "/a.png", "alt": "a"}], {}, False)
     url = "http://a.example/" + "x" * length
@@ -278,8 +279,34 @@ def test_pages_with_long_urls(length: int) -> None:
     data = b"".join(one.block + one.url.encode() for one in pages) + bytes(byte_kernel.BLOCK)
     ends = np.cumsum([0, *(len(part) for one in pages for part in (one.block, one.url))])
     batch = RecordBatch(data, np.stack([ends[:-1], ends[1:]], axis=1).reshape(-1, 4))
-    found = pa.concat_tables(wat_tables.wat_tables([batch], "s", None, TextRules(), Counts()))
+    counts = Counts()
+    found = pa.concat_tables(wat_tables.wat_tables([batch], "s", None, TextRules(), counts))
     assert found.to_pylist() == one_by_one(pages, TextRules())[0].to_pylist()
+    is_long = len(url) > 4096
+    assert found.num_rows == (2 if is_long else 4)
+    assert counts.dropped_pages == ({"oversized page URL": 2} if is_long else {})
+
+
+@pytest.mark.parametrize("usual", [True, False])
+def test_what_stands_in_each_row_is_bounded(usual: bool) -> None:
+    other = {"Base": "/"} if not usual else {}
+    metas = [{"name": "HTML@/lang", "content": "de" * 40}]
+    links = [{"path": "IMG@/src", "url": "/a.png", "alt": "a"}]
+    block = orjson.dumps({
+        "Container": {"Filename": "f" * 2000, "Compressed": True, "Offset": "5"},
+        "Envelope": {"Payload-Metadata": {"HTTP-Response-Metadata": {"HTML-Metadata": {
+            "Head": {"Metas": metas, **other}, "Links": links}}}},
+    })  # fmt: skip
+    start = orjson.dumps(
+        {"Envelope": {"Payload-Metadata": {"WARC-Info-Metadata": {"isPartOf": "s" * 2000}}}}
+    )
+    data = members(record("metadata", start), record("metadata", block, PAGE_URLS[0]))
+    reading = Reading(with_languages=True)
+    batches = read_batches(BytesIO(data), b"metadata", 1 << 20, Counter())
+    tables = wat_tables.wat_tables(batches, None, None, TextRules(), Counts(), reading=reading)
+    (row,) = pa.concat_tables(tables).to_pylist()
+    assert (row["url"], row["record_offset"]) == ("http://a.example/a.png", 5)
+    assert [row[n] for n in ("snapshot", "warc_file", "page_language")] == [None, None, None]
 
 
 @given(st.lists(wat_page(), max_size=6))

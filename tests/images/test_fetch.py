@@ -19,7 +19,7 @@ import pytest
 
 from chromium import Browser
 from hostile_server import HostileServer, encoded, photo
-from metacurate.images.fetch import Failure, FetchConfig, Fetcher, Success, forbids
+from metacurate.images.fetch import Failure, FetchConfig, Fetcher, Success, forbids, media_type
 
 CONFIG = FetchConfig(
     concurrency=16,
@@ -435,7 +435,29 @@ def test_what_is_no_content_encoding_is_ignored(name: str) -> None:
         assert fetch_all([f"{server.origin}/x"]) == [Success(encoded(photo(1)))]
 
 
-@pytest.mark.parametrize("name", ["gzip, gzip", "gzip, identity, x-gzip"])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        # Of several, the last one that is a type: the Fetch standard's rule.
+        (["image/jpeg", "text/html"], "text/html"),
+        (["text/html", "image/jpeg"], "image/jpeg"),
+        (["text/html, image/png"], "image/png"),
+        (["text/html; charset=utf-8", "*/*", "nonsense", ""], "text/html"),
+        (["Text/HTML ;a"], "text/html"),
+        (["text/html image/png"], None),
+        ([], None),
+    ],
+)
+def test_of_several_types_the_last_one_counts(lines: list[str], expected: str | None) -> None:
+    assert media_type(lines) == expected
+    with BareServer("".join(f"Content-Type: {line}\r\n" for line in lines)) as server:
+        outcome = fetch_all([f"{server.origin}/x"])[0]
+    assert isinstance(outcome, Failure) == (expected == "text/html")
+
+
+@pytest.mark.parametrize(
+    "name", ["gzip, gzip", "gzip, identity, x-gzip", "gzip\r\nX-Other: a\r\nContent-Encoding: gzip"]
+)
 def test_a_body_may_be_encoded_twice(name: str) -> None:
     body = gzip.compress(gzip.compress(encoded(photo(1))))
     with BareServer(f"Content-Encoding: {name}\r\n", body) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import string
 from collections import Counter
 from itertools import pairwise
@@ -241,6 +242,24 @@ def test_titles_by_the_official_rule(tmp_path: Path) -> None:
     assert {row["entry"]: row["score"] for row in rows(tmp_path, name="own")} == {
         "Dog": 1959.0, "Star Wars: A Film": 900.0, "Cat food": 110.0, "Wolf": 70.0
     }  # fmt: skip
+
+
+def test_titles_with_small_letters(tmp_path: Path) -> None:
+    (tmp_path / "pageviews-1.gz").write_bytes(gzip.compress(b"jbo cukta 500 0\njbo Cukta 90 0\n"))
+    pages = dump("jbowiki", {"cukta": "x", "Cukta": "x"})
+    old = re.sub(rb" case=.first-letter.", b"", pages)  # <case> alone
+    for name, content, expected in (
+        ("capital", pages, {"Cukta": 590}),
+        ("small", pages.replace(b"first-letter", b"case-sensitive"), {"cukta": 500, "Cukta": 90}),
+        ("old", old.replace(b"first-letter", b"case-sensitive"), {"cukta": 500, "Cukta": 90}),
+    ):
+        (tmp_path / "d.xml").write_bytes(content)
+        config = BuildConfig(
+            wiki="jbo", rules="v1", sources=("titles",), dumps=(str(tmp_path / "d.xml"),),
+            pageviews=(str(tmp_path / "pageviews-1.gz"),),
+        )  # fmt: skip
+        build(tmp_path, config, name=name)
+        assert {row["entry"]: row["score"] for row in rows(tmp_path, name=name)} == expected
 
 
 def test_max_entries_leaves_out_the_last(tmp_path: Path) -> None:

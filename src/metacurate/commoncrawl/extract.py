@@ -73,6 +73,7 @@ SCHEMA = pa.schema(
 record is, of a WAT the one that it describes; null if unknown."""
 
 EXTRACT = Stage("extract", outputs=("pool",))
+BYTES_PER_GROUP = 256 << 20
 PAGES_PER_BATCH = 64
 BYTES_PER_BATCH = 8 << 20
 MAX_FILES_TOLD = 20
@@ -80,6 +81,8 @@ MAX_FILES_TOLD = 20
 WAT = "wat"
 # Records that may hold a page: as it came over HTTP, or by itself.
 PAGE_RECORDS = frozenset({b"response", b"resource", b"conversion"})
+# Fields of records that hold only the beginning of a page (the crawler stopped) or a part of it.
+CUT = ("WARC-Truncated", "WARC-Segment-Number")
 _SUFFIX = re.compile(r"\.(wat|warc)(?:\.(?:gz|zst|lz4))?$", re.IGNORECASE)
 _CRAWL = re.compile(r"CC-MAIN-[0-9]{4}-[0-9]{2}")
 _PART_OF = re.compile(rb"^isPartOf:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
@@ -322,7 +325,7 @@ def warc_pages(
                     counts.dropped_pages[DroppedPage.LOST if isinstance(page, Lost) else page] += 1
                     continue
                 url = record.field("WARC-Target-URI") or ""
-                counts.damaged_pages += page.damaged
+                counts.damaged_pages += page.damaged or any(map(record.field, CUT))
                 yield SourcePage(
                     page.images,
                     page.base_href,
@@ -372,19 +375,21 @@ def _crawl_of(source: str) -> str | None:
 def tables(found: Iterable[pa.Table], config: ExtractConfig, counts: Counts) -> Iterator[pa.Table]:
     """Yield rows (``FOUND``) as pool tables (``SCHEMA``), with languages and uids.
 
-    Each is of ``ROWS_PER_GROUP`` rows, less those without a text in a wanted language.
+    Each is of ``ROWS_PER_GROUP`` rows (of fewer, if they have ``BYTES_PER_GROUP``), less those
+    without a text in a wanted language.
     """
     identifier, page_identifier = load_identifier_of(config), load_page_identifier(config)
     waiting: list[pa.Table] = []
-    rows = 0
+    rows = size = 0
     for table in found:
         waiting.append(table)
         rows += table.num_rows
-        while rows >= ROWS_PER_GROUP:
+        size += table.nbytes
+        while rows >= ROWS_PER_GROUP or size >= BYTES_PER_GROUP:
             joined = pa.concat_tables(waiting)
             yield _pool_table(joined[:ROWS_PER_GROUP], config, identifier, page_identifier, counts)
-            rows -= ROWS_PER_GROUP
-            waiting = [joined[ROWS_PER_GROUP:]]
+            rest = joined[ROWS_PER_GROUP:]
+            rows, size, waiting = rest.num_rows, rest.nbytes, [rest]
     if rows:
         yield _pool_table(pa.concat_tables(waiting), config, identifier, page_identifier, counts)
 

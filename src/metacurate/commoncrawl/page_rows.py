@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urljoin
 
@@ -18,11 +17,17 @@ import pyarrow as pa
 from metacurate.commoncrawl.reasons import DroppedImage, DroppedPage, DroppedText
 from metacurate.pages.entities import unescape
 from metacurate.pages.html import Image
-from metacurate.pages.urls import BadAddress, Base
+from metacurate.pages.urls import MAX_URL_CHARS, BadAddress, Base
 from metacurate.runtime.manifest import Statistics
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
 ROWS_PER_GROUP = 50_000
+# Long texts make smaller groups: 50,000 rows of them would be some GB.
+CHARS_PER_GROUP = 32 << 20
+# What a page or a file says once stands in all of its rows, so it is bounded: longer names of files
+# and crawls, and longer tags of languages, are none.
+MAX_NAME_CHARS = 1024
+MAX_TAG_CHARS = 64
 
 
 FOUND = pa.schema(
@@ -127,6 +132,11 @@ def official_key(page_url: str, written: str) -> str | None:
         return None
 
 
+def name_or_none(name: str | None, most: int = MAX_NAME_CHARS) -> str | None:
+    """A name that stands in each row; None if there is none, or none of that length."""
+    return name if name is not None and len(name) <= most else None
+
+
 def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Row]:
     """Yield the rows of one page: its images with a usable address and at least one text.
 
@@ -134,6 +144,12 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
     same texts makes no second row.
     """
     entities, with_keys, _ = page.reading
+    if len(page.page_url) > MAX_URL_CHARS:
+        counts.dropped_pages[DroppedPage.LONG_URL] += 1
+        return
+    snapshot = name_or_none(page.snapshot)
+    warc_file = name_or_none(page.warc_file)
+    language = name_or_none(page.language, MAX_TAG_CHARS)
     base_href = page.base_href
     if entities and base_href is not None:
         base_href = unescape(base_href)
@@ -177,18 +193,28 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
             url,
             texts,
             page.page_url,
-            page.snapshot,
-            page.warc_file,
+            snapshot,
+            warc_file,
             page.record_offset,
             official_key(page.page_url, address) if with_keys else None,
-            page.language,
+            language,
         )
 
 
 def row_tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
-    """Yield rows as tables (``FOUND``) of at most ``ROWS_PER_GROUP`` rows."""
-    rows = iter(rows)
-    while batch := list(islice(rows, ROWS_PER_GROUP)):
+    """Yield rows as tables (``FOUND``) of at most ``ROWS_PER_GROUP`` rows.
+
+    Of fewer, if they have ``CHARS_PER_GROUP``.
+    """
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row.url) + len(row.page_url) + sum(len(text) for _, text in row.texts)
+        if len(batch) >= ROWS_PER_GROUP or size >= CHARS_PER_GROUP:
+            yield row_table(batch)
+            batch, size = [], 0
+    if batch:
         yield row_table(batch)
 
 

@@ -36,6 +36,7 @@ class DroppedPage(StrEnum):
     """Of the pages of sound records."""
 
     BAD_URL = "bad page URL"
+    LONG_URL = "oversized page URL"
     BAD_RESPONSE = "broken HTTP response"
     BAD_ENCODING = "broken content encoding"
     OVERSIZED = "oversized page"

@@ -21,11 +21,14 @@ from metacurate.arrays import offsets_of
 from metacurate.commoncrawl import wat
 from metacurate.commoncrawl.page_rows import (
     FOUND,
+    MAX_NAME_CHARS,
+    MAX_TAG_CHARS,
     USUAL,
     Counts,
     Reading,
     Row,
     SourcePage,
+    name_or_none,
     official_key,
     page_rows,
     row_table,
@@ -171,7 +174,8 @@ class _Pending:
         if self.reading.with_languages:
             for record in self._pages[pages:all_pages, kernel.RECORD]:
                 start, end = records[record, : kernel.END + 1].tolist()
-                self.languages.append(wat.language(block[start:end]))
+                language = wat.language(block[start:end])
+                self.languages.append(name_or_none(language, MAX_TAG_CHARS))
         return position, stop
 
     def add_rows(self, rows: Iterable[Row]) -> None:
@@ -219,14 +223,17 @@ def _links_table(
     """The rows of the pages taken over, and the number of each row's page."""
     pages, links, raw = pending.pages, pending.links, pending.strings
     page_urls = _copied(raw, pages[:, kernel.URL : kernel.URL_END + 1])
+    is_long = pc.greater(pc.binary_length(page_urls), MAX_URL_CHARS).to_numpy(False)
     bases, bad = _bases(page_urls)
+    bad |= is_long
     broken = np.zeros(len(pages), bool)
     entities = pending.reading.entities
     alt = _read_texts(raw, links, kernel.ALT, broken, entities)
     title = _read_texts(raw, links, kernel.TITLE, broken, entities)
     escaped = _escaped_addresses(raw, links, broken, entities)
     _add(counts.dropped_pages, DroppedPage.INVALID_JSON, broken.sum())
-    _add(counts.dropped_pages, DroppedPage.BAD_URL, (bad & ~broken).sum())
+    _add(counts.dropped_pages, DroppedPage.LONG_URL, (is_long & ~broken).sum())
+    _add(counts.dropped_pages, DroppedPage.BAD_URL, (bad & ~is_long & ~broken).sum())
 
     usual = ~(broken | bad)[links[:, kernel.PAGE]]
     counts.images += int(usual.sum())
@@ -249,12 +256,14 @@ def _links_table(
     page_of, keep = page_of[first], pa.array(first)
     row_page = pa.array(page_of)
     files = _copied(raw, pages[:, kernel.FILE : kernel.FILE_END + 1])
+    named = pc.less_equal(pc.binary_length(files), MAX_NAME_CHARS)
+    files = pc.if_else(named, files, pa.scalar(None, pa.string()))
     table = pa.table(
         [
             urls.filter(keep),
             _text_lists(*(column.filter(keep) for column in chosen)),
             page_urls.take(row_page),
-            pa.repeat(pa.scalar(snapshot, pa.string()), len(page_of)),
+            pa.repeat(pa.scalar(name_or_none(snapshot), pa.string()), len(page_of)),
             files.take(row_page),
             pa.array(pages[page_of, kernel.OFFSET]),
             _keys(raw, links[rows[first]], page_urls)

@@ -10,6 +10,7 @@ last one are waited for.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 from collections import Counter
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from typing import IO, Any, Self, TypedDict, Unpack
 
+from metacurate.arguments import number, shown, whole
 from metacurate.counts import counted
 from metacurate.errors import ArgumentError, UserError
 from metacurate.images.addresses import parse_networks
@@ -228,23 +230,42 @@ def _check(config: DownloadConfig) -> None:
         raise UserError(f"unknown resize mode {images.resize!r}; use {', '.join(RESIZE_MODES)}")
     positive = {
         "image_size": images.size,
-        "quality": images.quality,
         "max_pixels": images.max_pixels,
         "samples_per_shard": config.samples_per_shard,
         "concurrency": fetch.concurrency,
         "per_host": fetch.per_host,
-        "timeout": fetch.timeout,
-        "connect_timeout": fetch.connect_timeout,
         "max_bytes": fetch.max_bytes,
     }
     for name, value in positive.items():
-        if value <= 0:
-            raise ArgumentError(f"{{{name}}} must be above 0, not {{value}}", value=value)
-    if images.quality > 100:
-        raise ArgumentError("{quality} must be at most 100, not {value}", value=images.quality)
-    if not 0 <= config.sample_offset < 1:
+        whole(name, value, 1)
+    whole("quality", images.quality, 1, 101)
+    for name, value in (
+        ("min_size", images.min_size),
+        ("retries", fetch.retries),
+        ("max_redirects", fetch.max_redirects),
+        ("sample", config.sample),
+    ):
+        whole(name, value, 0)
+    for name, seconds in (("timeout", fetch.timeout), ("connect_timeout", fetch.connect_timeout)):
+        if number(name, seconds) <= 0:
+            raise ArgumentError(f"{{{name}}} must be above 0, not {{value}}", value=seconds)
+    for name, amount in (
+        ("max_aspect", images.max_aspect),
+        ("host_delay", fetch.host_delay),
+        ("backoff", fetch.backoff),
+        ("max_wait", fetch.max_wait),
+    ):
+        if not 0 <= number(name, amount) < math.inf:
+            raise ArgumentError(
+                f"{{{name}}} must be a number from 0 on, not {{value}}", value=amount
+            )
+    if not 0 <= number("sample_offset", config.sample_offset) < 1:
         raise ArgumentError(
             "{sample_offset} must be in [0, 1), not {value}", value=config.sample_offset
+        )
+    if not fetch.user_agent.isprintable() or not fetch.user_agent.strip():
+        raise ArgumentError(
+            "{user_agent} must be one line of text, not {value}", value=shown(fetch.user_agent)
         )
     parse_networks(fetch.allow_networks)
 

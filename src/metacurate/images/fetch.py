@@ -10,6 +10,7 @@ their ``Retry-After`` is obeyed for all requests to them.
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import socket
 import ssl
@@ -63,6 +64,7 @@ UNREACHABLE = frozenset(
 # a pool has thousands of images on hosts that are gone.
 MAX_UNREACHABLE = 10
 DNS_THREADS = 64
+_TYPE = re.compile(r"\s*([\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+)\s*(?:;|$)", re.ASCII)
 # Answers that are no image whatever their bytes: not worth their traffic.
 PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/json"})
 
@@ -299,7 +301,7 @@ class Fetcher:
         robots = response.headers.getall("X-Robots-Tag", [])
         if forbids(robots, config.user_agent, config.robots_directives):
             return Failure(FailedDownload.ROBOTS_HEADER)
-        if response.content_type in PAGE_TYPES and "Content-Type" in response.headers:
+        if media_type(response.headers.getall("Content-Type", [])) in PAGE_TYPES:
             return Failure(FailedDownload.WRONG_CONTENT_TYPE)
         if (response.content_length or 0) > config.max_bytes:
             return Failure(FailedDownload.TOO_MANY_BYTES)
@@ -310,7 +312,8 @@ class Fetcher:
                 return Failure(FailedDownload.TOO_MANY_BYTES)
         if not body:
             return Failure(FailedDownload.EMPTY_BODY)
-        return _decoded(bytes(body), response.headers.get("Content-Encoding", ""), config.max_bytes)
+        encodings = ", ".join(response.headers.getall("Content-Encoding", []))
+        return _decoded(bytes(body), encodings, config.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -383,6 +386,13 @@ def _seconds(retry_after: str | None) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def media_type(headers: list[str]) -> str | None:
+    """The type that ``Content-Type`` lines state: of several, the last (Fetch standard)."""
+    found = [_TYPE.match(part) for part in ",".join(headers).split(",")]
+    stated = [match[1].lower() for match in found if match is not None and match[1] != "*/*"]
+    return stated[-1] if stated else None
 
 
 def forbids(headers: list[str], user_agent: str, directives: tuple[str, ...]) -> bool:

@@ -239,7 +239,7 @@ def build_metadata(config: BuildConfig, out: str, **options: Unpack[RunOptions])
                 site = check_dumps(dumps)
                 totals |= _dump_stages(run, config, chosen, dumps, site, segmenter)
             if "titles" in chosen:
-                totals |= _title_stages(run, config, views, bool(dumps))
+                totals |= _title_stages(run, config, views, bool(dumps), site.capital)
             return _assemble(run, config, chosen, totals, site, segmenter, out)
 
         return do_again(run, [stages.DUMP, stages.VIEWS, stages.METADATA], work)
@@ -370,12 +370,12 @@ def _taken_unigrams(run: Run, config: BuildConfig) -> tuple[int, int]:
 
 
 def _title_stages(
-    run: Run, config: BuildConfig, views: Sequence[File], dump: bool
+    run: Run, config: BuildConfig, views: Sequence[File], dump: bool, capital: bool
 ) -> dict[str, Statistics]:
     partitions = config.partitions or 1
     official = config.title_rule == OFFICIAL
     least = config.min_hourly_views or 1
-    rule = ViewRule(domain_code(config.wiki), official, least, capital=not official)
+    rule = ViewRule(domain_code(config.wiki), official, least, capital=capital and not official)
     files = [
         stages.ViewsTask(run.folder, position, part, partitions, rule)
         for position, part in enumerate(map(_whole, views))
@@ -386,6 +386,7 @@ def _title_stages(
         "title_rule": config.title_rule,
         "min_hourly_views": rule.min_hourly,
         "partitions": partitions,
+        "capital": rule.capital,
     }
     totals = _stage(run, stages.VIEWS, settings, stages.count_views, files, "lines")
     articles = stages.DUMP_ARTICLES if dump else stages.BY_NAME

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from metacurate.needs import needs
 from metacurate.pages.encoding import declared_by_meta
-from metacurate.pages.image_address import addresses
+from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE, addresses
 
 with needs("crawl"):
     from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
@@ -34,7 +34,16 @@ _IMG = re.compile(r"<(?:img|image|amp-img)[\s/>]", re.IGNORECASE)
 # Elements that few pages have: what is not in the text need not be looked for in the tree.
 _RARE = re.compile(r"<(base|figcaption|noscript|picture)(?=[\s/>])", re.IGNORECASE)
 _IS_IMG = re.compile(r"\s*=\s*[\"']?img\b", re.IGNORECASE)
-_STYLE_URL = re.compile(r"background(?:-image)?\s*:[^;]*?url\(\s*[\"']?([^\"')]+)", re.IGNORECASE)
+# An address in a style, looked for up to the next background, so that each is read once. In quotes
+# it may hold parentheses, outside of them only escaped ones.
+_STYLE_URL = re.compile(
+    r"background(?:-image)?\s*:(?:(?!background(?:-image)?\s*:)[^;])*?url\(\s*"
+    r"(?:\"((?:[^\"\\\n]|\\.)+)\"|'((?:[^'\\\n]|\\.)+)'|[\"']?((?:[^\"')\\]|\\.)+))",
+    re.IGNORECASE | re.DOTALL,
+)
+_STYLE_ESCAPE = re.compile(
+    r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\r\n\f])?|(\r\n|[\n\r\f])|(.))", re.DOTALL
+)
 # What is shown within the line: a word may go on before and after it.
 _INLINE = frozenset(
     (
@@ -146,7 +155,7 @@ class _Found:
             sources = _sources(self.element) if self._may_have_sources else iter(())
             return addresses(self.attributes, sources)
         found = _STYLE_URL.search(self.attributes.get("style", ""))
-        return iter([found[1].strip()] if found is not None else [])
+        return iter([_style_text(found[1] or found[2] or found[3])] if found is not None else [])
 
     def texts(self) -> dict[str, str]:
         """The texts of its attributes that are not empty."""
@@ -164,7 +173,29 @@ class _Found:
         caption = captions.get(_around(self.element, "figure")) if captions else None
         if caption:
             pairs.append(("figcaption", caption))
-        return tuple(dict.fromkeys(found)), tuple(pairs)
+        return tuple(dict.fromkeys(map(_bounded, found))), tuple(pairs)
+
+
+def _bounded(address: str) -> str:
+    """An address as it is, of one that is too long so much that it stays too long.
+
+    All images of a ``<picture>`` have those of its sources.
+    """
+    if len(address) <= 2 * MAX_ADDRESS_CHARS:
+        return address
+    return address.strip(SPACE)[: MAX_ADDRESS_CHARS + 1]
+
+
+def _style_text(written: str) -> str:
+    """What a string or an address of a style says: its escapes replaced as CSS has it."""
+
+    def character(escape: re.Match[str]) -> str:
+        if escape[1] is None:
+            return escape[3] or ""  # a line's end that is escaped is none
+        code = int(escape[1], 16)
+        return chr(code) if 0 < code < 0xD800 or 0xDFFF < code <= 0x10FFFF else "\ufffd"
+
+    return _STYLE_ESCAPE.sub(character, written).strip()
 
 
 def _with_fallbacks(found: list[_Found]) -> list[_Found]:

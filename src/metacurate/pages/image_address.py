@@ -28,6 +28,8 @@ LAZY_ATTRIBUTES = (
 _LAZY_ADDRESSES = frozenset({"data-src", "data-original", "data-lazy-src", "data-original-src"})
 _LAZY_NAMES = frozenset(LAZY_ATTRIBUTES)
 MAX_ADDRESS_CHARS = 4096
+SPACE = " \t\n\r\f\v"
+"""What is no part of an address at its ends."""
 
 # How an address of an image ends, before its query; or somewhere in the query (image services).
 _IMAGE_NAME = re.compile(
@@ -50,10 +52,14 @@ _NAMES_OTHER = re.compile(
     r"|pin-url|share|thumb|tiny|small|low)$",
     re.IGNORECASE,
 )
+# A file's name in an address, and what placeholders' names begin with (or have after a mark). Two
+# patterns, as one of both would read a long name again from each of its marks on.
+_FILE_NAME = re.compile(
+    r"(?<![\w\-])([\w\-]*+)\.(?:gif|png|svg|jpe?g|webp)(?:[?#]|$)", re.IGNORECASE
+)
 _PLACEHOLDER = re.compile(
     r"(?:^|[/_.\-])(?:blank|place-?holder|spacer|loading|loader|lazy(?:-?load)?|pixel|transparent|trans"
-    r"|dummy|empty|preload(?:er)?|spinner|1x1|clear|gr[ae]y|ajax-loader|no-?image|image-?placeholder)"
-    r"[\w\-]*\.(?:gif|png|svg|jpe?g|webp)(?:[?#]|$)|^about:blank",
+    r"|dummy|empty|preload(?:er)?|spinner|1x1|clear|gr[ae]y|ajax-loader|no-?image|image-?placeholder)",
     re.IGNORECASE,
 )
 
@@ -122,5 +128,9 @@ def _is_placeholder(src: str) -> bool:
         not src
         or src.startswith("#")
         or src[:5].lower() == "data:"
-        or _PLACEHOLDER.search(src) is not None
+        or src[:11].lower() == "about:blank"
+        or any(
+            _PLACEHOLDER.search(src, max(0, name.start() - 1), name.end(1))
+            for name in _FILE_NAME.finditer(src)
+        )
     )

@@ -12,12 +12,12 @@ from enum import StrEnum
 import ada_url
 
 from metacurate.pages.encoding import encode_query
+from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE
 from metacurate.texts.rules import SURROGATES
 
-MAX_URL_CHARS = 4096
+MAX_URL_CHARS = MAX_ADDRESS_CHARS
 
 
-_SPACE = " \t\n\r\f\v"
 _BREAKS = re.compile(r"[\t\n\r]")  # they mean nothing anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 # What the URL parser would leave as it is: most addresses, at a tenth of its price. A host that
@@ -48,18 +48,22 @@ class Base:
         """``base_href``: the page's ``<base href>``; ``encoding``: the page's, by default UTF-8.
 
         Raises ValueError if the page has no http URL. A ``base_href`` that is no http(s) address is
-        skipped, as browsers do.
+        skipped, as browsers do. To one of over ``MAX_URL_CHARS`` no address is relative: they would
+        be as long.
         """
         self._encoding = encoding
-        self.url = page_url if _is_plain_absolute(page_url) else _join(page_url.strip(_SPACE))
+        self.url = page_url if _is_plain_absolute(page_url) else _join(page_url.strip(SPACE))
         if base_href is not None:
             with contextlib.suppress(ValueError):
-                self.url = _join(base_href.strip(_SPACE), self.url)
+                self.url = _join(base_href.strip(SPACE), self.url)
         scheme_end = self.url.index("//") + 2
         path = self.url.index("/", scheme_end)
         self._scheme = self.url[: scheme_end - len("//")]
         self._origin = self.url[:path]
         self._folder = self.url[: self.url.partition("?")[0].rindex("/") + 1]
+        self._is_long = base_href is not None and len(self.url) > MAX_URL_CHARS
+        if self._is_long:
+            self.url = f"{self._origin}/"  # joining would copy it, for each image again
 
     def resolve(self, written: str) -> tuple[str | None, str]:
         """The absolute, normalised address without ``#fragment``, and ``""``; or None and why not.
@@ -68,7 +72,7 @@ class Base:
         port, no dot segments, spaces and non-ASCII characters percent-encoded (in queries by the
         page's encoding).
         """
-        url = written.strip(_SPACE)
+        url = written.strip(SPACE)
         if self._encoding is not None and not url.isascii():
             # The one part of an address that is written in the page's own encoding.
             start, mark, rest = SURROGATES.sub("\ufffd", url).partition("?")
@@ -79,6 +83,8 @@ class Base:
             return None, BadAddress.NO_URL
         if len(url) > MAX_URL_CHARS:
             return None, BadAddress.DATA_URL if url[:5].lower() == "data:" else BadAddress.LONG_URL
+        if self._is_long and self._is_of_folder(_BREAKS.sub("", url)):
+            return None, BadAddress.LONG_URL
         if "/." not in url and "%2" not in url:
             if _PLAIN_RELATIVE.fullmatch(url):
                 url = (self._origin if url[0] == "/" else self._folder) + url
@@ -97,6 +103,14 @@ class Base:
         except ValueError:
             return None, BadAddress.BAD_URL
         return (url, "") if len(url) <= MAX_URL_CHARS else (None, BadAddress.LONG_URL)
+
+    def _is_of_folder(self, url: str) -> bool:
+        """Whether an address begins as the base's path does."""
+        scheme = _SCHEME.match(url)
+        if scheme is not None and scheme.group().lower() != self._scheme:
+            return False
+        # "http:a.jpg" is relative to a base of http.
+        return url[scheme.end() if scheme is not None else 0 :][:1] not in ("/", "\\")
 
 
 def _is_plain_absolute(url: str) -> bool:

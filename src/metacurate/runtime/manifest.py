@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from metacurate.arguments import shown
 from metacurate.errors import ArgumentError, UserError
 from metacurate.runtime.storage import Folder, Written, checksum
 from metacurate.version import __version__
@@ -256,7 +257,23 @@ def has_begun(folder: Folder, stage: Stage, config: Mapping[str, Any]) -> bool:
 
 
 def _as_recorded(stage: Stage, config: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in config.items():
+        _check_numbers(name, value)
     return {"format": stage.format, **json.loads(json.dumps(config))}
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """ArgumentError if a setting holds a whole number that a manifest cannot: of over 64 bits."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_numbers(key if str(key).isidentifier() else name, item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_numbers(name, item)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise ArgumentError(
+            f"{{{name}}} must be a number of at most 64 bits, not {{value}}", value=shown(value)
+        )
 
 
 def reopen(folder: Folder, stage: Stage) -> None:

@@ -22,6 +22,7 @@ from metacurate.wikipedia.reasons import Loss
 _BEGIN, _END = b"<page>", b"</page>"
 _MAX_DEPTH = 16
 _HEAD_BYTES = 1 << 16
+_CASE = re.compile(r"<case>([a-z-]+)</case>")
 _DUMP_NAME = re.compile(r"(?P<wiki>.*-pages-articles)(?P<multi>-multistream)?(?P<part>\d*)\.xml")
 
 
@@ -152,10 +153,12 @@ def parse_page(raw: bytes) -> Page:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """What the beginning of a dump says of its wiki: database name, names of namespaces."""
+    """What the beginning of a dump says of its wiki: database name, names of namespaces, and
+    whether articles' titles begin with a capital (in a few wikis, Lojban's for one, not all do)."""
 
     database: str = ""
     namespaces: tuple[tuple[int, str], ...] = ()
+    capital: bool = True
 
     def names(self, *numbers: int) -> tuple[str, ...]:
         """The local names of some namespaces."""
@@ -170,7 +173,9 @@ def read_site_info(head: bytes) -> SiteInfo:
     database = re.search(r"<dbname>(\w+)</dbname>", text)
     found = re.findall(r'<namespace key="(-?\d{1,6})"[^>]*>([^<>]+)</namespace>', text)
     names = tuple((int(key), unescape(name)) for key, name in found)
-    return SiteInfo(database[1] if database else "", names)
+    case = re.search(r'<namespace key="0"[^>]* case="([a-z-]+)"', text) or _CASE.search(text)
+    capital = case is None or case[1] != "case-sensitive"
+    return SiteInfo(database[1] if database else "", names, capital)
 
 
 def check_dumps(addresses: list[str]) -> SiteInfo:
