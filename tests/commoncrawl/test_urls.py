@@ -50,7 +50,7 @@ def test_bounds() -> None:
 @example("http:a.png")
 @example("HTTPS:a.png")
 @example("http:/a.png")
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_to_a_long_base_no_address_is_relative(written: str) -> None:
     href = "/" + "x" * 5000 + "/"
     url, reason = Base(PAGES[0], href).resolve(written)
