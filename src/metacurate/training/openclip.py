@@ -16,6 +16,7 @@ from typing import Any
 from metacurate.errors import UserError, first_line
 from metacurate.needs import MissingPackageError, needs, needs_package
 from metacurate.runtime.scratch import scratch_folder
+from metacurate.training.bpe import bound
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 # torchvision registers shape functions for these two operators as it is imported, which fails if
@@ -140,8 +141,11 @@ def _tokenizer(name: str, config: str) -> Any:
         options = {"trust_remote_code": False, "local_files_only": os.path.isdir(other)}
     try:
         with needs_package("transformers", f"the tokenizer of {name}"):
-            return open_clip().get_tokenizer(name, **options)
+            found = open_clip().get_tokenizer(name, **options)
     except MissingPackageError:
         raise
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
         raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None
+    if isinstance(found, open_clip().SimpleTokenizer):
+        bound(found)
+    return found
