@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -44,7 +45,7 @@ from metacurate.training.layout import (
     append_metrics,
     checkpoint_name,
     checkpoint_steps,
-    last_metrics,
+    last_loss,
     trim_metrics,
 )
 from metacurate.training.loader import Batch, PairLoader, join_states
@@ -53,6 +54,8 @@ from metacurate.training.openclip import OpenClipTokenizer, create_model, open_c
 from metacurate.training.stopping import stop_requests
 
 MAX_SEED = 2**63
+STATE = frozenset({"state_dict", "optimizer", "loader", "step", "loss_sums"})
+"""What a checkpoint has at the least."""
 
 
 class TrainTotals(TypedDict):
@@ -386,8 +389,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
         sums = state["loss_sums"]
-        total, count = sums[self.here.rank] if len(sums) == self.here.world_size else sums[0]
-        self.progress = Progress(newest, total, count)
+        # With another number of ranks each goes on from the mean: their mean is what is logged.
+        mean = math.fsum(total for total, _ in sums) / len(sums), sums[0][1]
+        own = sums[self.here.rank] if len(sums) == self.here.world_size else mean
+        self.progress = Progress(newest, *own)
         if self.here.first:
             trim_metrics(self.folder, newest)
 
@@ -399,7 +404,7 @@ class Trainer:
         waits = here.gather(self.loader.wait_seconds)
         epoch = min(here.gather(self.loader.epoch))
         if loss is None:  # a checkpoint of the last step was there
-            loss = last_metrics(self.folder)["loss"]
+            loss = last_loss(self.folder)
         totals: TrainTotals = {
             "steps": config.steps,
             "seen_pairs": config.steps * config.global_batch,
@@ -508,14 +513,30 @@ def save_torch(folder: Folder, name: str, value: Any) -> None:
         torch.save(value, file)
 
 
-def load_torch(folder: Folder, name: str) -> Any:
-    """Read tensors (into the CPU's memory: a GPU's may be full of the model that they are for) and
-    plain values; code in the file is not run. UserError if it is damaged."""
+def load_torch(folder: Folder, name: str) -> dict[str, Any]:
+    """Read a checkpoint (into the CPU's memory: a GPU's may be full of the model that it is for);
+    code in the file is not run. UserError if it is damaged or is none of a run."""
     try:
+        with folder.open(name) as file, zipfile.ZipFile(file) as parts:
+            broken = parts.testzip()  # torch reads the numbers without looking at checksums
+        if broken is not None:
+            raise ValueError(f"{broken} does not fit its checksum")
         with folder.open(name) as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        lacking = sorted(STATE - state.keys())
+        if lacking:
+            raise ValueError(f"it has no {lacking[0]}")
     except Exception as error:
         raise UserError(
-            f"{folder.address(name)} is no usable checkpoint ({first_line(error)}); "
+            f"{folder.address(name)} is no usable checkpoint ({_reason(error)}); "
             "remove it to go on from an older one"
         ) from None
+    found: dict[str, Any] = state
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """torch's advice is to run the code in a file that it cannot read."""
+    if isinstance(error, zipfile.BadZipFile):
+        return "it is not whole"
+    return first_line(error) if "weights_only" not in str(error) else "it is no file of weights"
