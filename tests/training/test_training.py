@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -43,6 +44,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_pool(folder / "pool", 200)
     return curated(folder / "pool", folder / "matched", math.inf)
+
+
+VISION = SIZES["vision_cfg"]
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -452,8 +456,10 @@ def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):
 
 
 def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
-    wrong = config(run, accumulate=5)
-    with pytest.raises(UserError, match="multiple of ranks times accumulate"):
+    wrong = dataclasses.replace(
+        config(run), data=dataclasses.replace(config(run).data, image_col="nope")
+    )
+    with pytest.raises(UserError, match="no column 'nope'"):
         train(wrong, str(tmp_path))
     assert train(config(run), str(tmp_path))["steps"] == 12
 
@@ -465,6 +471,14 @@ def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
         (ModelConfig("coca_base"), "only CLIP models"),
         (ModelConfig("odd", {**SIZES, "text_cfg": {**SIZES["text_cfg"], "heads": 3}}), "built"),
         (ModelConfig("key", {**SIZES, "text_cfg": {"layerss": 3}}), "unexpected keyword"),
+        (
+            ModelConfig("wide", {**SIZES, "vision_cfg": {**VISION, "image_size": [16, 32]}}),
+            "'wide' takes images of 16x32 pixels",
+        ),
+        (
+            ModelConfig("few", {**SIZES, "text_cfg": {**SIZES["text_cfg"], "vocab_size": 99}}),
+            "vocab_size = 99, and its tokenizer gives ids up to 49407",
+        ),
     ],
 )
 def test_models_that_cannot_be_trained_are_named(run, tmp_path, model, message):
@@ -523,6 +537,10 @@ def main_code(arguments: list[str]) -> Any:
         ({"optimizer": {"warmup_steps": -1}}, "warmup_steps must be 0 or more"),
         ({"optimizer": {"grad_clip_norm": 0}}, "grad_clip_norm must be positive"),
         ({"model": {"name": "m", "config": {"embed_dim": 4}}}, "lacks vision_cfg, text_cfg"),
+        ({"model": {"name": "m", "config": {"a": {"b": [math.inf]}}}}, "config.a.b must be a num"),
+        ({"model": {"name": "m", "config": {"a": datetime.date(2000, 1, 1)}}}, "not 2000-01-01"),
+        ({"global_batch": 10**20}, "global_batch is out of range: 1"),
+        ({"accumulate": 5}, "must be a multiple of accumulate .5."),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(change, message):

@@ -113,6 +113,29 @@ def create_model(model: ModelConfig, device: Any) -> Any:
     return created
 
 
+def square_side(size: Any, name: str) -> int:
+    """The side of a model's images; UserError if they are no squares, which training cuts."""
+    sides = {*size} if isinstance(size, tuple | list) else {size}
+    if len(sides) > 1:
+        raise UserError(
+            f"the model {name!r} takes images of {'x'.join(map(str, size))} pixels; only models of "
+            "square images can be trained"
+        )
+    side: int = sides.pop()
+    return side
+
+
+def check_vocabulary(model: ModelConfig, tokens: Any) -> None:
+    """UserError if a registered model has no vector of one of these tokens."""
+    text = (open_clip().get_model_config(model.name) or {}).get("text_cfg") or {}
+    size, highest = text.get("vocab_size"), int(tokens.max())
+    if size is not None and not text.get("hf_model_name") and highest >= size:
+        raise UserError(
+            f"the model {model.name!r} has vocab_size = {size}, and its tokenizer gives ids up to "
+            f"{highest} or more"
+        )
+
+
 _registered: set[str] = set()
 
 

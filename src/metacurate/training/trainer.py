@@ -50,7 +50,14 @@ from metacurate.training.layout import (
 )
 from metacurate.training.loader import Batch, PairLoader, join_states
 from metacurate.training.open_clip_loop import Normaliser
-from metacurate.training.openclip import OpenClipTokenizer, create_model, open_clip, register
+from metacurate.training.openclip import (
+    OpenClipTokenizer,
+    check_vocabulary,
+    create_model,
+    open_clip,
+    register,
+    square_side,
+)
 from metacurate.training.stopping import stop_requests
 
 MAX_SEED = 2**63
@@ -173,11 +180,10 @@ class Trainer:
         self._clip_model = model
         preprocess = clip.get_model_preprocess_cfg(model)
         self._normalise = Normaliser(preprocess["mean"], preprocess["std"], here.device)
-        size = preprocess["size"]
         tokenizer = OpenClipTokenizer(config.model)
-        tokenizer(["a text"])  # fails here rather than in a worker
+        check_vocabulary(config.model, tokenizer(["a text"]))  # here rather than in a worker
         self.loader = PairLoader(
-            config.data_config(size[0] if isinstance(size, tuple | list) else size),
+            config.data_config(square_side(preprocess["size"], config.model.name)),
             tokenizer,
             rank=here.rank,
             world_size=here.world_size,
