@@ -34,7 +34,7 @@ from metacurate.training.config import (
 )
 from metacurate.training.layout import checkpoint_steps
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip
-from metacurate.training.trainer import learning_rate, train
+from metacurate.training.trainer import learning_rate, make_optimizer, train
 from training_pools import curated, write_pool
 from training_runs import MODEL, SIZES, config, losses
 
@@ -448,6 +448,17 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
     assert rates[9] == rates[10] == 1.0
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.001
+
+
+def test_biases_do_not_decay_be_they_tables():
+    """What open_clip leaves out: biases by name, norms' gains and the logit scale by shape."""
+    model = torch.nn.Module()
+    for name, shape in {"weight": (2, 2), "bias": (2,), "relative_bias_table": (3, 2)}.items():
+        setattr(model, name, torch.nn.Parameter(torch.zeros(shape)))
+    plain, decayed = make_optimizer(model, OptimizerSection(), fused=False).param_groups
+    assert [p.shape for p in plain["params"]] == [(2,), (3, 2)]
+    assert [p.shape for p in decayed["params"]] == [(2, 2)]
+    assert (plain["weight_decay"], decayed["weight_decay"]) == (0, 0.2)
 
 
 def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):

@@ -491,8 +491,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW; no weight decay for biases, norms' gains and the logit scale (as open_clip)."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for _, p in named if p.ndim < 2]
-    decayed = [p for _, p in named if p.ndim >= 2]
+    # A bias may be a table (of relative positions, in Swin's towers).
+    plain = [p for name, p in named if p.ndim < 2 or "bias" in name]
+    decayed = [p for name, p in named if p.ndim >= 2 and "bias" not in name]
     return torch.optim.AdamW(
         [
             {"params": plain, "weight_decay": 0.0},
