@@ -629,3 +629,11 @@ def test_a_tokenizer_names_the_package_that_it_needs(monkeypatch):
         "the tokenizer of metacurate-words needs the package transformers, which is not "
         "installed: pip install transformers"
     )
+
+
+def test_a_tokenizer_that_looks_for_more_when_it_is_used_names_it_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    text = {**SIZES["text_cfg"], "tokenizer_kwargs": {"reduction_mask": "syntax"}}
+    tokenizer = OpenClipTokenizer(ModelConfig("metacurate-syntax", {**SIZES, "text_cfg": text}))
+    with pytest.raises(UserError, match="of metacurate-syntax needs the package nltk"):
+        tokenizer(["a dog"])

@@ -165,6 +165,8 @@ def _tokenizer(name: str, config: str) -> Any:
     try:
         with needs_package("transformers", f"the tokenizer of {name}"):
             found = open_clip().get_tokenizer(name, **options)
+        with needs_package("nltk", f"the tokenizer of {name}"):
+            found(["a text"])  # only then CLIPA's looks for NLTK and its data
     except MissingPackageError:
         raise
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
