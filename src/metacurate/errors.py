@@ -44,7 +44,9 @@ class _Fields(dict[str, Any]):
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or else its type's name."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    lines = str(error).splitlines()  # the first may be a rule of asterisks
+    told = (line.strip() for line in lines if any(map(str.isalnum, line)))
+    return next(told, "") or type(error).__name__
 
 
 class Stopped(Exception):

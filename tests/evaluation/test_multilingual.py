@@ -66,7 +66,7 @@ def captioned(tmp_path: Path) -> Path:
     records = {
         "a1": ("red", {"de": ["red", "a red"], "th": ["red"]}),
         "b2": ("green", {"de": ["green"], "th": ["blue"]}),
-        "c3": ("blue", {"de": ["blue", "red too"], "th": ["blue"]}),
+        "c3": ("blue", {"de": ["blue", "red\u2028too"], "th": ["blue"]}),
         "d4": ("teal", {"de": ["teal"], "th": []}),
         "e5": (None, {"de": ["red"], "th": ["red"]}),
     }
@@ -75,7 +75,8 @@ def captioned(tmp_path: Path) -> Path:
         if name is not None:
             jpeg(tmp_path / "images" / f"{key}.jpg", name)
         captions = {locale: {"caption": own} for locale, own in texts.items()}
-        lines.append(json.dumps({"image/key": key, "image/locale": "de", **captions}))
+        record = {"image/key": key, "image/locale": "de", **captions}
+        lines.append(json.dumps(record, ensure_ascii=False))
     (tmp_path / "captions.jsonl").write_text("\n".join(lines) + "\n")
     return tmp_path
 

@@ -129,6 +129,36 @@ def test_transformers_loads_its_layout_and_it_comes_back(trained, tmp_path, monk
 
 
 @pytest.mark.parametrize("trained", ["quick"], indirect=True)
+def test_sizes_and_towers_are_read_as_transformers_reads_them(trained, tmp_path, monkeypatch):
+    """Squares without a crop, and the towers of older files, which have them twice."""
+    monkeypatch.syspath_prepend(str(Path(sys.prefix) / "apart"))
+    transformers = pytest.importorskip("transformers", reason="needs the package transformers")
+    out = tmp_path / "out"
+    export(str(trained), str(out), to="transformers")
+    config = json.loads((out / "config.json").read_text())
+    for tower in ("vision_config", "text_config"):
+        config[f"{tower}_dict"] = {**config[tower], "hidden_act": "gelu"}
+    (out / "config.json").write_text(json.dumps(config))
+    images = json.loads((out / "preprocessor_config.json").read_text())
+    images |= {"size": images["crop_size"], "do_center_crop": False}
+    (out / "preprocessor_config.json").write_text(json.dumps(images))
+    wide = picture().resize((90, 40))
+    own = load_model(str(out), device="cpu")
+    pixels = own.preprocess(wide)[None]
+    theirs = transformers.CLIPImageProcessor.from_pretrained(out)(wide, return_tensors="pt")
+    assert (theirs["pixel_values"] - pixels).abs().max() < 0.05
+    with torch.no_grad():
+        result = transformers.CLIPModel.from_pretrained(out)(
+            input_ids=own.tokenizer(TEXTS), pixel_values=pixels
+        )
+        mine = own.image_features([pixels[0]]), own.text_features(TEXTS)
+    assert_same(mine, (result.image_embeds, result.text_embeds))
+    export(str(out), str(tmp_path / "again"), to="transformers")
+    again = load_model(str(tmp_path / "again"), device="cpu")
+    assert torch.equal(again.preprocess(wide), pixels[0])
+
+
+@pytest.mark.parametrize("trained", ["quick"], indirect=True)
 def test_the_command_writes_the_same_bytes_and_refuses_a_mix(trained, tmp_path):
     def run(out: str, to: str) -> Any:
         return CliRunner().invoke(
@@ -223,6 +253,10 @@ def test_a_tokenizer_of_ones_own_travels_with_open_clip_only(tmp_path):
         ("config.json", {"vision_config": {"intermediate_size": 10**400}}, "cannot be read"),
         ("preprocessor_config.json", '{"image_std": [1, 0, 1]}', "image_std = .* three positive"),
         ("preprocessor_config.json", '{"resample": 9}', "resample = 9"),
+        ("preprocessor_config.json", '{"do_normalize": false}', "do_normalize = False"),
+        ("preprocessor_config.json", '{"rescale_factor": 1}', "rescale_factor = 1"),
+        ("preprocessor_config.json", '{"size": {"shortest_edge": 7}}', "resized to .*edge.: 7}"),
+        ("preprocessor_config.json", '{"crop_size": 7}', "cropped to 7, which open_clip does not"),
         ("model.safetensors", "nothing", "more weights than model.safetensors of 7 bytes"),
         ("model.safetensors", "nothing " * 2**18, "cannot be loaded as [^;]*$"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -33,7 +34,7 @@ from metacurate.training.config import (
 )
 from metacurate.training.layout import checkpoint_steps
 from metacurate.training.openclip import ModelConfig, OpenClipTokenizer, open_clip
-from metacurate.training.trainer import learning_rate, train
+from metacurate.training.trainer import learning_rate, make_optimizer, train
 from training_pools import curated, write_pool
 from training_runs import MODEL, SIZES, config, losses
 
@@ -43,6 +44,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     write_pool(folder / "pool", 200)
     return curated(folder / "pool", folder / "matched", math.inf)
+
+
+VISION = SIZES["vision_cfg"]
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -450,14 +454,27 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
     assert 0 < rates[-1] < 0.001
 
 
+def test_biases_do_not_decay_be_they_tables():
+    """What open_clip leaves out: biases by name, norms' gains and the logit scale by shape."""
+    model = torch.nn.Module()
+    for name, shape in {"weight": (2, 2), "bias": (2,), "relative_bias_table": (3, 2)}.items():
+        setattr(model, name, torch.nn.Parameter(torch.zeros(shape)))
+    plain, decayed = make_optimizer(model, OptimizerSection(), fused=False).param_groups
+    assert [p.shape for p in plain["params"]] == [(2,), (3, 2)]
+    assert [p.shape for p in decayed["params"]] == [(2, 2)]
+    assert (plain["weight_decay"], decayed["weight_decay"]) == (0, 0.2)
+
+
 def test_other_settings_in_the_same_folder_are_refused(run, undisturbed):
     with pytest.raises(UserError, match="seed was 0, is now 1"):
         train(config(run, seed=1), str(undisturbed))
 
 
 def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
-    wrong = config(run, accumulate=5)
-    with pytest.raises(UserError, match="multiple of ranks times accumulate"):
+    wrong = dataclasses.replace(
+        config(run), data=dataclasses.replace(config(run).data, image_col="nope")
+    )
+    with pytest.raises(UserError, match="no column 'nope'"):
         train(wrong, str(tmp_path))
     assert train(config(run), str(tmp_path))["steps"] == 12
 
@@ -469,6 +486,14 @@ def test_settings_may_be_mended_until_there_is_a_checkpoint(run, tmp_path):
         (ModelConfig("coca_base"), "only CLIP models"),
         (ModelConfig("odd", {**SIZES, "text_cfg": {**SIZES["text_cfg"], "heads": 3}}), "built"),
         (ModelConfig("key", {**SIZES, "text_cfg": {"layerss": 3}}), "unexpected keyword"),
+        (
+            ModelConfig("wide", {**SIZES, "vision_cfg": {**VISION, "image_size": [16, 32]}}),
+            "'wide' takes images of 16x32 pixels",
+        ),
+        (
+            ModelConfig("few", {**SIZES, "text_cfg": {**SIZES["text_cfg"], "vocab_size": 99}}),
+            "vocab_size = 99, and its tokenizer gives ids up to 49407",
+        ),
     ],
 )
 def test_models_that_cannot_be_trained_are_named(run, tmp_path, model, message):
@@ -527,6 +552,10 @@ def main_code(arguments: list[str]) -> Any:
         ({"optimizer": {"warmup_steps": -1}}, "warmup_steps must be 0 or more"),
         ({"optimizer": {"grad_clip_norm": 0}}, "grad_clip_norm must be positive"),
         ({"model": {"name": "m", "config": {"embed_dim": 4}}}, "lacks vision_cfg, text_cfg"),
+        ({"model": {"name": "m", "config": {"a": {"b": [math.inf]}}}}, "config.a.b must be a num"),
+        ({"model": {"name": "m", "config": {"a": datetime.date(2000, 1, 1)}}}, "not 2000-01-01"),
+        ({"global_batch": 10**20}, "global_batch is out of range: 1"),
+        ({"accumulate": 5}, "must be a multiple of accumulate .5."),
     ],
 )
 def test_mistakes_in_the_configuration_are_named(change, message):
@@ -604,3 +633,11 @@ def test_a_tokenizer_names_the_package_that_it_needs(monkeypatch):
         "the tokenizer of metacurate-words needs the package transformers, which is not "
         "installed: pip install transformers"
     )
+
+
+@pytest.mark.parametrize("how", ["random", "simple", "shuffle", "syntax"])
+def test_a_tokenizer_that_draws_tokens_is_refused(how):
+    text = {**SIZES["text_cfg"], "tokenizer_kwargs": {"reduction_mask": how}}
+    tokenizer = OpenClipTokenizer(ModelConfig(f"metacurate-{how}", {**SIZES, "text_cfg": text}))
+    with pytest.raises(UserError, match="at random .*leave reduction_mask out"):
+        tokenizer(["a dog"])

@@ -585,6 +585,19 @@ def test_no_pair_at_all_is_an_error(tmp_path):
         next(iter(PairLoader(config(tmp_path, AllTexts(), streams=1), LengthTokenizer())))
 
 
+def test_few_files_with_pairs_are_enough(runs, tmp_path):
+    """A stream that misses the one file with pairs by chance does not say that there are none."""
+    image = pq.read_table(runs["pool"] / "shard-0.parquet")["image"][0].as_py()
+    for number in range(16):
+        text = "a dog" if number == 3 else " "
+        table = pa.table({"url": [f"{number}"], "texts": [[text]], "image": [image]})
+        pq.write_table(table, tmp_path / f"{number:02d}.parquet")
+    for seed in range(4):
+        few = config(tmp_path, AllTexts(), streams=16, global_batch=16, seed=seed)
+        (batch,) = batches(PairLoader(few, LengthTokenizer()), 1)
+        assert len({bytes(uid.tolist()) for uid in batch.uids}) == 1
+
+
 def test_image_paths_are_followed_only_below_the_image_folder(runs, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

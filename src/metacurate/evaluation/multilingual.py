@@ -109,7 +109,8 @@ def _captions(data: str) -> dict[str, dict[str, list[str]]]:
     """XM3600's captions by image and locale; UserError names the line that is none of its own."""
     address = Folder(data).address(CAPTIONS_FILE)
     found: dict[str, dict[str, list[str]]] = {}
-    for number, line in enumerate(read_text(address).splitlines(), 1):
+    # Not splitlines: a text in JSON may hold other separators of lines (U+2028) as they are.
+    for number, line in enumerate(read_text(address).split("\n"), 1):
         if not line.strip():
             continue
         try:

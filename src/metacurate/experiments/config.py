@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from metacurate.curation.matching.spacing import check_rule
@@ -22,6 +22,8 @@ from metacurate.training.openclip import ModelConfig
 from metacurate.training.select import check_captions
 
 KINDS = ("raw", "matched", "random", "balanced", "scored")
+MEAN_OF_LANGUAGES = "languages"
+"""What the names of the means over languages begin with, in the results."""
 SCORE = "clip_score"
 """The column that an experiment's scorer writes."""
 TAKEN_BY = {
@@ -53,8 +55,9 @@ class Arm:
     ``choose_text``: as of curation. ``captions``: as in ``[data]`` of a training configuration.
     ``scale``: seen pairs and global batch are so many times as large as those of ``[train]``, with
     as many steps (what Meta CLIP 2 does, arXiv 2507.22062, for data that more languages make
-    larger); the batch is rounded to a multiple of the streams. ``pool_fraction``: the arm's pool is
-    this share of the pool's pairs (see ``pools``): its counts are those of the smaller pool.
+    larger); the batch is rounded to a multiple of the streams and of ``accumulate``.
+    ``pool_fraction``: the arm's pool is this share of the pool's pairs (see ``pools``): its counts
+    are those of the smaller pool.
     """
 
     name: str
@@ -80,6 +83,8 @@ class Arm:
             raise UserError(f"an arm's kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         if not self.name or not all(c.isalnum() or c in "._-" for c in self.name):
             raise UserError(f"an arm's name may have letters, digits, . _ and -: {self.name!r}")
+        if self.name in (".", ".."):  # its runs are in a folder of this name
+            raise UserError(f"an arm cannot be named {self.name!r}")
         given = {f.name for f in fields(self) if getattr(self, f.name) not in (f.default, {})}
         for name in sorted(given & TAKEN_BY.keys()):
             if self.kind not in (kinds := TAKEN_BY[name]):
@@ -89,6 +94,8 @@ class Arm:
         for kind, name in (("balanced", "t"), ("random", "like")):
             if self.kind == kind and name not in given:
                 raise UserError(f"arm {self.name!r}: {kind} arms need {name}")
+        if self.t is not None and not self.t > 0:
+            raise UserError(f"arm {self.name!r}: t must be positive, not {self.t:.15g}")
         if self.kind == "scored":
             self._check_scored(given)
         if self.p_rule == SAME and "reference" in given:
@@ -180,6 +187,15 @@ class EvaluationSection:
         for name, data in self.more.items():
             if not isinstance(data, str) or name in self.languages:
                 raise UserError(f"more: {name} must be a data set's folder, and no language")
+        self.check_groups(())
+
+    def check_groups(self, groups: Iterable[str]) -> None:
+        """UserError if results of two kinds would have one name: those of groups of classes, of
+        languages, of further data sets, and the languages' mean."""
+        others = {*self.languages, *self.more}
+        for name in sorted(others & {*groups, MEAN_OF_LANGUAGES}):
+            what = "the mean over languages" if name == MEAN_OF_LANGUAGES else "a group of classes"
+            raise UserError(f"{name!r} is {what} in the results: give {name!r} another name")
 
 
 @dataclass(frozen=True)

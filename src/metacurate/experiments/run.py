@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Any, cast
 from metacurate.curation.datacard import DataCard
 from metacurate.curation.settings import ANY, REFERENCE
 from metacurate.errors import UserError
-from metacurate.experiments.config import SCORE, Arm, ExperimentConfig, check_languages
+from metacurate.experiments.config import (
+    MEAN_OF_LANGUAGES,
+    SCORE,
+    Arm,
+    ExperimentConfig,
+    check_languages,
+)
 from metacurate.experiments.inputs import read_inputs
 from metacurate.experiments.pools import Out, pairs_in, pool_config, write_share
 from metacurate.experiments.record import (
@@ -135,12 +141,14 @@ def experiment(
 
 def _check(config: ExperimentConfig, folder: Folder) -> None:
     """UserError for what would else be found after curation and a first training run."""
-    from metacurate.evaluation.evaluate import check
+    from metacurate.evaluation.evaluate import check, read_groups
     from metacurate.training.openclip import create_model, register
     from metacurate.training.shards import ShardsConfig, find_shards
 
     section, pool = config.evaluation, config.pool
     check(section.data, section.class_names, section.templates, section.groups)
+    if section.groups is not None:
+        section.check_groups(read_groups(section.groups).values())
     for names in section.languages.values():
         check(section.data, names, section.templates, None)
     for data in section.more.values():
@@ -248,9 +256,14 @@ def _curation(folder: Folder, source: Arm, t: float, seed: int) -> str:
     elif own != ((), None, None, None, REFERENCE, ANY)[: len(own)]:
         place = f"{place}/arms/{source.name}"
     name = "matched" if math.isinf(t) else f"t-{_as_name(t)}"
-    if not math.isinf(t) or share < 1:
+    if _of_seeds(source, t):
         name = f"{name}-seed-{seed}"
     return folder.address(f"{place}/{name}")
+
+
+def _of_seeds(source: Arm, t: float) -> bool:
+    """Whether a curation run differs by seed: in its draws, or in the pairs that it is of."""
+    return not math.isinf(t) or source.pool_fraction < 1 or source.kind == "scored"
 
 
 def _as_name(value: float) -> str:
@@ -280,6 +293,8 @@ def _curate(
 
     def curated(arm: Arm, t: float, seed: int = 0) -> DataCard:
         of = _source(config, arm)
+        # Without a draw all seeds, also those of other times, share a run.
+        seed = seed if _of_seeds(of, t) else 0
         paths = list(of.paths or pool.paths)
         if of.kind == "scored":
             paths = [out(_subset(of, seed)).pairs]
@@ -310,12 +325,11 @@ def _curate(
                 write_share(pool, share, seed, out(_smaller_pool(share, seed)))
     with meter("curate", len(arms), "pairs", parts="arms", show=run.show_progress) as bar:
         for arm in arms:
-            of_seeds = _source(config, arm).pool_fraction < 1
+            of_seeds = _of_seeds(_source(config, arm), math.inf)
             for seed in config.seeds:
                 unbalanced = arm.online or arm.kind in ("raw", "matched", "random")
                 if unbalanced and (of_seeds or seed == config.seeds[0]):
-                    # Without a draw all seeds, also those of other times, share a run.
-                    matched = curated(arm, math.inf, seed if of_seeds else 0)
+                    matched = curated(arm, math.inf, seed)
                 if arm.kind == "raw":
                     sizes[arm.name, seed] = matched["pool"]["pairs"]
                 elif arm.kind == "matched":
@@ -387,7 +401,8 @@ def train_config(task: RunTask) -> TrainConfig:
     steps = -(-train.seen_pairs // train.global_batch)
     seen_pairs, batch = train.seen_pairs, train.global_batch
     if arm.scale != 1:
-        batch = max(round(batch * arm.scale / train.streams), 1) * train.streams
+        part = math.lcm(train.streams, train.accumulate)
+        batch = max(round(batch * arm.scale / part), 1) * part
         seen_pairs = steps * batch
     return TrainConfig(
         model=config.model,
@@ -485,7 +500,7 @@ def _scores(result: dict[str, Any]) -> dict[str, float]:
     if by_language:
         common = set.intersection(*(set(of) for of in by_language.values()))
         for name in sorted(common):
-            found[f"languages {name}"] = fmean(of[name] for of in by_language.values())
+            found[f"{MEAN_OF_LANGUAGES} {name}"] = fmean(of[name] for of in by_language.values())
     by_data = {name: values(of) for name, of in result.get("more", {}).items()}
     for language, of in (by_language | by_data).items():
         found |= {f"{language} {name}": value for name, value in of.items()}

@@ -54,6 +54,8 @@ WEIGHTS = {
     TRANSFORMERS_CONFIG: (TRANSFORMERS_WEIGHTS, "pytorch_model.bin"),
 }
 """Files of weights by the file that says which folder it is; the first that is there is read."""
+STEPS = ("do_resize", "do_rescale", "do_normalize")
+"""Of a CLIPImageProcessor, that open_clip always takes."""
 # Pillow's numbers of the ways to interpolate.
 INTERPOLATIONS = {"bilinear": 2, "bicubic": 3}
 RESIZE = ("shortest", "longest", "squash")
@@ -174,7 +176,8 @@ def _in_folder(folder: Path) -> _Found:
         if kind == TRANSFORMERS_CONFIG:
             own = to_open_clip_config(said)
             _check_vocabulary(folder, own["text_cfg"]["vocab_size"])
-            return _found(own, folder / weights, _image(folder), of_transformers=True)
+            images = _image(folder, own["vision_cfg"]["image_size"])
+            return _found(own, folder / weights, images, of_transformers=True)
         config, image = said.get("model_cfg"), said.get("preprocess_cfg") or {}
         if not isinstance(config, dict) or not isinstance(config.get("text_cfg"), dict):
             raise UserError(f"{kind} has no model_cfg")
@@ -182,6 +185,8 @@ def _in_folder(folder: Path) -> _Found:
             config["text_cfg"]["hf_tokenizer_name"] = str(folder.resolve())
         options = {IMAGE_OPTIONS[k]: v for k, v in image.items() if k in IMAGE_OPTIONS}
         _check_image(options)
+        if options.get("image_resize_mode") == "longest" and image.get("fill_color"):
+            raise UserError(f"fill_color = {shown(image['fill_color'])}: only 0 is known")
         return _found(config, folder / weights, options)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{folder / kind} cannot be read ({first_line(error)})") from None
@@ -271,8 +276,9 @@ def _weights(path: str) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def _image(folder: Path) -> dict[str, Any]:
-    """How a folder of transformers prepares images, as open_clip's options."""
+def _image(folder: Path, side: Any) -> dict[str, Any]:
+    """How a folder of transformers prepares images for a model of that side, as open_clip's
+    options; UserError if it is a way that open_clip has not."""
     said: dict[str, Any] = {}
     if (folder / IMAGE_CONFIG).is_file():
         said = _json(folder / IMAGE_CONFIG)
@@ -284,8 +290,39 @@ def _image(folder: Path) -> dict[str, Any]:
         if said["resample"] not in names:
             raise UserError(f"images are resized by resample = {shown(said['resample'])}")
         found["image_interpolation"] = names[said["resample"]]
+    found["image_resize_mode"] = _resize_mode(said, side)
     _check_image(found)
     return found
+
+
+def _resize_mode(said: Mapping[str, Any], side: Any) -> str:
+    """open_clip's name of how a processor of transformers makes images squares of that side.
+
+    UserError for what open_clip does not do: other steps, or a size that is cropped further.
+    """
+
+    def given(name: str, otherwise: Any) -> Any:
+        return otherwise if said.get(name) is None else said[name]
+
+    for name in STEPS:
+        if given(name, True) is not True:
+            raise UserError(f"images are prepared with {name} = {shown(said[name])}")
+    factor = given("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+        raise UserError(f"images are prepared with rescale_factor = {shown(factor)}")
+    size, crop = given("size", side), given("crop_size", side)
+    square = {"height": side, "width": side}
+    cropped = given("do_center_crop", True) is True
+    if not cropped or crop in (side, square):
+        if size == square:
+            return "squash"
+        if cropped and size in (side, {"shortest_edge": side}):
+            return "shortest"
+    raise UserError(
+        f"images are resized to {shown(size)}"
+        + (f" and cropped to {shown(crop)}" if cropped else "")
+        + f", which open_clip does not do for a model of {shown(side)} pixels"
+    )
 
 
 def _check_image(options: Mapping[str, Any]) -> None:

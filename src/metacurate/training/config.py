@@ -191,6 +191,11 @@ class TrainConfig:
         if not self.max_logit_scale >= 1:
             raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:.15g}")
         self._check_streams()
+        if self.global_batch % self.accumulate:
+            raise UserError(
+                f"global_batch ({self.global_batch}) must be a multiple of accumulate "
+                f"({self.accumulate}), times the ranks if there are several"
+            )
         if not 0 <= self.seed < 2**64:
             raise UserError(f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
 
@@ -290,12 +295,29 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where} must be a table")
+        _check_free(value, where)
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # 12.8e9 is how one writes a large number of pairs, and TOML makes it a float.
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{where} must be of type {kind.__name__}, not {value!r}")
+    if kind is int and not -(2**63) <= value < 2**64:
+        raise UserError(f"{where} is out of range: {value}")
     return value
+
+
+def _check_free(values: Any, where: str) -> None:
+    """UserError for what TOML has and JSON has not (times, infinities), in a table of any keys."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            _check_free(value, f"{where}.{name}")
+    elif isinstance(values, list):
+        for value in values:
+            _check_free(value, where)
+    elif not isinstance(values, str | int | float) or (
+        isinstance(values, float) and not math.isfinite(values)
+    ):
+        raise UserError(f"{where} must be a number, a text, true or false, not {values}")

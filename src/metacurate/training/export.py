@@ -220,7 +220,8 @@ def _transformers_files(
 def _image_config(images: Mapping[str, Any], size: int) -> dict[str, Any]:
     interpolation = images.get("interpolation", "bicubic")
     mode = images.get("resize_mode", "shortest")
-    if interpolation not in INTERPOLATIONS or mode != "shortest":
+    square = {"height": size, "width": size}
+    if interpolation not in INTERPOLATIONS or mode not in ("shortest", "squash"):
         raise UserError(
             f"its images are resized by {interpolation!r} and {mode!r}, which a CLIPImageProcessor "
             "of transformers does not do"
@@ -229,10 +230,10 @@ def _image_config(images: Mapping[str, Any], size: int) -> dict[str, Any]:
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": size},
+        "size": {"shortest_edge": size} if mode == "shortest" else square,
         "resample": INTERPOLATIONS[interpolation],
         "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
+        "crop_size": square,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

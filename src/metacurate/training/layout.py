@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,9 +32,9 @@ def checkpoint_name(step: int) -> str:
 
 
 def checkpoint_steps(folder: Folder) -> list[int]:
-    """The steps of the checkpoints that are there, in order."""
+    """The steps of the checkpoints that are there, in order; other files, as copies, are none."""
     names = [n.rsplit("/", 1)[-1] for n in folder.list(CHECKPOINTS)]
-    return sorted(int(n[5:-3]) for n in names if n.startswith("step-") and n.endswith(".pt"))
+    return sorted(int(n[5:-3]) for n in names if re.fullmatch(r"step-[0-9]{9,}\.pt", n))
 
 
 def weights_of(folder: Folder) -> str:
@@ -40,40 +43,49 @@ def weights_of(folder: Folder) -> str:
 
 
 def read_metrics(folder: Folder) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``, but for one that is being written."""
+    """The lines of ``metrics.jsonl``, but for one that is being written or is none of its own (a
+    machine that lost its power leaves zeros)."""
     if not folder.exists(METRICS):
         return []
     with folder.open(METRICS) as file:
         lines = file.read().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    found = [_line(line) for line in lines if line.endswith(b"\n")]
+    return [metrics for metrics in found if metrics is not None]
 
 
-def last_metrics(folder: Folder) -> dict[str, Any]:
-    """The last line of ``metrics.jsonl``."""
-    return read_metrics(folder)[-1]
+def _line(line: bytes) -> dict[str, Any] | None:
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(metrics, dict) and {"step", "loss"} <= metrics.keys()
+    return metrics if whole and isinstance(metrics["step"], int) else None
+
+
+def last_loss(folder: Folder) -> float:
+    """The loss of the last line of ``metrics.jsonl``; NaN without one."""
+    metrics = read_metrics(folder)
+    return metrics[-1]["loss"] if metrics else math.nan
 
 
 def append_metrics(folder: Folder, metrics: dict[str, Any]) -> None:
     """Add a line; object stores cannot append: there the whole file is written again."""
-    line = json.dumps(metrics).encode() + b"\n"
     if is_local(folder.url):
         with local_path(folder.address(METRICS)).open("ab") as file:
-            file.write(line)
+            file.write(json.dumps(metrics).encode() + b"\n")
         return
-    lines = [json.dumps(m).encode() + b"\n" for m in read_metrics(folder)]
+    _write(folder, [*read_metrics(folder), metrics])
+
+
+def _write(folder: Folder, metrics: Sequence[dict[str, Any]]) -> None:
     with folder.create(METRICS) as file:
-        file.write(b"".join([*lines, line]))
+        file.write(b"".join(json.dumps(m).encode() + b"\n" for m in metrics))
 
 
 def trim_metrics(folder: Folder, step: int) -> None:
-    """Drop what was written after the checkpoint of ``step``, also half a line."""
-    if not folder.exists(METRICS):
-        return
-    with folder.open(METRICS) as file:
-        lines = file.read().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-    with folder.create(METRICS) as file:
-        file.write(b"".join(kept))
+    """Drop what was written after the checkpoint of ``step``, also half a line or a broken one."""
+    if folder.exists(METRICS):
+        _write(folder, [metrics for metrics in read_metrics(folder) if metrics["step"] <= step])
 
 
 @dataclass(frozen=True)

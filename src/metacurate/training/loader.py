@@ -132,11 +132,26 @@ def stream_pairs(source: PairSource, position: Position, skipped: Counter[str]) 
         skipped.update(counts)
         fruitless += 1
         if fruitless > FRUITLESS_EPOCHS * source.units:
-            raise UserError(
-                f"{', '.join(config.shards.paths)}: no usable pair "
-                f"({in_words(skipped) or 'none is selected'})"
-            )
+            # Where few units have pairs a stream may have missed them all, by chance.
+            if not _has_pairs(source, epoch):
+                raise UserError(
+                    f"{', '.join(config.shards.paths)}: no usable pair "
+                    f"({in_words(skipped) or 'none is selected'})"
+                )
+            fruitless = 0
         position.unit, position.pair = position.unit + config.streams, 0
+
+
+def _has_pairs(source: PairSource, epoch: int) -> bool:
+    """Whether any unit of an epoch has a pair with a usable image."""
+    for unit in range(epoch * source.units, (epoch + 1) * source.units):
+        for pair in source.unit_pairs(unit, Counter()):
+            try:
+                _pixels(pair, source.config, epoch)
+            except UndecodableImage:
+                continue
+            return True
+    return False
 
 
 @dataclass(frozen=True)

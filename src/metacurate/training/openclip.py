@@ -16,6 +16,7 @@ from typing import Any
 from metacurate.errors import UserError, first_line
 from metacurate.needs import MissingPackageError, needs, needs_package
 from metacurate.runtime.scratch import scratch_folder
+from metacurate.training.bpe import bound
 
 MODEL_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 # torchvision registers shape functions for these two operators as it is imported, which fails if
@@ -112,6 +113,29 @@ def create_model(model: ModelConfig, device: Any) -> Any:
     return created
 
 
+def square_side(size: Any, name: str) -> int:
+    """The side of a model's images; UserError if they are no squares, which training cuts."""
+    sides = {*size} if isinstance(size, tuple | list) else {size}
+    if len(sides) > 1:
+        raise UserError(
+            f"the model {name!r} takes images of {'x'.join(map(str, size))} pixels; only models of "
+            "square images can be trained"
+        )
+    side: int = sides.pop()
+    return side
+
+
+def check_vocabulary(model: ModelConfig, tokens: Any) -> None:
+    """UserError if a registered model has no vector of one of these tokens."""
+    text = (open_clip().get_model_config(model.name) or {}).get("text_cfg") or {}
+    size, highest = text.get("vocab_size"), int(tokens.max())
+    if size is not None and not text.get("hf_model_name") and highest >= size:
+        raise UserError(
+            f"the model {model.name!r} has vocab_size = {size}, and its tokenizer gives ids up to "
+            f"{highest} or more"
+        )
+
+
 _registered: set[str] = set()
 
 
@@ -133,15 +157,25 @@ class OpenClipTokenizer:
 def _tokenizer(name: str, config: str) -> Any:
     register(ModelConfig(name, json.loads(config)))
     known = open_clip().get_model_config(name) or {}
+    text = known.get("text_cfg") or {}
+    if (text.get("tokenizer_kwargs") or {}).get("reduction_mask"):
+        raise UserError(
+            f"the tokenizer of {name} draws the tokens of long texts at random (reduction_mask), "
+            "other ones in each run; leave reduction_mask out"
+        )
     # A configuration from elsewhere may ask transformers to run code beside the tokenizer.
-    other = (known.get("text_cfg") or {}).get("hf_tokenizer_name")
+    other = text.get("hf_tokenizer_name")
     options = {}
     if other:
         options = {"trust_remote_code": False, "local_files_only": os.path.isdir(other)}
     try:
         with needs_package("transformers", f"the tokenizer of {name}"):
-            return open_clip().get_tokenizer(name, **options)
+            found = open_clip().get_tokenizer(name, **options)
+        found(["a text"])  # what it lacks is told now, not in the middle of a run
     except MissingPackageError:
         raise
     except Exception as error:  # a package that is not installed, a file that cannot be fetched
         raise UserError(f"the tokenizer of {name} cannot be loaded: {first_line(error)}") from None
+    if isinstance(found, open_clip().SimpleTokenizer):
+        bound(found)
+    return found

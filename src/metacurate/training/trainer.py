@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -44,15 +45,24 @@ from metacurate.training.layout import (
     append_metrics,
     checkpoint_name,
     checkpoint_steps,
-    last_metrics,
+    last_loss,
     trim_metrics,
 )
 from metacurate.training.loader import Batch, PairLoader, join_states
 from metacurate.training.open_clip_loop import Normaliser
-from metacurate.training.openclip import OpenClipTokenizer, create_model, open_clip, register
+from metacurate.training.openclip import (
+    OpenClipTokenizer,
+    check_vocabulary,
+    create_model,
+    open_clip,
+    register,
+    square_side,
+)
 from metacurate.training.stopping import stop_requests
 
 MAX_SEED = 2**63
+STATE = frozenset({"state_dict", "optimizer", "loader", "step", "loss_sums"})
+"""What a checkpoint has at the least."""
 
 
 class TrainTotals(TypedDict):
@@ -170,11 +180,10 @@ class Trainer:
         self._clip_model = model
         preprocess = clip.get_model_preprocess_cfg(model)
         self._normalise = Normaliser(preprocess["mean"], preprocess["std"], here.device)
-        size = preprocess["size"]
         tokenizer = OpenClipTokenizer(config.model)
-        tokenizer(["a text"])  # fails here rather than in a worker
+        check_vocabulary(config.model, tokenizer(["a text"]))  # here rather than in a worker
         self.loader = PairLoader(
-            config.data_config(size[0] if isinstance(size, tuple | list) else size),
+            config.data_config(square_side(preprocess["size"], config.model.name)),
             tokenizer,
             rank=here.rank,
             world_size=here.world_size,
@@ -386,8 +395,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["loader"])
         sums = state["loss_sums"]
-        total, count = sums[self.here.rank] if len(sums) == self.here.world_size else sums[0]
-        self.progress = Progress(newest, total, count)
+        # With another number of ranks each goes on from the mean: their mean is what is logged.
+        mean = math.fsum(total for total, _ in sums) / len(sums), sums[0][1]
+        own = sums[self.here.rank] if len(sums) == self.here.world_size else mean
+        self.progress = Progress(newest, *own)
         if self.here.first:
             trim_metrics(self.folder, newest)
 
@@ -399,7 +410,7 @@ class Trainer:
         waits = here.gather(self.loader.wait_seconds)
         epoch = min(here.gather(self.loader.epoch))
         if loss is None:  # a checkpoint of the last step was there
-            loss = last_metrics(self.folder)["loss"]
+            loss = last_loss(self.folder)
         totals: TrainTotals = {
             "steps": config.steps,
             "seen_pairs": config.steps * config.global_batch,
@@ -480,8 +491,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW; no weight decay for biases, norms' gains and the logit scale (as open_clip)."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    plain = [p for _, p in named if p.ndim < 2]
-    decayed = [p for _, p in named if p.ndim >= 2]
+    # A bias may be a table (of relative positions, in Swin's towers).
+    plain = [p for name, p in named if p.ndim < 2 or "bias" in name]
+    decayed = [p for name, p in named if p.ndim >= 2 and "bias" not in name]
     return torch.optim.AdamW(
         [
             {"params": plain, "weight_decay": 0.0},
@@ -508,14 +520,30 @@ def save_torch(folder: Folder, name: str, value: Any) -> None:
         torch.save(value, file)
 
 
-def load_torch(folder: Folder, name: str) -> Any:
-    """Read tensors (into the CPU's memory: a GPU's may be full of the model that they are for) and
-    plain values; code in the file is not run. UserError if it is damaged."""
+def load_torch(folder: Folder, name: str) -> dict[str, Any]:
+    """Read a checkpoint (into the CPU's memory: a GPU's may be full of the model that it is for);
+    code in the file is not run. UserError if it is damaged or is none of a run."""
     try:
+        with folder.open(name) as file, zipfile.ZipFile(file) as parts:
+            broken = parts.testzip()  # torch reads the numbers without looking at checksums
+        if broken is not None:
+            raise ValueError(f"{broken} does not fit its checksum")
         with folder.open(name) as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        lacking = sorted(STATE - state.keys())
+        if lacking:
+            raise ValueError(f"it has no {lacking[0]}")
     except Exception as error:
         raise UserError(
-            f"{folder.address(name)} is no usable checkpoint ({first_line(error)}); "
+            f"{folder.address(name)} is no usable checkpoint ({_reason(error)}); "
             "remove it to go on from an older one"
         ) from None
+    found: dict[str, Any] = state
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """torch's advice is to run the code in a file that it cannot read."""
+    if isinstance(error, zipfile.BadZipFile):
+        return "it is not whole"
+    return first_line(error) if "weights_only" not in str(error) else "it is no file of weights"

@@ -121,8 +121,8 @@ def to_open_clip_config(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"config.json is of a model of type {config.get('model_type')!r}, not 'clip'"
         )
-    vision = VISION_DEFAULTS | (config.get("vision_config") or {})
-    text = TEXT_DEFAULTS | (config.get("text_config") or {})
+    vision = _section(config, "vision_config", VISION_DEFAULTS)
+    text = _section(config, "text_config", TEXT_DEFAULTS)
     model = MODEL_DEFAULTS | dict(config)
     activations = {vision["hidden_act"], text["hidden_act"]}
     if len(activations) > 1 or not activations <= {"quick_gelu", "gelu"}:
@@ -155,6 +155,17 @@ def to_open_clip_config(config: Mapping[str, Any]) -> dict[str, Any]:
             "mlp_ratio": _ratio(text["hidden_size"], text["intermediate_size"]),
         },
     }
+
+
+def _section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's part of a ``config.json``.
+
+    Older files have it twice (``text_config_dict``): what is said there, and its defaults, decides
+    in transformers.
+    """
+    older = config.get(f"{name}_dict")
+    over = {} if older is None else {**defaults, **older}
+    return {**defaults, **(config.get(name) or {}), **over}
 
 
 def _not_open_clip(why: str) -> UserError:
