@@ -109,6 +109,9 @@ def test_classification_of_a_folder_and_of_tars_agree(image_folder, tar_folder, 
         assert result["skipped"] == {"not_an_image": 1}
         assert result["top1"]["low"] < 28 / 30 < result["top1"]["high"]
     assert dict(estimates(results[0])).keys() >= {"top1", "rare top1", "common mean_per_class"}
+    groups.write_text(json.dumps({"Red": "rare"}))
+    with pytest.raises(UserError, match=r"a group of none of the classes \('blue', \.\.\.\)"):
+        evaluate(COLOUR_MODEL, str(image_folder), groups=str(groups))
 
 
 def test_data_on_an_object_store_give_the_same(image_folder, tar_folder):

@@ -544,7 +544,8 @@ def main_code(arguments: list[str]) -> Any:
         ({"data": {"shards": "x", "selection": "online", "counts": "c", "t": 0}}, "t must be pos"),
         ({"data": {"shards": "x", "streams": 5}}, "must divide global_batch"),
         ({"data": {"shards": "x", "streams": 8, "workers": 3}}, "multiple of workers"),
-        ({"threads": 0}, "threads must be positive"),
+        ({"threads": 0}, "threads must be from 1 to 1024"),
+        ({"threads": 100_000}, "threads must be from 1 to 1024"),
         ({"max_logit_scale": 0}, "max_logit_scale must be 1 or more"),
         ({"optimizer": {"lr": -1}}, "optimizer: lr must be positive"),
         ({"optimizer": {"lr": math.nan}}, "optimizer: lr must be positive"),
@@ -639,5 +640,5 @@ def test_a_tokenizer_names_the_package_that_it_needs(monkeypatch):
 def test_a_tokenizer_that_draws_tokens_is_refused(how):
     text = {**SIZES["text_cfg"], "tokenizer_kwargs": {"reduction_mask": how}}
     tokenizer = OpenClipTokenizer(ModelConfig(f"metacurate-{how}", {**SIZES, "text_cfg": text}))
-    with pytest.raises(UserError, match="at random .*leave reduction_mask out"):
+    with pytest.raises(UserError, match=r"at random .*leave reduction_mask out"):
         tokenizer(["a dog"])

@@ -53,19 +53,29 @@ def evaluate(
         run = load_plugin("evaluation task", task, TASKS)
         return {"data": data, "task": task, **run(loaded, data, progress=progress)}
     texts = datasets.class_texts(data, class_names, templates)
-    table = read_groups(groups) if groups is not None else None
+    table = _groups_of(texts, groups) if groups is not None else None
     result = classify(loaded, data, texts, groups=table, progress=progress)
     return {"data": data, "task": task, **result}
 
 
 def check(data: str, class_names: str | None, templates: str | None, groups: str | None) -> None:
     """UserError if a data set for classification, or a file about it, cannot be found."""
-    datasets.class_texts(data, class_names, templates)
+    texts = datasets.class_texts(data, class_names, templates)
     if groups is not None:
-        read_groups(groups)
+        _groups_of(texts, groups)
     skipped: Counter[str] = Counter()
     if next(datasets.examples(data, skipped), None) is None:
         raise UserError(f"{data} has no usable image ({in_words(skipped)})")
+
+
+def _groups_of(texts: datasets.ClassificationText, path: str) -> dict[str, str]:
+    """``read_groups``; UserError if no class has a group."""
+    table = read_groups(path)
+    if table.keys().isdisjoint(texts.class_names):
+        raise UserError(
+            f"{path} has a group of none of the classes ({texts.class_names[0]!r}, ...)"
+        )
+    return table
 
 
 def read_groups(path: str) -> dict[str, str]:

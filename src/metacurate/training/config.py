@@ -33,6 +33,8 @@ Section = TypeVar("Section")
 
 PRECISIONS = ("fp32", "amp_bf16")
 SELECTIONS = ("curated", "online", "all")
+MAX_THREADS = 1024
+"""PyTorch ends the process if it gets none of so many."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,8 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads must be positive, not {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UserError(f"threads must be from 1 to {MAX_THREADS}, not {self.threads}")
         if not self.max_logit_scale >= 1:
             raise UserError(f"max_logit_scale must be 1 or more, not {self.max_logit_scale:.15g}")
         self._check_streams()
