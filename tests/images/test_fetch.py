@@ -300,6 +300,7 @@ def test_a_busy_host_takes_no_place_from_others() -> None:
         ("otherbot: noai", False),
         ("max-snippet: 5, noai", True),
         ("nofollow", False),
+        ("None", True),
     ],
 )
 def test_robots_headers_are_respected(server: HostileServer, tag: str, forbidden: bool) -> None:

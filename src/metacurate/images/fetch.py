@@ -399,14 +399,17 @@ def forbids(headers: list[str], user_agent: str, directives: tuple[str, ...]) ->
     """Whether ``X-Robots-Tag`` headers hold one of the directives for all agents or for this one.
 
     ``agent: directive, directive`` speaks to one agent: to us if our ``User-Agent`` contains it.
+    ``none`` is both ``noindex`` and ``nofollow``.
     """
     for header in headers:
         agent, colon, rest = header.partition(":")
         named = bool(colon) and "," not in agent and not agent.strip().startswith(VALUED_DIRECTIVES)
         if named and agent.strip().lower() not in user_agent.lower():
             continue
-        words = (rest if named else header).split(",")
-        if any(word.strip().lower() in directives for word in words):
+        words = {word.strip().lower() for word in (rest if named else header).split(",")}
+        if "none" in words:
+            words |= {"noindex", "nofollow"}
+        if words.intersection(directives):
             return True
     return False
 
