@@ -299,10 +299,13 @@ def test_labels_lead_to_languages() -> None:
     assert languages.place("tlh") == (2, None)  # of which the table knows nothing
     assert languages.place("ja") == (3, "language_without_metadata")
     assert languages.place("qqq") == (3, "unknown_language")
-    for label in (None, "", " ", "und"):
+    for label in (None, "", " ", "und", " UND "):
         assert languages.place(label) == (3, "no_language")
     assert Languages(blocks[:2], load_language_map()).place("ja")[0] == -1
     assert Languages.from_json(json.loads(json.dumps(languages.as_json()))) == languages
+    assert languages.unreached == ()
+    blocks = tuple(Block(name, i, i + 1) for i, name in enumerate(["EN", "tlh", "other", "eng"]))
+    assert Languages(blocks, load_language_map()).unreached == ("EN", "eng")
 
 
 def test_unknown_labels_are_bounded() -> None:
@@ -413,6 +416,20 @@ def size_of(thresholds: Thresholds) -> float:
 
 
 LEAST = math.ceil(size_of(given_thresholds(Balance(1e-6), COUNTS, BLOCKS)))
+
+
+def test_target_size_where_the_reference_has_the_highest_count() -> None:
+    """At t = 1,000 French has t = 300 (1,601 are kept); just above that, all are."""
+    counts, blocks = as_counts([1, 1000, 300, 700]), (Block("en", 0, 2), Block("fr", 2, 4))
+
+    def size(found: Thresholds) -> float:
+        return float(np.minimum(counts, found.by_entry).sum())
+
+    for target in (1602, 2000):
+        found = solve_thresholds(Balance(target_size=target), counts, blocks, size)
+        assert found.t == pytest.approx((1000, 300), rel=1e-5)
+    with pytest.raises(ValueError, match="below the 2001 matched pairs"):
+        solve_thresholds(Balance(target_size=2001), counts, blocks, size)
 
 
 @given(st.integers(LEAST, int(COUNTS.sum()) - 1))
@@ -531,6 +548,9 @@ def test_groups_of_languages_are_joined(tmp_path: Path) -> None:
     assert found.entries.to_pylist() == ["кот", "猫", "狗", "貓"]
     assert found.score is not None
     assert found.score.to_pylist() == [None, 2, 1, None]
+    save_parquet(make_metadata(["a", "b"], lang=["en", "fr"]), tmp_path / "all.parquet")
+    with pytest.raises(UserError, match=r"all\.parquet has entries of 2 languages"):
+        load_metadata(tmp_path)
 
 
 def small(folder: Path, table: dict[str, list[Any]]) -> Path:
