@@ -656,3 +656,24 @@ def test_looking_at_a_run_by_language(
     pair = told("inspect", "uid", kept["uid"].hex(), "--run", out)["pairs"][0]
     assert [text["kept"] for text in pair["texts"]] == kept["text_kept"]
     assert pair["keep_prob"] == pytest.approx(kept["keep_prob"])
+
+
+def test_a_language_without_matches_is_said_to_have_no_threshold(
+    tmp_path: Path, metacurate: Command
+) -> None:
+    pool = small(tmp_path / "pool", {"url": ["http://a/1"], "text": ["cat"], "lang": ["en"]})
+    metadata = {"en": ["cat", "dog"], "zh": ["猫"]}
+    (tmp_path / "m").mkdir()
+    for name, entries in metadata.items():
+        (tmp_path / "m" / f"{name}.json").write_text(json.dumps(entries))
+    run = tmp_path / "run"
+    curate(str(pool), str(tmp_path / "m"), str(run), t=1, workers=1, report=False)
+    for command in (
+        ("inspect", "entry", "猫", "--run", run),
+        ("inspect", "text", "猫", "--run", run, "--lang", "zh"),
+    ):
+        assert json.loads(metacurate(*command, "--json").stdout)["t"] is None
+    compared = json.loads(metacurate("diff", run, run, "--json").stdout)
+    assert compared["languages"]["zh"]["t"] == [None, None]
+    said = "the metadata of zh has no entry 'cat'; en has it"
+    fails(metacurate("inspect", "entry", "cat", "--run", run, "--lang", "zh"), said)
