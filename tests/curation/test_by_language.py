@@ -299,10 +299,13 @@ def test_labels_lead_to_languages() -> None:
     assert languages.place("tlh") == (2, None)  # of which the table knows nothing
     assert languages.place("ja") == (3, "language_without_metadata")
     assert languages.place("qqq") == (3, "unknown_language")
-    for label in (None, "", " ", "und"):
+    for label in (None, "", " ", "und", " UND "):
         assert languages.place(label) == (3, "no_language")
     assert Languages(blocks[:2], load_language_map()).place("ja")[0] == -1
     assert Languages.from_json(json.loads(json.dumps(languages.as_json()))) == languages
+    assert languages.unreached == ()
+    blocks = tuple(Block(name, i, i + 1) for i, name in enumerate(["EN", "tlh", "other", "eng"]))
+    assert Languages(blocks, load_language_map()).unreached == ("EN", "eng")
 
 
 def test_unknown_labels_are_bounded() -> None:
@@ -413,6 +416,20 @@ def size_of(thresholds: Thresholds) -> float:
 
 
 LEAST = math.ceil(size_of(given_thresholds(Balance(1e-6), COUNTS, BLOCKS)))
+
+
+def test_target_size_where_the_reference_has_the_highest_count() -> None:
+    """At t = 1,000 French has t = 300 (1,601 are kept); just above that, all are."""
+    counts, blocks = as_counts([1, 1000, 300, 700]), (Block("en", 0, 2), Block("fr", 2, 4))
+
+    def size(found: Thresholds) -> float:
+        return float(np.minimum(counts, found.by_entry).sum())
+
+    for target in (1602, 2000):
+        found = solve_thresholds(Balance(target_size=target), counts, blocks, size)
+        assert found.t == pytest.approx((1000, 300), rel=1e-5)
+    with pytest.raises(ValueError, match="below the 2001 matched pairs"):
+        solve_thresholds(Balance(target_size=2001), counts, blocks, size)
 
 
 @given(st.integers(LEAST, int(COUNTS.sum()) - 1))
@@ -531,6 +548,9 @@ def test_groups_of_languages_are_joined(tmp_path: Path) -> None:
     assert found.entries.to_pylist() == ["кот", "猫", "狗", "貓"]
     assert found.score is not None
     assert found.score.to_pylist() == [None, 2, 1, None]
+    save_parquet(make_metadata(["a", "b"], lang=["en", "fr"]), tmp_path / "all.parquet")
+    with pytest.raises(UserError, match=r"all\.parquet has entries of 2 languages"):
+        load_metadata(tmp_path)
 
 
 def small(folder: Path, table: dict[str, list[Any]]) -> Path:
@@ -636,3 +656,24 @@ def test_looking_at_a_run_by_language(
     pair = told("inspect", "uid", kept["uid"].hex(), "--run", out)["pairs"][0]
     assert [text["kept"] for text in pair["texts"]] == kept["text_kept"]
     assert pair["keep_prob"] == pytest.approx(kept["keep_prob"])
+
+
+def test_a_language_without_matches_is_said_to_have_no_threshold(
+    tmp_path: Path, metacurate: Command
+) -> None:
+    pool = small(tmp_path / "pool", {"url": ["http://a/1"], "text": ["cat"], "lang": ["en"]})
+    metadata = {"en": ["cat", "dog"], "zh": ["猫"]}
+    (tmp_path / "m").mkdir()
+    for name, entries in metadata.items():
+        (tmp_path / "m" / f"{name}.json").write_text(json.dumps(entries))
+    run = tmp_path / "run"
+    curate(str(pool), str(tmp_path / "m"), str(run), t=1, workers=1, report=False)
+    for command in (
+        ("inspect", "entry", "猫", "--run", run),
+        ("inspect", "text", "猫", "--run", run, "--lang", "zh"),
+    ):
+        assert json.loads(metacurate(*command, "--json").stdout)["t"] is None
+    compared = json.loads(metacurate("diff", run, run, "--json").stdout)
+    assert compared["languages"]["zh"]["t"] == [None, None]
+    said = "the metadata of zh has no entry 'cat'; en has it"
+    fails(metacurate("inspect", "entry", "cat", "--run", run, "--lang", "zh"), said)

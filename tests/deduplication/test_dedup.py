@@ -404,6 +404,16 @@ def test_what_a_blocklist_cannot_mean_is_refused(entry: str, tmp_path: Path) -> 
         read_blocklist(listed)
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_a_line_of_a_blocklist_ends_where_lines_of_files_do(mark: str, tmp_path: Path) -> None:
+    """``http://a.example/x`` and, on a line of its own, all of ``com`` are something else."""
+    listed = tmp_path / "blocked.txt"
+    listed.write_bytes(f"\ufeffhttp://a.example/x{mark}com\r\nb.example\rc.example\n".encode())
+    found = read_blocklist(listed)
+    assert found.domains == {"b.example", "c.example"}
+    assert found.urls == (url_uid(f"http://a.example/x{mark}com"),)
+
+
 def test_blocklist_names_a_bad_line(tmp_path: Path) -> None:
     listed = tmp_path / "blocked.txt"
     listed.write_text("good.org\nnot a domain\n")

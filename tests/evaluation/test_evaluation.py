@@ -304,6 +304,13 @@ def test_an_empty_class_name_is_a_class(tmp_path):
     assert datasets.class_texts(str(folder)).class_names == ("red", "", "green", "blue")
     result = evaluate(COLOUR_MODEL, str(folder))
     assert (result["classes"], result["top1"]["value"]) == (4, 1)
+    (folder / "classnames.txt").write_bytes("red\u2028\x85wine\r\n\rgreen\nblue".encode())
+    assert datasets.class_texts(str(folder)).class_names == (
+        "red\u2028\x85wine",
+        "",
+        "green",
+        "blue",
+    )
     (folder / "classnames.txt").write_text("\n \n")
     with pytest.raises(UserError, match="is empty"):
         datasets.class_texts(str(folder))

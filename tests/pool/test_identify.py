@@ -100,16 +100,16 @@ TEXTS = pa.list_(pa.struct([("text", pa.string()), ("lang", pa.string()), ("sour
 @pytest.mark.parametrize(
     ("config", "expected", "identified"),
     [
-        ({}, ["xx", "de", "de", "de", "de", "und"], 5),
-        ({"every": True}, ["de", "de", "de", "de", "de", "und"], 6),
+        ({}, ["xx", "de", "de", "de", "de", "de", "und"], 6),
+        ({"every": True}, ["de", "de", "de", "de", "de", "de", "und"], 7),
         ({"min_score": 1.0, "identifier": "test_identify:Unsure"},
-         ["xx", "und", "und", "und", "und", "und"], 5),
+         ["xx", "und", "und", "und", "und", "und", "und"], 6),
     ],
 )  # fmt: skip
 def test_what_has_a_language_keeps_it(
     tmp_path: Path, config: Row, expected: list[str], identified: int
 ) -> None:
-    given = ["xx", None, "", "und", " ", None]
+    given = ["xx", None, "", "und", " Und", " ", None]
     texts = [{"text": SENTENCES["de"], "lang": lang, "source": "alt"} for lang in given]
     texts[-1]["text"] = "7"
     rows = [{"uid": bytes(16), "texts": texts}, {"uid": bytes(16), "texts": None}]
@@ -119,8 +119,8 @@ def test_what_has_a_language_keeps_it(
     assert [text["lang"] for text in found[0]["texts"]] == expected
     assert {text["source"] for text in found[0]["texts"]} == {"alt"}
     assert found[1]["texts"] == []
-    assert (totals["identified"], totals["kept"]) == (identified, 6 - identified)
-    assert sum(totals["languages"].values()) == totals["texts"] == 6
+    assert (totals["identified"], totals["kept"]) == (identified, 7 - identified)
+    assert sum(totals["languages"].values()) == totals["texts"] == 7
 
 
 class Unsure:

@@ -145,6 +145,36 @@ def test_uid_from_url_or_place_and_texts_from_json(tmp_path: Path) -> None:
     ]
 
 
+def test_languages_that_the_sample_states(tmp_path: Path) -> None:
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    own = {"texts": [{"text": "drei", "lang": "de"}, {"text": "three"}], "lang": "en"}
+    cases: list[tuple[dict[str, Any], bytes | None, list[str | None]]] = [
+        ({"lang": "fr"}, b"un", ["fr"]),
+        ({"LANGUAGE": "pt_BR", "caption": ["um", "dois"]}, None, ["pt_BR", "pt_BR"]),
+        ({"lang": ["en", None, "de"], "captions": ["a", "b", "c"]}, None, ["en", None, "de"]),
+        ({"lang": ["en", "de"], "captions": ["a", "b", "c"]}, None, [None] * 3),
+        (own, None, ["de", None]),
+        ({"lang": "", "language": "ja"}, "猫".encode(), ["ja"]),
+        ({"lang": 7}, b"seven", [None]),
+        ({"lang": "x" * 1000}, b"long", [None]),
+        ({}, b"beside", ["nl"]),
+        ({"lang": "fr"}, b"un autre", ["fr"]),
+    ]
+    with tarfile.open(tars / "a.tar", "w") as tar:
+        for number, (record, text, _) in enumerate(cases):
+            add(tar, f"{number}.jpg", b"p")
+            add(tar, f"{number}.json", json.dumps(record).encode())
+            if text is not None:
+                add(tar, f"{number}.txt", text)
+    beside = {"key": ["8", "9"], "LANG": ["nl", "nl"]}
+    pq.write_table(pa.table(beside), tars / "a.parquet")
+    ingest(str(tars), str(tmp_path / "pool"), engine=ONE)
+    rows = read_pool(tmp_path / "pool").to_pylist()
+    found = [[text["lang"] for text in row["texts"]] for row in rows]
+    assert found == [expected for *_, expected in cases]
+
+
 def test_side_parquet_fills_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tars = tmp_path / "tars"
     tars.mkdir()

@@ -114,7 +114,7 @@ def inspect_text(text: str, distribution: Distribution, lang: str | None = None)
     return {
         "text": text,
         **({} if lang is None else {"lang": lang}),
-        "t": json_number(thresholds.t[place]),
+        "t": thresholds.t_of(place, distribution.counts),
         "matches": [_match(distribution, int(i), float(keep_probs[i])) for i in ids],
         "keep_prob": float(balancing.pair_keep_probabilities(offsets, ids, keep_probs)[0]),
     }
@@ -196,7 +196,7 @@ def inspect_entry(run: Run, name: str, samples: int = 5, lang: str | None = None
         "entry": name,
         "id": position,
         **{k: None if v is None else v[position].as_py() for k, v in columns.items()},
-        "t": json_number(t),
+        "t": thresholds.t_of(place, counts),
         "count": count,
         "count_kept": int(kept[position]),
         "p": float(balancing.keep_probabilities(counts[position : position + 1], t)[0]),

@@ -191,7 +191,7 @@ def _by_language(address: str, counts: Any, kept: Any, languages: dict[str, Any]
     cards: dict[str, Card] = {}
     try:
         for language, facts in languages.items():
-            own = math.inf if facts["t"] is None else float(facts["t"])
+            own = None if facts["t"] is None else float(facts["t"])  # it matches nothing
             had = None if kept is None else _checked(kept[language], address)
             cards[language] = Card(language, _checked(counts[language], address), had, own)
     except (KeyError, TypeError, ValueError):

@@ -53,7 +53,7 @@ class Languages:
 
         And why it is not that of their own language: a reason, or None.
         """
-        if label is None or label.strip() in ("", UNDETERMINED):
+        if label is None or label.strip().lower() in ("", UNDETERMINED):
             reason = NO_LANGUAGE
         else:
             language = self.table.language(label)
@@ -68,7 +68,9 @@ class Languages:
     def unreached(self) -> tuple[str, ...]:
         """The languages whose entries no label leads to."""
         known = self.table.languages | {OTHER}
-        return tuple(b.language for b in self.blocks if b.language and b.language not in known)
+        named = [b.language for b in self.blocks if b.language and b.language not in known]
+        # One of the user's own is reached by its name.
+        return tuple(name for name in named if self.place(name)[1] is not None)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -56,6 +56,12 @@ class Thresholds:
         """What ``read_thresholds`` reads: plain JSON values."""
         return {"t": [json_number(t) for t in self.t], "place": self.reference}
 
+    def t_of(self, place: int, counts: Counts) -> float | str | None:
+        """The threshold of a block as JSON has it; None for a language without a match."""
+        block = self.blocks[place]
+        matched = block.language is None or counts[block.first : block.stop].any()
+        return json_number(self.t[place]) if matched else None
+
     def as_json(self, counts: Counts) -> dict[str, Any]:
         """Plain JSON values: ``t`` and ``p`` (tail proportion), and those by language, if several.
 
@@ -68,10 +74,10 @@ class Thresholds:
         if self.blocks[0].language is not None:
             found["languages"] = {
                 str(block.language): {
-                    "t": json_number(t) if counts[block.first : block.stop].any() else None,
-                    "p": tail_proportion_of(block, counts, t),
+                    "t": self.t_of(place, counts),
+                    "p": tail_proportion_of(block, counts, self.t[place]),
                 }
-                for block, t in zip(self.blocks, self.t, strict=True)
+                for place, block in enumerate(self.blocks)
             }
         return found
 
@@ -176,7 +182,9 @@ def _at_size(
     target: float,
 ) -> Thresholds:
     """The thresholds with the expected size nearest below or at a target, by halving log(t)."""
-    low, high = LEAST_T, highest
+    # Above all counts: at the highest itself the reference language's tail lacks that entry, so
+    # the other languages are not kept whole yet.
+    low, high = LEAST_T, 2 * highest
     least, most = expected_size(aim(low)), expected_size(aim(high)) if high else 0.0
     if not least <= target < most:
         raise ArgumentError(

@@ -14,7 +14,7 @@ from metacurate.errors import UserError
 from metacurate.pool.schema import UID_TYPE
 from metacurate.pool.uid import WHITESPACE, url_uid, url_uids
 from metacurate.pool.url import canonical_url, canonical_urls, host_of
-from metacurate.runtime.inputs import read_text
+from metacurate.runtime.inputs import lines_of, read_text
 from metacurate.runtime.storage import Address
 
 # Of URLs other than http(s). User info ends at the last "@" before the path.
@@ -78,7 +78,7 @@ def read_blocklist(path: Address) -> Blocklist:
     (``#``, and lines with ``!``). UserError names a line that is none of this, and a file that
     cannot be read.
     """
-    lines = read_text(path, "blocklist").splitlines()
+    lines = lines_of(read_text(path, "blocklist"))
     domains, urls = set(), set()
     for number, line in enumerate(lines, 1):
         entry = _COMMENT.sub("", line.strip(WHITESPACE)).strip()

@@ -28,7 +28,7 @@ from metacurate.errors import ArgumentError, UserError
 from metacurate.evaluation.reasons import SkippedExample
 from metacurate.images.decode import DATASET_EXTENSIONS, UndecodableImage
 from metacurate.runtime.find import HIDDEN, files_below
-from metacurate.runtime.inputs import open_input, read_text
+from metacurate.runtime.inputs import lines_of, open_input, read_text
 from metacurate.runtime.manifest import digest
 from metacurate.runtime.storage import Folder, at_store, is_local, local_path
 from metacurate.training.images import read_bounded
@@ -152,7 +152,7 @@ def _given_or_beside(data: str, given: str | None, *names: str) -> str | None:
 
 
 def _lines(address: str) -> tuple[str, ...]:
-    found = tuple(line.strip() for line in read_text(address).splitlines())
+    found = tuple(line.strip() for line in lines_of(read_text(address)))
     if not any(found):
         raise UserError(f"{address} is empty")
     return found
@@ -290,7 +290,7 @@ def _tar_examples(address: str, skipped: Counter[str]) -> Iterator[Example]:
             text = decode_text(sample.files.get("txt"), skipped)
             texts = sample_texts(sample.record(skipped), text, skipped)
             # A line a caption, in the retrieval sets of CLIP_benchmark.
-            lines = [line.strip() for found in texts for line in (found.text or "").splitlines()]
+            lines = [line.strip() for found in texts for line in lines_of(found.text or "")]
             fields = _fields(sample.files["npy"], skipped) if "npy" in sample.files else ()
             yield Example(sample.image, label, tuple(line for line in lines if line), fields)
 

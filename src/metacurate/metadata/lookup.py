@@ -27,12 +27,13 @@ def entry_id(metadata: Metadata, name: str, lang: str | None = None) -> int:
             known=", ".join(metadata.languages[:20]) or "none: they are one list",
         )
     places = np.flatnonzero(pc.equal(metadata.entries, name).to_numpy(zero_copy_only=False))
-    found = [
+    there = [
         (int(place), block.language)
         for place in places
         for block in metadata.blocks
-        if block.first <= place < block.stop and lang in (None, block.language)
+        if block.first <= place < block.stop
     ]
+    found = [each for each in there if lang in (None, each[1])]
     if len(found) > 1:
         raise ArgumentError(
             "several languages have the entry {entry} ({having}); choose with {lang}",
@@ -41,6 +42,13 @@ def entry_id(metadata: Metadata, name: str, lang: str | None = None) -> int:
         )
     if found:
         return found[0][0]
+    if there:
+        raise ArgumentError(
+            "{lang}: the metadata of {asked} has no entry {entry}; {having} has it",
+            asked=str(lang),
+            entry=repr(printable(name, 60)),
+            having=", ".join(str(other) for _, other in there[:20]),
+        )
     near = similar_entries(metadata, name)
     hint = f"; did you mean {', '.join(repr(printable(n, 60)) for n in near)}?" if near else ""
     raise UserError(f"the metadata has no entry {printable(name, 60)!r}{hint}")

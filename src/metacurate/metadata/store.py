@@ -475,10 +475,22 @@ def _load_folder(source: str) -> Metadata:
         groups.setdefault(group_of(code), []).append(file)
     parts: list[pa.Table] = []
     for language, files in groups.items():
-        parts.append(join_metadata([_load_file(file) for file in files], language))
+        parts.append(join_metadata([_of_one_language(file) for file in files], language))
     table = pa.concat_tables(parts)
     columns = {name: table[name] for name in OPTIONAL_COLUMNS}
     return make_metadata(table[ENTRY], **columns, origin=source)
+
+
+def _of_one_language(source: str) -> Metadata:
+    """A file of a folder, whose language its name says: one of several would be taken for that."""
+    metadata = _load_file(source)
+    if metadata.languages:
+        raise UserError(
+            f"{source} has entries of {len(metadata.languages):,} languages, but the file of a "
+            "folder is of the one that its name says: give this file itself, or join both with "
+            "'metacurate metadata merge'"
+        )
+    return metadata
 
 
 def join_metadata(parts: Sequence[Metadata], language: str) -> pa.Table:

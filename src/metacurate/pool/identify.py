@@ -181,7 +181,7 @@ def _languages(
     said = batch.langs.cast(pa.large_string()).cast(pa.string())
     if every:
         said = pa.nulls(len(texts), pa.string())
-    stated = pc.utf8_trim_whitespace(said)
+    stated = pc.utf8_lower(pc.utf8_trim_whitespace(said))  # as curation takes labels
     says = pc.and_(pc.not_equal(stated, ""), pc.not_equal(stated, UNDETERMINED))
     wanted = pc.and_(pc.invert(pc.fill_null(says, False)), texts.is_valid())
     where = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))

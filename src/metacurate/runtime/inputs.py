@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from typing import IO, Any
 
@@ -33,6 +34,15 @@ def read_text(address: Address, what: str = "file") -> str:
             return str(file.read(), "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"the {what} {as_address(address)} is no UTF-8 text: {error}") from None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text file, without their ends, which are those that files have.
+
+    ``str.splitlines`` also parts at what else Unicode calls the end of a line or a paragraph, which
+    may be within a URL or a name.
+    """
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 
 def read_toml(address: Address) -> dict[str, Any]:

@@ -10,6 +10,9 @@ The texts of a sample are those of the first of these that holds any:
 
 So what curation has seen and rejected is not read by training from another place. Other texts in
 the other places are counted (``other_text_in_txt``, ``other_text_in_json``).
+
+Their languages stand with them, or in the JSON as ``lang`` or ``language``: a string for all texts,
+or a list with one for each.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from metacurate.pool.columns import TEXT_NAMES, TEXTS_NAME
+from metacurate.pool.columns import LANG_NAMES, TEXT_NAMES, TEXTS_NAME
+from metacurate.texts.languages import MAX_LABEL
 from metacurate.webdataset.reasons import Problem
 
 MAX_TEXT_BYTES = 1 << 20
@@ -110,6 +114,27 @@ def sample_texts(
         told = _words(found for place in in_fields for found in place)
         problems[Problem.OTHER_TEXT_IN_JSON] += len(told - seen)
     return taken
+
+
+def with_languages(texts: Sequence[Text], *records: dict[str, Any]) -> list[Text]:
+    """A sample's texts with the language that is stated for them, if none of them has its own.
+
+    ``records``: what is said of the sample; the first that states one counts.
+    """
+    said = [{name.lower(): value for name, value in reversed(r.items())} for r in records]
+    stated = next((r[name] for r in said for name in LANG_NAMES if r.get(name)), None)
+    if stated is None or any(text.lang for text in texts):
+        return list(texts)
+    if not isinstance(stated, list):
+        stated = [stated] * len(texts)
+    if len(stated) != len(texts):
+        return list(texts)  # nothing says which language is whose
+    return [replace(text, lang=_label(value)) for text, value in zip(texts, stated, strict=True)]
+
+
+def _label(value: Any) -> str | None:
+    """A label that may mean a language; a longer string means none, and would be there per text."""
+    return usable_string(value) if isinstance(value, str) and len(value) <= MAX_LABEL else None
 
 
 def usable_string(value: Any) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metacurate.counts import counted
+from metacurate.pool.columns import LANG_NAMES
 from metacurate.pool.schema import TEXTS_TYPE, UID_TYPE
 from metacurate.pool.uid import key_uid, url_uid
 from metacurate.runtime.arrowfiles import open_parquet
@@ -30,6 +31,7 @@ from metacurate.webdataset.facts import (
     read_record,
     sample_texts,
     usable_string,
+    with_languages,
 )
 from metacurate.webdataset.files import find_tars, open_tar, stem_of
 from metacurate.webdataset.headers import IMAGE_EXTENSIONS, Sample, read_samples
@@ -171,10 +173,11 @@ def _row(
         return DroppedSample.IMAGE_OF_OTHER_FORMAT if is_other else DroppedSample.NO_IMAGE
     record = read_record(_read(tar, sample, "json", MAX_JSON_BYTES), problems)
     said = {name: value for name, value in record.items() if value is not None}
-    facts = {**side.get(sample.key, {}), **said}
+    beside = side.get(sample.key, {})
+    facts = {**beside, **said}
     text = decode_text(_read(tar, sample, "txt", MAX_TEXT_BYTES), problems)
     texts: dict[str, Text] = {}
-    for found in sample_texts(facts, text, problems):
+    for found in with_languages(sample_texts(facts, text, problems), said, beside):
         if found.text is not None:
             texts.setdefault(found.text, found)
     if not texts:
@@ -222,7 +225,8 @@ def _read_side(folder: Folder, tar: str, problems: Counter[str]) -> dict[str, di
     try:
         with folder.open(name) as file:
             parquet = open_parquet(file)
-            columns = [c for c in _SIDE_COLUMNS if c in parquet.schema_arrow.names]
+            names = parquet.schema_arrow.names
+            columns = [c for c in names if c in _SIDE_COLUMNS or c.lower() in LANG_NAMES]
             if "key" not in columns:
                 problems[Problem.SIDE_PARQUET_WITHOUT_KEY] += 1
                 return {}
