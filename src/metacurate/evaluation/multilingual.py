@@ -24,7 +24,7 @@ from metacurate.evaluation.reasons import SkippedExample
 from metacurate.evaluation.zero_shot import LoadedModel, encode, retrieval_ranks
 from metacurate.images.decode import UndecodableImage
 from metacurate.runtime.find import files_below
-from metacurate.runtime.inputs import read_text
+from metacurate.runtime.inputs import lines_of, read_text
 from metacurate.runtime.progress import Meter
 from metacurate.runtime.storage import Folder, open_file
 from metacurate.training.images import read_bounded
@@ -109,8 +109,7 @@ def _captions(data: str) -> dict[str, dict[str, list[str]]]:
     """XM3600's captions by image and locale; UserError names the line that is none of its own."""
     address = Folder(data).address(CAPTIONS_FILE)
     found: dict[str, dict[str, list[str]]] = {}
-    # Not splitlines: a text in JSON may hold other separators of lines (U+2028) as they are.
-    for number, line in enumerate(read_text(address).split("\n"), 1):
+    for number, line in enumerate(lines_of(read_text(address)), 1):
         if not line.strip():
             continue
         try:
