@@ -18,7 +18,7 @@ from metacurate.runtime.run import (
     ReadOptions,
     RunOptions,
     check_writable,
-    hold,
+    hold_if_writable,
     is_held,
     open_run,
     read_run,
@@ -501,7 +501,8 @@ def status(run: Path, *, verify: bool = False) -> Status:
 
     Args:
         run: The output folder of any command.
-        verify: Whether to compare the checksums of all files of finished stages.
+        verify: Whether to compare the checksums of all files of finished stages. Those that are
+            damaged are marked, so that they are made again, unless the run may only be read.
     """
     from dataclasses import asdict
 
@@ -529,8 +530,8 @@ def status(run: Path, *, verify: bool = False) -> Status:
     if languages := languages_of(folder):
         found["languages"] = languages
     if verify:
-        with hold(folder):
-            found["damaged"] = verified(folder)
+        with hold_if_writable(folder) as writable:
+            found["damaged"] = verified(folder, mark=writable)
     return found
 
 
