@@ -74,6 +74,11 @@ def as_addresses(given: Any, name: str = "paths") -> list[str]:
     return [as_address(one, name) for one in listed(name, given, "paths")]
 
 
+def pinned(address: str) -> str:
+    """An address that stays that of the same place when the process changes its folder."""
+    return os.path.abspath(as_address(address)) if is_local(address) else address
+
+
 def split_address(address: Address) -> tuple[str, str]:
     """The folder of a file's address, and the file's name."""
     parent, slash, name = as_address(address).rpartition("/")
