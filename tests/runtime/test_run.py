@@ -145,7 +145,7 @@ def test_functions_say_how_large_their_table_is(
 @pytest.mark.parametrize(
     "spelling",
     ["{pool}", "{pool}/", "{pool}/.", "{pool}/sub", "{pool}/sub/../", "{parent}/x/../pool",
-     "{link}", "{link}/sub", "file://{pool}", "{relative}", "./{relative}"],
+     "{link}", "{link}/sub", "file://{pool}", "local://{pool}", "{relative}", "./{relative}"],
 )  # fmt: skip
 @pytest.mark.parametrize("given", ["{pool}", "{pool}/*.parquet", "{link}", "file://{pool}/"])
 def test_an_output_in_an_input_is_refused(
