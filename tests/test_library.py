@@ -414,3 +414,50 @@ def test_notes_are_shown_where_no_logging_is_set_up(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr.count("1 Parquet file") == 1
+
+
+def test_results_are_found_after_a_change_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"url": ["https://x.example/1", "https://x.example/2"], "text": ["cat", "a"]})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    curated = mc.curate(table, metadata=["cat"], t=1, out="run")
+    pool = mc.dedup(table, out="pool")
+    assert (curated.out, pool.out) == ("run", "pool")
+    monkeypatch.chdir("elsewhere")
+    assert curated.to_arrow()["text"].to_pylist() == ["cat"]
+    assert curated.entry_counts == {"cat": 1}
+    assert len(pool.to_arrow()) == 2
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True])
+def test_numbers_of_workers(workers: Any) -> None:
+    table = pa.table({"url": ["https://x.example/1"], "text": ["a cat"]})
+    with pytest.raises(ArgumentError, match=r"^workers must be (at least 1|a whole number)"):
+        mc.curate(table, metadata=["cat"], t=1, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (lambda run: mc.inspect_entry(3, run), "entry must be a string, not 3"),
+        (lambda run: mc.inspect_entry("cat", run, samples=-1), "samples must be at least 0"),
+        (lambda run: mc.inspect_entry("cat", run, samples=0.5), "samples must be a whole number"),
+        (lambda run: mc.inspect_text(None, run), "text must be a string, not None"),
+        (lambda run: mc.inspect_uid(b"0" * 32, run), "uid must be a string"),
+        (lambda run: mc.diff(run, run, top=-1), "top must be at least 0"),
+        (lambda run: mc.diff(run, run, html=run / "datacard.json"), "html .* is read too"),
+        (lambda run: mc.diff(run / ".." / "b.json", run, html=run / "../b.json"), "is read too"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_run(
+    asked: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    table = pa.table({"url": ["https://x.example/1"], "text": ["a cat"]})
+    run = tmp_path / "run"
+    mc.curate(table, metadata=["cat"], t=1, out=run)
+    (tmp_path / "b.json").write_text('{"cat": 2}')
+    with pytest.raises(ArgumentError, match=said):
+        asked(run)
+    assert mc.diff(tmp_path / "b.json", run)["before"]["match_counts"] == [2, 1]

@@ -85,6 +85,13 @@ def whole(name: str, value: Any, low: int | None = None, high: int | None = None
     return read
 
 
+def string(name: str, value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{{{name}}} must be a string, not {{value}}", value=shown(value))
+    return value
+
+
 def _written(number: int) -> str:
     """A bound as people write it: 2**64 - 1."""
     power = (number + 1).bit_length() - 1

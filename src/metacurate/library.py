@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
-from metacurate.arguments import listed
+from metacurate.arguments import listed, string, whole
 from metacurate.errors import ArgumentError
 from metacurate.runtime.progress import Listener, meter, note, reporting
 from metacurate.runtime.run import (
     ReadOptions,
     RunOptions,
     check_writable,
-    hold,
+    hold_if_writable,
     is_held,
     open_run,
     read_run,
@@ -501,7 +501,8 @@ def status(run: Path, *, verify: bool = False) -> Status:
 
     Args:
         run: The output folder of any command.
-        verify: Whether to compare the checksums of all files of finished stages.
+        verify: Whether to compare the checksums of all files of finished stages. Those that are
+            damaged are marked, so that they are made again, unless the run may only be read.
     """
     from dataclasses import asdict
 
@@ -529,8 +530,8 @@ def status(run: Path, *, verify: bool = False) -> Status:
     if languages := languages_of(folder):
         found["languages"] = languages
     if verify:
-        with hold(folder):
-            found["damaged"] = verified(folder)
+        with hold_if_writable(folder) as writable:
+            found["damaged"] = verified(folder, mark=writable)
     return found
 
 
@@ -627,13 +628,13 @@ def diff(
 
     page = None if html is None else as_address(html, "html")
     if page is not None:
-        check_writable(page, "html")
+        check_writable(page, "html", [first, second, metadata])
     entries = None if metadata is None else as_metadata(metadata)
     cards = (
         read_card(as_address(first, "first"), entries),
         read_card(as_address(second, "second"), entries),
     )
-    found = compare(*cards, top)
+    found = compare(*cards, whole("top", top, 0))
     if page is not None:
         from metacurate.reporting.comparison import render_comparison
         from metacurate.runtime.storage import create_file
@@ -684,7 +685,7 @@ def inspect_text(
         raise ArgumentError(
             "give either {run} alone, or all of {metadata}, {counts} and {t} (and {rule})"
         )
-    return inspect(text, distribution, lang)
+    return inspect(string("text", text), distribution, lang)
 
 
 def inspect_entry(
@@ -706,8 +707,9 @@ def inspect_entry(
     """
     from metacurate.analysis.inspect import inspect_entry as inspect
 
+    least = whole("samples", samples, 0)
     with read_run(as_address(run, "run"), **options) as opened:
-        return inspect(opened, entry, samples, lang)
+        return inspect(opened, string("entry", entry), least, lang)
 
 
 def inspect_uid(uid: str, run: Path, **options: Unpack[ReadOptions]) -> dict[str, Any]:
@@ -721,7 +723,7 @@ def inspect_uid(uid: str, run: Path, **options: Unpack[ReadOptions]) -> dict[str
     from metacurate.analysis.inspect import inspect_uid as inspect
 
     with read_run(as_address(run, "run"), **options) as opened:
-        return inspect(opened, uid)
+        return inspect(opened, string("uid", uid))
 
 
 # Models.

@@ -10,6 +10,7 @@ import random
 import re
 import shlex
 import tarfile
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -531,6 +532,17 @@ def test_odd_thresholds(tmp_path: Path, t: float) -> None:
     page = report(make_hostile_run(tmp_path, t=t))
     assert "NaN" not in page
     assert "Infinity" not in page
+
+
+@pytest.mark.parametrize("t", [1e-9, 1e300])
+def test_a_threshold_far_from_all_counts_does_not_spoil_the_chart(t: float) -> None:
+    counts = np.array([40, 2, 1], np.uint64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = charts.rank_chart(counts, counts, t).figure
+    (axes,) = figure.axes
+    assert axes.get_window_extent().height > figure.bbox.height / 2
+    assert axes.get_ylim()[1] < 1000
 
 
 def test_a_pool_that_matches_nothing(tmp_path: Path) -> None:

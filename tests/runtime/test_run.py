@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import resource
 import shutil
 import tarfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -143,7 +145,7 @@ def test_functions_say_how_large_their_table_is(
 @pytest.mark.parametrize(
     "spelling",
     ["{pool}", "{pool}/", "{pool}/.", "{pool}/sub", "{pool}/sub/../", "{parent}/x/../pool",
-     "{link}", "{link}/sub", "file://{pool}", "{relative}", "./{relative}"],
+     "{link}", "{link}/sub", "file://{pool}", "local://{pool}", "{relative}", "./{relative}"],
 )  # fmt: skip
 @pytest.mark.parametrize("given", ["{pool}", "{pool}/*.parquet", "{link}", "file://{pool}/"])
 def test_an_output_in_an_input_is_refused(
@@ -522,6 +524,54 @@ def test_status_tells_stopped_from_running(tmp_path: Path) -> None:
         assert manifest.status(folder, held=is_held(folder))["double"].state == "running"
     assert not is_held(folder)
     assert manifest.status(folder, held=is_held(folder))["double"].state == "stopped"
+
+
+def test_who_looks_at_a_lock_needs_not_own_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's run, or one on a read-only file system; two may look at the same time."""
+    folder = Folder(str(tmp_path))
+    with open_run(tmp_path, engine=ONE) as run:
+        manifest.begin(run.folder, STAGE, {}, overwrite=False)
+    flags: list[int] = []
+    real = os.open
+
+    def opened(path: Any, how: int, *rest: Any, **named: Any) -> int:
+        flags.append(how)
+        return real(path, how, *rest, **named)
+
+    monkeypatch.setattr(os, "open", opened)
+    with (tmp_path / ".lock").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_held(folder)
+    assert not any(how & (os.O_WRONLY | os.O_RDWR) for how in flags)
+
+
+def test_a_run_that_may_only_be_read_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubled(tmp_path)
+    (tmp_path / "doubled/1.txt").write_bytes(b"9")
+    before = files(tmp_path)
+    with monkeypatch.context() as patched:  # root may write anywhere
+        patched.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+        assert mc.status(tmp_path, verify=True)["damaged"].keys() == {"doubled/1.txt"}
+        with hold(Folder(str(tmp_path))), pytest.raises(UserError, match=r"in use by process \d+"):
+            mc.status(tmp_path, verify=True)
+    assert files(tmp_path) == before
+    assert mc.status(tmp_path)["stages"]["double"]["state"] == "done"
+
+
+def test_a_look_at_a_lock_does_not_stop_a_run_that_starts(tmp_path: Path) -> None:
+    doubled(tmp_path)
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        end = threading.Timer(0.1, fcntl.flock, (other, fcntl.LOCK_UN))
+        end.start()
+        with hold(Folder(str(tmp_path))):
+            pass
+        end.join()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 from fsspec.registry import _registry
 
+import metacurate as mc
 from conftest import Command
 from curation_pools import fails
 from metacurate.errors import UserError
@@ -236,3 +237,12 @@ def test_a_missing_package_is_named(address: str, monkeypatch: pytest.MonkeyPatc
         open_pool([address], PoolConfig())
     assert str(refusal.value).startswith(address.split("/x", maxsplit=1)[0][:3])
     assert str(refusal.value).endswith(advice)
+
+
+@pytest.mark.parametrize("protocol", ["file", "local"])
+def test_folders_of_this_machine_by_their_addresses(protocol: str, tmp_path: Path) -> None:
+    table = pa.table({"url": ["https://x.example/1"], "text": ["a cat"]})
+    address = f"{protocol}://{tmp_path}/a b%20c"
+    assert mc.curate(table, metadata=["cat"], t=1, out=address).to_arrow().num_rows == 1
+    assert mc.status(address, verify=True)["damaged"] == {}
+    assert (tmp_path / "a b%20c" / "manifest.json").exists()

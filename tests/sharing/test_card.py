@@ -125,6 +125,23 @@ def test_croissant_reads_the_folder(run: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_croissant_of_a_column_without_a_name(metacurate: Command, tmp_path: Path) -> None:
+    """Row numbers, as pandas writes them into CSV."""
+    croissant = pytest.importorskip("mlcroissant")
+    (tmp_path / "p.csv").write_text(",url,text\n7,http://a.example/1,a dog\n", encoding="utf-8")
+    (tmp_path / "m.json").write_text('["dog"]')
+    done = metacurate("curate", tmp_path / "p.csv", "-m", tmp_path / "m.json", "--t", 1,
+                      "--no-report", "--out", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = pq.read_table(tmp_path / "run" / "curated").to_pylist()
+    assert row[""] == "7"
+    (read,) = croissant.Dataset(tmp_path / "run" / "croissant.json").records("pairs")
+    assert {b"http://a.example/1", b"a dog", row["uid"]} <= {
+        value for value in read.values() if isinstance(value, bytes)
+    }
+
+
 def test_the_command_makes_the_same_subset(
     run: Path, pool: Path, metacurate: Command, tmp_path: Path
 ) -> None:

@@ -124,7 +124,8 @@ def eval_command(
         return
     file = None if out is None else as_address(out)
     if file is not None:
-        check_writable(file)
+        read = [checkpoint, *(data or []), class_names, templates, groups]
+        check_writable(file, inputs=read)
     report = evaluate(
         checkpoint, data or [], model=model, task=task, class_names=class_names,
         templates=templates, groups=groups, batch_size=batch_size, threads=threads,

@@ -24,7 +24,7 @@ from metacurate.curation.settings import threshold_text
 from metacurate.printable import html_table
 from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.made import open_made
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, pinned
 
 SHOWN_LANGUAGES = 12
 
@@ -66,6 +66,11 @@ class Curated:
     card: DataCard
     out: str | None
     _subset: Subset | None = field(default=None, repr=False)
+    _place: str | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            object.__setattr__(self, "_place", pinned(self.out))
 
     @property
     def pool(self) -> PoolFacts:
@@ -119,8 +124,8 @@ class Curated:
         return card
 
     def _folder(self) -> Folder:
-        assert self.out is not None
-        return Folder(self.out)
+        assert self._place is not None
+        return Folder(self._place)
 
     def to_arrow(self) -> pa.Table:
         """The kept pairs: the pool's columns, ``uid``, ``matched``, ``text_kept``, ``keep_prob``.

@@ -180,16 +180,16 @@ def _run_progress(folder: Folder, arm: str, seed: int) -> RunProgress:
     )
 
 
-def verify(folder: Folder) -> dict[str, str]:
+def verify(folder: Folder, *, mark: bool = True) -> dict[str, str]:
     """As ``manifest.verify``, of an experiment's folder and those of all runs in it.
 
     If a run's file is damaged, the experiment is not done any more: it goes through its runs again.
     """
-    wrong = manifest.verify(folder)
+    wrong = manifest.verify(folder, mark=mark)
     for name in _runs_below(folder):
-        own = manifest.verify(Folder(folder.address(name)))
+        own = manifest.verify(Folder(folder.address(name)), mark=mark)
         wrong |= {f"{name}/{file}": reason for file, reason in own.items()}
-    if wrong:
+    if wrong and mark:
         void(folder, [EXPERIMENT])
     return wrong
 

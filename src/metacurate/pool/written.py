@@ -11,7 +11,7 @@ import pyarrow as pa
 from metacurate.printable import html_table
 from metacurate.runtime.arrowfiles import read_parquet
 from metacurate.runtime.made import open_made
-from metacurate.runtime.storage import Folder
+from metacurate.runtime.storage import Folder, pinned
 
 POOL_FOLDER = "pool"
 Totals = TypeVar("Totals", bound=Mapping[str, Any])
@@ -42,10 +42,15 @@ class WrittenPool(Generic[Totals]):
     totals: Totals
     out: str | None
     _table: pa.Table | None = field(default=None, repr=False)
+    _place: str | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            object.__setattr__(self, "_place", pinned(self.out))
 
     def to_arrow(self) -> pa.Table:
         """The rows: ``uid``, ``url``, ``texts``, then the pool's other columns; all in memory."""
-        return self._table if self.out is None else read_written(Folder(self.out))
+        return self._table if self._place is None else read_written(Folder(self._place))
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The rows, for other libraries."""

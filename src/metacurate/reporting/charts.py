@@ -45,6 +45,10 @@ MAX_CURVE_POINTS = 400
 TABLE_POINTS = 25
 """So many places of a curve have their values in a table, and under the pointer."""
 PNG_DPI = 160
+LEAST_COUNT = 0.8
+"""Where an axis of counts begins."""
+MOST_ABOVE = 1000
+"""A threshold so many times above all counts is not drawn."""
 
 _STYLE = {
     "figure.figsize": (4.8, 3.3),
@@ -280,7 +284,7 @@ def histogram_chart(counts: Counts, kept: Counts, t: float) -> Chart:
         most = max(int(found.max()) for found in numbers.values())
         if most > LINEAR_ENTRIES:
             axes.set_yscale("log")
-            axes.set_ylim(bottom=0.8)
+            axes.set_ylim(bottom=LEAST_COUNT)
             _log_axis(axes.yaxis, most)
         else:
             axes.set_ylim(0, most * 1.25)
@@ -324,7 +328,8 @@ def rank_chart(counts: Counts, kept: Counts, t: float) -> Chart:
         axes.plot(ranks, before, color=COLOURS["before"], label="before", **marks)
         label = "after" if few else "after (median around the rank)"
         axes.plot(ranks, after, color=COLOURS["after"], label=label, **marks)
-        if math.isfinite(t):
+        # Beyond the axis its words would stand outside of the chart, or the curves would be flat.
+        if LEAST_COUNT <= t <= MOST_ABOVE * counts.max():
             axes.axhline(t, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
             axes.text(
                 0.02, t, f"t = {short_number(t)}", transform=axes.get_yaxis_transform(),
@@ -332,7 +337,7 @@ def rank_chart(counts: Counts, kept: Counts, t: float) -> Chart:
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_ylim(bottom=0.8)
+        axes.set_ylim(bottom=LEAST_COUNT)
         _log_axis(axes.xaxis, order.size)
         _log_axis(axes.yaxis, int(counts.max()))
         axes.legend(loc="upper right")
@@ -369,7 +374,7 @@ def sides_chart(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64])
         axes.set_xscale("log")
         axes.set_yscale("log")
         if top > 1:  # counts, not shares
-            axes.set_ylim(bottom=0.8)
+            axes.set_ylim(bottom=LEAST_COUNT)
         _log_axis(axes.xaxis, most)
         _log_axis(axes.yaxis, top)
         axes.legend(loc="upper right")

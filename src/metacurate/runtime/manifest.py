@@ -345,11 +345,11 @@ def _lost_of(folder: Folder, files: Files) -> list[str]:
     return [name for name, written in files.items() if sizes.get(name) != written["bytes"]]
 
 
-def verify(folder: Folder) -> dict[str, str]:
+def verify(folder: Folder, *, mark: bool = True) -> dict[str, str]:
     """Compare all files of finished stages with the checksums in the manifest.
 
-    Returns ``{name: what is wrong}`` and marks these files as damaged, so that the command that
-    made the run makes them again.
+    Returns ``{name: what is wrong}``; with ``mark`` these files are marked as damaged, so that the
+    command that made the run makes them again.
     """
     manifest = read_manifest(folder)
     wrong: dict[str, str] = {}
@@ -367,7 +367,7 @@ def verify(folder: Folder) -> dict[str, str]:
             section.pop("totals", None)
             section |= {"state": "running", "damaged": sorted(found)}
         wrong |= found
-    if wrong:
+    if wrong and mark:
         folder.write_json(MANIFEST, manifest)
     return dict(sorted(wrong.items()))
 

@@ -6,6 +6,7 @@ folder's lock, removes what a killed run left unfinished and starts the engine.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import posixpath
 import re
@@ -40,6 +41,7 @@ from metacurate.runtime.tracking import tracking
 
 # Held by the process that runs in a local folder; the other file says which process that is.
 HOLDER = ".lock-holder"
+LOOK_SECONDS = 0.3
 HUB = "hf://"
 READ_ONLY = ("http://", "https://", HUB)
 """Stores that are read only: web servers, and Hugging Face's, where each file would be a commit."""
@@ -182,11 +184,20 @@ def _are_small(sources: Sequence[str], held: int | None) -> bool:
     return are_small(sources, SMALL_BYTES, SMALL_FILES) if sources else held > 0
 
 
-def check_writable(address: str, name: str = "out") -> None:
+def check_writable(address: str, name: str = "out", inputs: Sequence[object] = ()) -> None:
     """ArgumentError if no file can be written there: what is written last is asked for first.
 
-    ``name`` is the argument's. Nothing is made.
+    ``name`` is the argument's. ``inputs``: none that is a file's path or address may be replaced;
+    a run's folder stands for its data card. Nothing is made.
     """
+    for given in (
+        as_address(each) for each in inputs if isinstance(each, str | os.PathLike) and each
+    ):
+        if _canonical(address) in {_canonical(each) for each in (given, f"{given}/datacard.json")}:
+            raise ArgumentError(
+                f"{{{name}}} {{value}} is read too: it would be lost; choose another file",
+                value=address,
+            )
     _refuse_read_only(address, name)
     if not is_local(address):
         resolve(address)  # says which package is missing
@@ -264,18 +275,12 @@ def hold(folder: Folder) -> Iterator[None]:
         p for p in (path, *path.parents) if not p.exists() or (p == path and (p / LOCK).exists())
     ]
     path.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(path / LOCK, timeout=0, thread_local=False), path / HOLDER
+    # Who looks whether it is held (``is_held``) has it for an instant.
+    lock, holder = FileLock(path / LOCK, timeout=LOOK_SECONDS, thread_local=False), path / HOLDER
     try:
         lock.acquire()
     except Timeout:
-        try:
-            who = holder.read_text()
-        except OSError:
-            who = ""
-        raise UserError(
-            f"{folder.url} is in use by {who or 'another process'}; "
-            "wait for it to end or use another output folder"
-        ) from None
+        raise _in_use(folder) from None
     try:
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         _remove_unfinished(folder)
@@ -293,18 +298,49 @@ def hold(folder: Folder) -> Iterator[None]:
         lock.release()
 
 
+def _in_use(folder: Folder) -> UserError:
+    try:
+        who = local_path(folder.address(HOLDER)).read_text()
+    except OSError:
+        who = ""
+    return UserError(
+        f"{folder.url} is in use by {who or 'another process'}; "
+        "wait for it to end or use another output folder"
+    )
+
+
+@contextmanager
+def hold_if_writable(folder: Folder) -> Iterator[bool]:
+    """As ``hold``, and True; False, and not held, where this user may write nothing.
+
+    UserError if another process has it.
+    """
+    path = local_path(folder.url) if is_local(folder.url) else None
+    places = (path, path / LOCK) if path else ()
+    if all(os.access(place, os.W_OK) for place in places if place.exists()):
+        with hold(folder):
+            yield True
+        return
+    if is_held(folder):
+        raise _in_use(folder)
+    yield False
+
+
 def is_held(folder: Folder) -> bool:
     """Whether a process holds a run's folder."""
     if not is_local(folder.url):
         return is_held_remotely(folder)
-    if not (local_path(folder.url) / LOCK).exists():
-        return False
-    lock = FileLock(local_path(folder.url) / LOCK, timeout=0, thread_local=False)
+    # Open for reading, and shared: who looks may be another user, or at the same time as others.
     try:
-        with lock:
-            return False
-    except Timeout:
+        with (local_path(folder.url) / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
+    except OSError:  # a file system without locks, or another user's run that is not to be read
+        return (local_path(folder.url) / HOLDER).exists()
+    return False
 
 
 def _remove_unfinished(folder: Folder) -> None:

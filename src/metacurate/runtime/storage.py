@@ -38,6 +38,7 @@ Address = str | os.PathLike[str]
 SCRATCH = "state/tmp"
 TEMPORARY_NAME = r"\.tmp-.+\.[0-9a-f]{32}"
 PIECE_BYTES = 1 << 20
+LOCAL = ("file://", "local://")
 # Keys may be members of a StrEnum: reasons.
 JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 # To an object store at a time, from a process: it answers slowly, but many at once.
@@ -48,8 +49,8 @@ Content = TypeVar("Content")
 
 
 def is_local(url: str) -> bool:
-    """True for plain paths and ``file://`` addresses."""
-    return "://" not in url or url.startswith("file://")
+    """True for plain paths and ``file://`` addresses (``local://``: fsspec's other name)."""
+    return "://" not in url or url.startswith(LOCAL)
 
 
 def as_address(given: Any, name: str = "path") -> str:
@@ -63,7 +64,9 @@ def as_address(given: Any, name: str = "path") -> str:
             f"{{{name}}} must be a path or an address, not {{value}}", value=shown(given)
         )
     if is_local(address):
-        return os.path.expanduser(address.removeprefix("file://"))
+        for protocol in LOCAL:
+            address = address.removeprefix(protocol)
+        return os.path.expanduser(address)
     return address
 
 
@@ -72,6 +75,11 @@ def as_addresses(given: Any, name: str = "paths") -> list[str]:
     if isinstance(given, str | os.PathLike):
         return [as_address(given, name)]
     return [as_address(one, name) for one in listed(name, given, "paths")]
+
+
+def pinned(address: str) -> str:
+    """An address that stays that of the same place when the process changes its folder."""
+    return os.path.abspath(as_address(address)) if is_local(address) else address
 
 
 def split_address(address: Address) -> tuple[str, str]:

@@ -67,11 +67,13 @@ def croissant_fields(schema: pa.Schema, record_set: str, source: Plain) -> list[
     """The fields of a record set: one for each column of the files that ``source`` names.
 
     Columns of which Croissant cannot tell the parts (a map, a list within a list of structs) are
-    fields of text.
+    fields of text. It has no word for a column without a name, such as the row numbers that pandas
+    writes into CSV: it is left out.
     """
     return [
         _field(f"{record_set}/{place}", field, {**source, "extract": {"column": field.name}})
         for place, field in enumerate(schema)
+        if field.name
     ]
 
 

@@ -81,5 +81,6 @@ def _is_repo(value: Any) -> bool:
     return (
         isinstance(value, str)
         and _REPO.fullmatch(value) is not None
+        and not value.endswith(".git")
         and all(len(part) <= MAX_PART for part in value.split("/"))
     )

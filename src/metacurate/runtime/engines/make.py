@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from metacurate.arguments import whole
 from metacurate.errors import ArgumentError
 from metacurate.plugins import load_plugin
 from metacurate.runtime.engine import Engine
@@ -29,6 +30,8 @@ def make_engine(
     workers of the engine ``local`` are then threads. Raises UserError for an unknown name, for an
     address without a cluster, and if Ray cannot be used.
     """
+    if workers is not None:
+        workers = whole("workers", workers, 1)
     if compiled and name == "local" and address is None:
         from metacurate.runtime.engines.local import available_cores
         from metacurate.runtime.engines.threads import MOST_THREADS, ThreadEngine
