@@ -377,6 +377,14 @@ def test_a_listed_url_is_blocked_in_any_spelling(tmp_path: Path) -> None:
         ("||evil.example", "http://evil.example/", "http://evil.example.org/"),
         ("0.0.0.0 evil.example # ads", "http://evil.example/", "http://0.0.0.0/"),
         ("127.0.0.1\tevil.example", "http://evil.example/", "http://127.0.0.1/"),
+        (":: b.example evil.example", "http://evil.example/", "http://b/"),
+        # The network itself, in the heads of hosts files.
+        (
+            "255.255.255.255 broadcasthost\nfe80::1%lo0 localhost\nff02::1 ip6-allnodes\n"
+            "0.0.0.0 evil.example",
+            "http://evil.example/",
+            "http://broadcasthost/",
+        ),
         ("! comment\nevil.example", "http://evil.example/", "http://comment/"),
         ("[Adblock Plus 2.0]\nevil.example", "http://evil.example/", "http://adblock/"),
         ("192.168.1.1", "http://0xc0a80101/", "http://192.168.1.2/"),
@@ -395,7 +403,8 @@ def test_entries_of_blocklists(entry: str, blocked: str, free: str, tmp_path: Pa
     ["evil.example,", "||evil.example^$third-party", "@@||good.example^", "evil.example/path",
      "evil.example##.banner", "/banner/*", "evil..example", "http://", "http://[", "evil example",
      "evil.example;b.example", "|https://evil.example|", "user@evil.example", "evil.example:80",
-     "address=/evil.example/", "-evil.example", "x" * 64 + ".example"],
+     "address=/evil.example/", "-evil.example", "0.0.0.0 a.example evil.example/path",
+     "93.184.215.14 evil.example", "x" * 64 + ".example"],
 )  # fmt: skip
 def test_what_a_blocklist_cannot_mean_is_refused(entry: str, tmp_path: Path) -> None:
     listed = tmp_path / "blocked.txt"

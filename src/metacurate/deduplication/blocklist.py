@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -20,9 +21,9 @@ from metacurate.runtime.storage import Address
 # Of URLs other than http(s). User info ends at the last "@" before the path.
 _HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/\\?#]*@)?(?P<host>\[[^\]/\\?#]*\]|[^/\\?#:]*)"
 _LABELS = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_-]{1,63}")
-# Lists for ad blockers, ||example.com^, and hosts files, 0.0.0.0 example.com.
+# Of lists for ad blockers: ||example.com^.
 _AD_RULE = re.compile(r"\|\|([^|^$/*]+)\^?")
-_HOSTS_LINE = re.compile(r"(?:0\.0\.0\.0|127\.0\.0\.1|::1?)\s+(\S+)")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _COMMENT = re.compile(r"(?:^|\s)#.*|^!.*|^\[Adblock[^\]]*\]$")
 
 
@@ -74,9 +75,10 @@ def read_blocklist(path: Address) -> Blocklist:
     """Read a list with one domain or one URL a line.
 
     A domain is written ``example.com``, ``*.example.com``, ``||example.com^`` (as ad blockers'
-    lists do) or ``0.0.0.0 example.com`` (as hosts files do). Blank lines are skipped, and comments
-    (``#``, and lines with ``!``). UserError names a line that is none of this, and a file that
-    cannot be read.
+    lists do) or ``0.0.0.0 example.com example.org`` (as hosts files do). Blank lines are skipped,
+    comments (``#``, and lines with ``!``), and what hosts files say of the network itself
+    (``255.255.255.255 broadcasthost``). UserError names a line that is none of this, and a file
+    that cannot be read.
     """
     lines = lines_of(read_text(path, "blocklist"))
     domains, urls = set(), set()
@@ -89,8 +91,8 @@ def read_blocklist(path: Address) -> Blocklist:
             if uid is not None:
                 urls.add(uid)
                 continue
-        elif (domain := _domain(entry)) is not None:
-            domains.add(domain)
+        elif (named := _domains(entry)) is not None:
+            domains.update(named)
             continue
         raise UserError(
             f"blocklist {path}, line {number}: {entry[:80]!r} is neither a domain (example.com, "
@@ -108,12 +110,32 @@ def _is_url(entry: str) -> bool:
     return scheme.lower() not in ("http", "https") and scheme.isalnum() and rest[:1].isalnum()
 
 
+def _domains(entry: str) -> list[str] | None:
+    """The domains that an entry names; None if it is no entry."""
+    rule = _AD_RULE.fullmatch(entry)
+    names = _hosts_line(entry) if rule is None else [rule[1]]
+    found = [_domain(name) for name in ([entry] if names is None else names)]
+    known = [domain for domain in found if domain is not None]
+    return known if len(known) == len(found) else None
+
+
+def _hosts_line(entry: str) -> list[str] | None:
+    """What a line of a hosts file sends nowhere; None if it is no such line."""
+    first, *names = entry.split()
+    if not names:
+        return None
+    try:
+        address = ipaddress.ip_address(first)
+    except ValueError:
+        return None
+    if address.is_unspecified or address.is_loopback:
+        return names
+    of_network = address.is_link_local or address.is_multicast or address == _BROADCAST
+    return [] if of_network else None
+
+
 def _domain(entry: str) -> str | None:
     """The domain that an entry names, as canonical URLs have it; None if it names none."""
-    for form in (_AD_RULE, _HOSTS_LINE):
-        found = form.fullmatch(entry)
-        if found is not None:
-            entry = found[1]
     name = entry.removeprefix("*").removeprefix(".")
     if set(name) & set(" \t/\\@:?#"):
         return None
