@@ -623,17 +623,15 @@ def diff(
         Jensen-Shannon divergence and the largest movers; ``parts``; ``languages``.
     """
     from metacurate.analysis.diff import compare
-    from metacurate.analysis.read_counts import read_card
+    from metacurate.analysis.read_counts import file_of, read_card
     from metacurate.metadata.store import as_metadata
 
+    sides = as_address(first, "first"), as_address(second, "second")
     page = None if html is None else as_address(html, "html")
     if page is not None:
-        check_writable(page, "html", [first, second, metadata])
+        check_writable(page, "html", [*map(file_of, sides), metadata])
     entries = None if metadata is None else as_metadata(metadata)
-    cards = (
-        read_card(as_address(first, "first"), entries),
-        read_card(as_address(second, "second"), entries),
-    )
+    cards = read_card(sides[0], entries), read_card(sides[1], entries)
     found = compare(*cards, whole("top", top, 0))
     if page is not None:
         from metacurate.reporting.comparison import render_comparison
@@ -707,9 +705,9 @@ def inspect_entry(
     """
     from metacurate.analysis.inspect import inspect_entry as inspect
 
-    least = whole("samples", samples, 0)
+    wanted = whole("samples", samples, 0)
     with read_run(as_address(run, "run"), **options) as opened:
-        return inspect(opened, string("entry", entry), least, lang)
+        return inspect(opened, string("entry", entry), wanted, lang)
 
 
 def inspect_uid(uid: str, run: Path, **options: Unpack[ReadOptions]) -> dict[str, Any]:

@@ -302,12 +302,17 @@ def read_counted(address: str) -> tuple[Counts, tuple[Block, ...]]:
     )
 
 
-def _read(address: str) -> tuple[bytes, str]:
-    """A file's content and its address; a run's folder stands for its data card."""
+def file_of(address: str) -> str:
+    """The address of the file that is read: a run's folder stands for its data card."""
     for name in (DATACARD_FILE, OFFICIAL_COUNTS):
         if Folder(address).exists(name):
-            address = Folder(address).address(name)
-            break
+            return Folder(address).address(name)
+    return address
+
+
+def _read(address: str) -> tuple[bytes, str]:
+    """A file's content and its address (``file_of``)."""
+    address = file_of(address)
     advice = f"; name a file, or the folder of a finished run ({DATACARD_FILE})"
     with open_input(address, advice=advice) as file:
         return file.read(), address

@@ -17,17 +17,18 @@ import pyarrow as pa
 from metacurate.commoncrawl.reasons import DroppedImage, DroppedPage, DroppedText
 from metacurate.pages.entities import unescape
 from metacurate.pages.html import Image
-from metacurate.pages.urls import MAX_URL_CHARS, BadAddress, Base
+from metacurate.pages.image_address import MAX_URL_CHARS
+from metacurate.pages.urls import BadAddress, Base
 from metacurate.runtime.manifest import Statistics
+from metacurate.texts.languages import MAX_LABEL
 from metacurate.texts.rules import TextRules, clean, drop_reason
 
 ROWS_PER_GROUP = 50_000
 # Long texts make smaller groups: 50,000 rows of them would be some GB.
 CHARS_PER_GROUP = 32 << 20
 # What a page or a file says once stands in all of its rows, so it is bounded: longer names of files
-# and crawls, and longer tags of languages, are none.
+# and crawls are none, and labels of languages over MAX_LABEL.
 MAX_NAME_CHARS = 1024
-MAX_TAG_CHARS = 64
 
 
 FOUND = pa.schema(
@@ -149,7 +150,7 @@ def page_rows(page: SourcePage, rules: TextRules, counts: Counts) -> Iterator[Ro
         return
     snapshot = name_or_none(page.snapshot)
     warc_file = name_or_none(page.warc_file)
-    language = name_or_none(page.language, MAX_TAG_CHARS)
+    language = name_or_none(page.language, MAX_LABEL)
     base_href = page.base_href
     if entities and base_href is not None:
         base_href = unescape(base_href)

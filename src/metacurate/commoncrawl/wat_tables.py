@@ -22,7 +22,6 @@ from metacurate.commoncrawl import wat
 from metacurate.commoncrawl.page_rows import (
     FOUND,
     MAX_NAME_CHARS,
-    MAX_TAG_CHARS,
     USUAL,
     Counts,
     Reading,
@@ -40,7 +39,9 @@ from metacurate.kernels import text as text_kernel
 from metacurate.kernels import url as url_kernel
 from metacurate.kernels import wat as kernel
 from metacurate.pages.entities import unescape
-from metacurate.pages.urls import MAX_URL_CHARS, BadAddress, Base
+from metacurate.pages.image_address import MAX_URL_CHARS
+from metacurate.pages.urls import BadAddress, Base
+from metacurate.texts.languages import MAX_LABEL
 from metacurate.texts.rules import INVISIBLE, TextRules, clean, drop_reason
 
 # How much is taken over from pages before it becomes rows. Pages with longer JSON go alone, row by
@@ -175,7 +176,7 @@ class _Pending:
             for record in self._pages[pages:all_pages, kernel.RECORD]:
                 start, end = records[record, : kernel.END + 1].tolist()
                 language = wat.language(block[start:end])
-                self.languages.append(name_or_none(language, MAX_TAG_CHARS))
+                self.languages.append(name_or_none(language, MAX_LABEL))
         return position, stop
 
     def add_rows(self, rows: Iterable[Row]) -> None:

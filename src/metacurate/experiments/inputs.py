@@ -19,10 +19,11 @@ Paths = tuple[str, ...]
 @dataclass(frozen=True)
 class Inputs:
     """Fingerprints: of a pool's files, by the paths that name them; of metadata, by their path; of
-    all files that the evaluation reads."""
+    all files that the evaluation reads. ``with_languages``: the metadata that have several."""
 
     pools: dict[Paths, dict[str, str]]
     metadata: dict[str, str]
+    with_languages: frozenset[str]
     evaluation: str
 
 
@@ -30,12 +31,15 @@ def read_inputs(config: ExperimentConfig) -> Inputs:
     """Look at all inputs; UserError if a pool, metadata or the evaluation's data cannot be used."""
     pool = config.pool
     paths = {pool.paths, *(arm.paths for arm in config.arms if arm.paths)}
-    metadata = {pool.metadata, *(arm.metadata for arm in config.arms if arm.metadata)}
-    return Inputs(
-        {given: open_section(pool, given).fingerprints for given in sorted(paths)},
-        {given: load_metadata(given).fingerprint for given in sorted(metadata)},
-        _evaluation(config.evaluation),
-    )
+    named = {pool.metadata, *(arm.metadata for arm in config.arms if arm.metadata)}
+    pools = {given: open_section(pool, given).fingerprints for given in sorted(paths)}
+    metadata, with_languages = {}, set()
+    for given in sorted(named):
+        loaded = load_metadata(given)
+        metadata[given] = loaded.fingerprint
+        if loaded.languages:
+            with_languages.add(given)
+    return Inputs(pools, metadata, frozenset(with_languages), _evaluation(config.evaluation))
 
 
 def _evaluation(section: EvaluationSection) -> str:

@@ -93,8 +93,7 @@ def record(run: Run, config: ExperimentConfig, inputs: Inputs) -> None:
     """Record an experiment's settings, with those of arms that are new.
 
     Raises UserError naming what differs if it has other settings or inputs, or an arm of the same
-    name has;
-    with the run's ``overwrite`` all that there is goes.
+    name has; with the run's ``overwrite`` all that there is goes.
     """
     given = _settings(config, inputs)
     kept = _of_known_arms(run.folder, given)

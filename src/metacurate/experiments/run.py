@@ -32,7 +32,7 @@ from metacurate.experiments.config import (
     ExperimentConfig,
     check_languages,
 )
-from metacurate.experiments.inputs import read_inputs
+from metacurate.experiments.inputs import Inputs, read_inputs
 from metacurate.experiments.pools import Out, pairs_in, pool_config, write_share
 from metacurate.experiments.record import (
     ARMS,
@@ -47,7 +47,6 @@ from metacurate.experiments.record import (
 )
 from metacurate.experiments.results import Results, RunResult, markdown, plot, summarise
 from metacurate.experiments.scoring import ScoreTask, check_scores, score_pool, write_subset
-from metacurate.metadata.store import load_metadata
 from metacurate.needs import needs
 from metacurate.pipeline import curate
 from metacurate.runtime.manifest import Statistics, finished
@@ -128,7 +127,7 @@ def experiment(
                 not is_recorded(folder, config, inputs)
                 or finished(folder, EXPERIMENT, settings) is None
             ):
-                _check(config, folder)
+                _check(config, inputs, folder)
             record(run, config, inputs)
             return run_stage(
                 run, EXPERIMENT, settings, tasks, run_arm, unit="pairs", counted="seen_pairs",
@@ -139,7 +138,7 @@ def experiment(
         return cast(Results, folder.read_json(RESULTS_FILE))
 
 
-def _check(config: ExperimentConfig, folder: Folder) -> None:
+def _check(config: ExperimentConfig, inputs: Inputs, folder: Folder) -> None:
     """UserError for what would else be found after curation and a first training run."""
     from metacurate.evaluation.evaluate import check, read_groups
     from metacurate.training.openclip import create_model, register
@@ -176,8 +175,7 @@ def _check(config: ExperimentConfig, folder: Folder) -> None:
     if config.scorer is not None and config.scorer not in [arm.name for arm in config.arms]:
         _check_scorer(config.scorer)
     of_arms = {arm.name: arm.metadata or pool.metadata for arm in config.arms}
-    have_languages = {name: bool(load_metadata(name).languages) for name in {*of_arms.values()}}
-    check_languages(config, {name: have_languages[of] for name, of in of_arms.items()})
+    check_languages(config, {name: of in inputs.with_languages for name, of in of_arms.items()})
     for arm in config.arms:
         train_config(RunTask(config, folder, arm, config.seeds[0]))
 

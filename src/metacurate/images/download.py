@@ -228,24 +228,20 @@ def _check(config: DownloadConfig) -> None:
     images, fetch = config.images, config.fetch
     if images.resize not in RESIZE_MODES:
         raise UserError(f"unknown resize mode {images.resize!r}; use {', '.join(RESIZE_MODES)}")
-    positive = {
-        "image_size": images.size,
-        "max_pixels": images.max_pixels,
-        "samples_per_shard": config.samples_per_shard,
-        "concurrency": fetch.concurrency,
-        "per_host": fetch.per_host,
-        "max_bytes": fetch.max_bytes,
-    }
-    for name, value in positive.items():
-        whole(name, value, 1)
-    whole("quality", images.quality, 1, 101)
-    for name, value in (
-        ("min_size", images.min_size),
-        ("retries", fetch.retries),
-        ("max_redirects", fetch.max_redirects),
-        ("sample", config.sample),
+    for name, value, least in (
+        ("image_size", images.size, 1),
+        ("max_pixels", images.max_pixels, 1),
+        ("samples_per_shard", config.samples_per_shard, 1),
+        ("concurrency", fetch.concurrency, 1),
+        ("per_host", fetch.per_host, 1),
+        ("max_bytes", fetch.max_bytes, 1),
+        ("min_size", images.min_size, 0),
+        ("retries", fetch.retries, 0),
+        ("max_redirects", fetch.max_redirects, 0),
+        ("sample", config.sample, 0),
     ):
-        whole(name, value, 0)
+        whole(name, value, least)
+    whole("quality", images.quality, 1, 101)
     for name, seconds in (("timeout", fetch.timeout), ("connect_timeout", fetch.connect_timeout)):
         if number(name, seconds) <= 0:
             raise ArgumentError(f"{{{name}}} must be above 0, not {{value}}", value=seconds)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from metacurate.needs import needs
 from metacurate.pages.encoding import declared_by_meta
-from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE, addresses
+from metacurate.pages.image_address import MAX_URL_CHARS, SPACE, addresses
 
 with needs("crawl"):
     from resiliparse.parse.html import ELEMENT, TEXT, HTMLTree
@@ -181,9 +181,9 @@ def _bounded(address: str) -> str:
 
     All images of a ``<picture>`` have those of its sources.
     """
-    if len(address) <= 2 * MAX_ADDRESS_CHARS:
+    if len(address) <= 2 * MAX_URL_CHARS:
         return address
-    return address.strip(SPACE)[: MAX_ADDRESS_CHARS + 1]
+    return address.strip(SPACE)[: MAX_URL_CHARS + 1]
 
 
 def _style_text(written: str) -> str:

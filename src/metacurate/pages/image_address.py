@@ -27,7 +27,7 @@ LAZY_ATTRIBUTES = (
 # These hold nothing else, whatever it ends in.
 _LAZY_ADDRESSES = frozenset({"data-src", "data-original", "data-lazy-src", "data-original-src"})
 _LAZY_NAMES = frozenset(LAZY_ATTRIBUTES)
-MAX_ADDRESS_CHARS = 4096
+MAX_URL_CHARS = 4096
 SPACE = " \t\n\r\f\v"
 """What is no part of an address at its ends."""
 
@@ -117,7 +117,7 @@ def is_address(value: str, name: str) -> bool:
 
 def _may_be_address(value: str) -> bool:
     return (
-        0 < len(value) <= MAX_ADDRESS_CHARS
+        0 < len(value) <= MAX_URL_CHARS
         and value[:5].lower() != "data:"
         and _TEMPLATE.search(value) is None
     )

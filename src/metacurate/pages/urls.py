@@ -12,11 +12,8 @@ from enum import StrEnum
 import ada_url
 
 from metacurate.pages.encoding import encode_query
-from metacurate.pages.image_address import MAX_ADDRESS_CHARS, SPACE
+from metacurate.pages.image_address import MAX_URL_CHARS, SPACE
 from metacurate.texts.rules import SURROGATES
-
-MAX_URL_CHARS = MAX_ADDRESS_CHARS
-
 
 _BREAKS = re.compile(r"[\t\n\r]")  # they mean nothing anywhere in an address
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")

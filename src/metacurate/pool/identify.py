@@ -34,12 +34,12 @@ from metacurate.texts.language import (
     CarefulIdentifier,
     load_identifier,
 )
+from metacurate.texts.languages import MAX_LABEL
 
 LANGUAGE = Stage("language", ("pool",), format=2)
 ROW_GROUP_ROWS = 65_536
 # Labels come from the pool too and may be anything: so many are counted by name.
 MAX_LABELS = 1_000
-MAX_LABEL = 64
 OTHER_LABELS = "other labels"
 
 

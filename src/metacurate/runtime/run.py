@@ -187,17 +187,15 @@ def _are_small(sources: Sequence[str], held: int | None) -> bool:
 def check_writable(address: str, name: str = "out", inputs: Sequence[object] = ()) -> None:
     """ArgumentError if no file can be written there: what is written last is asked for first.
 
-    ``name`` is the argument's. ``inputs``: none that is a file's path or address may be replaced;
-    a run's folder stands for its data card. Nothing is made.
+    ``name`` is the argument's. ``inputs``: none that is a file's path or address may be replaced.
+    Nothing is made.
     """
-    for given in (
-        as_address(each) for each in inputs if isinstance(each, str | os.PathLike) and each
-    ):
-        if _canonical(address) in {_canonical(each) for each in (given, f"{given}/datacard.json")}:
-            raise ArgumentError(
-                f"{{{name}}} {{value}} is read too: it would be lost; choose another file",
-                value=address,
-            )
+    files = [as_address(each) for each in inputs if isinstance(each, str | os.PathLike) and each]
+    if _canonical(address) in map(_canonical, files):
+        raise ArgumentError(
+            f"{{{name}}} {{value}} is read too: it would be lost; choose another file",
+            value=address,
+        )
     _refuse_read_only(address, name)
     if not is_local(address):
         resolve(address)  # says which package is missing
